@@ -39,7 +39,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 GUEST = HERE.parent.parent / "guest"
@@ -56,8 +55,8 @@ INPUT_CHUNK = 32 * 1024
 
 KERNEL = "generic-6.1"
 QEMU_SUITE = "trixie"  # QEMU 7.2 hangs when two nested processors run a guest with two
-MODULES = ("virtio_pci virtio_console virtio_rng 9pnet_virtio 9p overlay kvm_amd tun vhost_net vhost_vsock "
-           "bridge veth fuse loop").split()
+MODULES = ("virtio_pci virtio_console virtio_rng virtio_net 9pnet_virtio 9p overlay kvm_amd tun vhost_net "
+           "vhost_vsock bridge veth fuse loop").split()
 SLOW_NS = 50  # per privileged instruction; hardware and TCG need less than 10, an interpreter 500 and more
 
 # What a command inside sees of our environment. The rest describes this machine, not that one.
@@ -234,9 +233,10 @@ class Command:
 class Host:
     """A running nested host. Methods may be called from any thread."""
 
-    def __init__(self, *, memory_mib=6144, cpus=2, icount=False, shares=(), keep=(), boot_timeout=120):
+    def __init__(self, *, memory_mib=None, cpus=2, icount=False, shares=(), keep=(), boot_timeout=120):
         """shares: directories that commands may write for good; all other writes vanish with the host.
         keep: further directories under /tmp and /run that commands must see.
+        memory_mib: by default 6144, or three quarters of this machine if that is less.
         icount: time is counted in instructions, so that measurements repeat; one processor."""
         self.qemu = None
         self._ready = threading.Event()
@@ -263,6 +263,7 @@ class Host:
 
     def _start(self, port, memory_mib, cpus, icount, shares, keep):
         kernel = fetch_kernel(KERNEL)
+        memory_mib = memory_mib or min(6144, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4 >> 20)
         argv, env = qemu_command()
         # Under /tmp and /run only these are visible inside; elsewhere all is.
         keep = [os.getcwd(), os.path.expanduser("~"), debian.cache().parent, GUEST.parent, *keep]
@@ -287,12 +288,15 @@ class Host:
                  "-chardev", f"file,id=console,path=/proc/self/fd/{self._console},append=on",
                  "-serial", "chardev:console",
                  "-device", "virtio-rng-pci",
+                 # An interface with a default route, for programs that want one (passt); it leads nowhere.
+                 "-netdev", "user,id=net,restrict=on,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile=",
                  "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={port}",
                  "-device", "virtserialport,chardev=agent,name=crosvm.agent",
                  *share("root", "/", "on"), *share("modules", (kernel / "modules").resolve(), "on")]
         for number, path in enumerate(shares):
             argv += share(f"share{number}", path, "off")
-        argv += ["-kernel", str(kernel / "vmlinuz"), "-initrd", str(initramfs(kernel)), "-append", " ".join(cmdline)]
+        # vmlinux, not vmlinuz: it would be decompressed at emulated speed.
+        argv += ["-kernel", str(kernel / "vmlinux"), "-initrd", str(initramfs(kernel)), "-append", " ".join(cmdline)]
         # setpriv: the kernel kills QEMU when we die, however we die. Its own session: Ctrl-C is ours.
         self.qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], env=env, cwd="/",
                                      stdin=subprocess.DEVNULL, stdout=self._console, stderr=self._console,

@@ -77,15 +77,21 @@ int main(void)
 	struct kvm_run *run = mmap(NULL, size < 0 ? 0 : (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (run == MAP_FAILED)
 		return fail("KVM_GET_VCPU_MMAP_SIZE");
-	if (set_registers(vcpu))
-		return fail("KVM_SET_SREGS");
-	double begin = seconds();
-	if (ioctl(vcpu, KVM_RUN, 0))
-		return fail("KVM_RUN");
-	double ns = (seconds() - begin) * 1e9 / INSTRUCTIONS;
-	if (run->exit_reason != KVM_EXIT_HLT) {
-		printf("KVM_RUN: exit reason %u\n", run->exit_reason);
-		return 1;
+	double ns = 1e9;
+	// The fastest of three: the first one also pays for page tables and, in an emulator, translation.
+	for (int i = 0; i < 3; i++) {
+		if (set_registers(vcpu))
+			return fail("KVM_SET_SREGS");
+		double begin = seconds();
+		if (ioctl(vcpu, KVM_RUN, 0))
+			return fail("KVM_RUN");
+		double now = (seconds() - begin) * 1e9 / INSTRUCTIONS;
+		if (run->exit_reason != KVM_EXIT_HLT) {
+			printf("KVM_RUN: exit reason %u\n", run->exit_reason);
+			return 1;
+		}
+		if (now < ns)
+			ns = now;
 	}
 	printf("%.2f\n", ns);
 	return 0;
