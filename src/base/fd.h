@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * File descriptors: ownership and complete transfers.
+ *
+ * A variable declared with CLEANUP_FD owns its descriptor and closes it when it
+ * goes out of scope; fd_steal() hands the ownership on. -1 means none.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/util.h"
+
+#define CLEANUP_FD __attribute__((cleanup(fd_close)))
+
+/* Closes *fd if it is one and sets it to -1. Keeps errno. */
+void fd_close(int *fd);
+/* Gives the descriptor to the caller and leaves -1. */
+int fd_steal(int *fd);
+
+/*
+ * Reads exactly `size` bytes at `offset`, across EINTR and short reads.
+ * 0, -ENODATA when the file ends before that, else -errno.
+ */
+MUST_CHECK int fd_pread_full(int fd, void *buffer, size_t size, uint64_t offset);
+/* Reads what is there, up to `size`; fewer only at the end. Bytes or -errno. */
+MUST_CHECK ssize_t fd_pread_most(int fd, void *buffer, size_t size, uint64_t offset);
+/* Writes all. 0 or -errno. */
+MUST_CHECK int fd_write_full(int fd, const void *buffer, size_t size);

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * crosvm: the table of subcommands, and what is said to someone who names
+ * none of them. The arguments may be anything.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "vm/exit_status.h"
+
+static int command_help(int argc, char **argv);
+static int command_version(int argc, char **argv);
+
+static const struct command {
+	const char *name;
+	const char *summary;
+	int (*run)(int argc, char **argv);
+	const struct option_set *options; /* for `crosvm help NAME`; NULL: the summary says it all */
+} commands[] = {
+	{ "run", "start a virtual machine", command_run, &run_options },
+	{ "help", "explain a command: crosvm help run", command_help, NULL },
+	{ "version", "print the version", command_version, NULL },
+};
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static void print_usage(FILE *stream)
+{
+	fputs("usage: crosvm COMMAND [ARGUMENTS]\n"
+	      "A virtual machine monitor for Linux/KVM.\n\ncommands:\n",
+		stream);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(stream, "  %-10s %s\n", commands[i].name, commands[i].summary);
+	fputs("\nTo boot a kernel: crosvm run KERNEL ('crosvm help run' lists the options).\n"
+	      "The manual is crosvm(1).\n",
+		stream);
+}
+
+static int unknown_command(const char *name)
+{
+	log_error("unknown command '%s'; 'crosvm help' lists the commands", name);
+	return STATUS_USAGE;
+}
+
+static int command_help(int argc, char **argv)
+{
+	if (argc < 2) {
+		print_usage(stdout);
+		return STATUS_OK;
+	}
+	const struct command *command = find_command(argv[1]);
+
+	if (command == NULL)
+		return unknown_command(argv[1]);
+	if (command->options != NULL)
+		options_print_help(command->options, stdout);
+	else
+		printf("crosvm %s: %s\n", command->name, command->summary);
+	return STATUS_OK;
+}
+
+static int command_version(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	puts("crosvm " CROSVM_VERSION);
+	return STATUS_OK;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		print_usage(stderr);
+		return STATUS_USAGE;
+	}
+	/* A reader of our output that goes away is an error of write(2), not our end. */
+	signal(SIGPIPE, SIG_IGN);
+	const char *name = argv[1];
+
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+		name = "help";
+	if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+		name = "version";
+	const struct command *command = find_command(name);
+
+	if (command == NULL)
+		return unknown_command(name);
+	return command->run(argc - 1, argv + 1);
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * crosvm run: the options, and nothing else; the VM itself is vm/vm.c. Every
+ * value is checked here or where it is used, and refused in one line.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "vm/config.h"
+#include "vm/exit_status.h"
+#include "vm/vm.h"
+
+enum { DEFAULT_MEMORY_MIB = 256, DEFAULT_VCPUS = 1, VCPUS_MAX = 4096 };
+
+struct run_request {
+	struct vm_config config;
+	char *params; /* what -p gave so far; owned */
+};
+
+static int apply_kernel(void *target, const char *value)
+{
+	struct run_request *request = target;
+
+	if (request->config.kernel_path != NULL) {
+		log_error("two kernels, '%s' and '%s'; give one", request->config.kernel_path,
+			value);
+		return -EINVAL;
+	}
+	request->config.kernel_path = value;
+	return 0;
+}
+
+static int apply_cpus(void *target, const char *value)
+{
+	struct run_request *request = target;
+	uint64_t vcpus;
+	int r = option_parse_number("cpus", value, 1, VCPUS_MAX, &vcpus);
+
+	if (r == 0)
+		request->config.vcpus = (unsigned)vcpus;
+	return r;
+}
+
+/* MiB by default, as the first crosvm had it; 512M, 1G and 1T as everybody writes it. */
+static int apply_mem(void *target, const char *value)
+{
+	static const struct {
+		char suffix;
+		uint64_t mib;
+	} units[] = { { 'M', 1 }, { 'G', KIB }, { 'T', MIB } };
+	struct run_request *request = target;
+	size_t length = strlen(value);
+	uint64_t unit = 1;
+	uint64_t number;
+	char digits[24];
+
+	for (size_t i = 0; length > 1 && i < ARRAY_SIZE(units); i++)
+		if ((value[length - 1] & ~0x20) == units[i].suffix) {
+			unit = units[i].mib;
+			length--;
+			break;
+		}
+	if (length >= sizeof(digits))
+		length = sizeof(digits) - 1;
+	memcpy(digits, value, length);
+	digits[length] = '\0';
+	int r = option_parse_number("mem", digits, (MEMORY_MIB_MIN + unit - 1) / unit,
+		MEMORY_MIB_MAX / unit, &number);
+
+	if (r == 0)
+		request->config.memory_size = number * unit * MIB;
+	return r;
+}
+
+static int apply_params(void *target, const char *value)
+{
+	struct run_request *request = target;
+	size_t used = request->params != NULL ? strlen(request->params) : 0;
+	char *params = realloc(request->params, used + strlen(value) + 2);
+
+	if (params == NULL)
+		return -ENOMEM;
+	if (used != 0)
+		params[used++] = ' ';
+	strcpy(params + used, value);
+	request->params = params;
+	return 0;
+}
+
+static int apply_initrd(void *target, const char *value)
+{
+	((struct run_request *)target)->config.initrd_path = value;
+	return 0;
+}
+
+static int apply_serial(void *target, const char *value)
+{
+	static const struct {
+		const char *word;
+		enum console_kind kind;
+		bool has_path;
+	} kinds[] = {
+		{ "stdio", CONSOLE_STDIO, false },
+		{ "null", CONSOLE_NULL, false },
+		{ "file=", CONSOLE_FILE, true },
+		{ "unix=", CONSOLE_UNIX, true },
+	};
+	struct console_config *serial = &((struct run_request *)target)->config.serial;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		size_t length = strlen(kinds[i].word);
+		bool has_path = value[length < strlen(value) ? length : strlen(value)] != '\0';
+
+		if (strncmp(value, kinds[i].word, length) != 0 || has_path != kinds[i].has_path)
+			continue;
+		serial->kind = kinds[i].kind;
+		serial->path = has_path ? value + length : NULL;
+		return 0;
+	}
+	log_error("--serial: '%s' is not stdio, file=PATH, unix=PATH or null", value);
+	return -EINVAL;
+}
+
+static int apply_log_level(void *target, const char *value)
+{
+	enum log_level level;
+
+	(void)target;
+	if (log_level_parse(value, &level) < 0) {
+		log_error("--log-level: '%s' is not error, warn, info or debug", value);
+		return -EINVAL;
+	}
+	log_set_level(level);
+	return 0;
+}
+
+static const struct option options[] = {
+	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
+	{ "initrd", 'i', "PATH", "initial RAM disk", false, apply_initrd },
+	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
+	{ "mem", 'm', "SIZE", "memory in MiB, or with a suffix M, G, T (default 256)", false,
+		apply_mem },
+	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
+		apply_params },
+	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
+		apply_serial },
+};
+
+const struct option_set run_options = {
+	.command = "crosvm run",
+	.positional = "KERNEL",
+	.summary = "Boots KERNEL (bzImage or ELF vmlinux) in a virtual machine until it ends.",
+	.options = options,
+	.count = ARRAY_SIZE(options),
+	.apply_positional = apply_kernel,
+};
+
+int command_run(int argc, char **argv)
+{
+	struct run_request request = {
+		.config = {
+			.memory_size = DEFAULT_MEMORY_MIB * MIB,
+			.vcpus = DEFAULT_VCPUS,
+			.serial.kind = CONSOLE_STDIO,
+		},
+	};
+	int status = STATUS_USAGE;
+	int r = options_parse(&run_options, argc, argv, &request);
+
+	if (r == OPTIONS_HELP) {
+		options_print_help(&run_options, stdout);
+		status = STATUS_OK;
+	} else if (r == 0 && request.config.kernel_path == NULL) {
+		log_error("no kernel; usage: crosvm run [OPTIONS] KERNEL");
+	} else if (r == 0) {
+		request.config.params = request.params != NULL ? request.params : "";
+		status = (int)vm_run(&request.config);
+	}
+	free(request.params);
+	return status;
+}

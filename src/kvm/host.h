@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * /dev/kvm: what the host can do. Opened once by the main thread; everything
+ * that can be wrong with a host's KVM is found here, before a VM exists, and
+ * logged as one line with its cause and cure.
+ *
+ * Source: the kernel's Documentation/virt/kvm/api.rst, section 4.
+ */
+#pragma once
+
+#include "base/util.h"
+
+struct kvm_host {
+	int fd;              /* owned; -1 when closed */
+	unsigned max_vcpus;  /* the most vCPUs of one VM */
+	size_t run_size;     /* bytes to map of each vCPU's struct kvm_run */
+	bool tsc_deadline;   /* the LAPIC timer can take a TSC deadline */
+};
+
+/* 0 or -errno, logged. Close with kvm_host_close(). */
+MUST_CHECK int kvm_host_open(struct kvm_host *ret_host);
+void kvm_host_close(struct kvm_host *host);

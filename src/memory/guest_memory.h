@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Guest memory: one sealed memfd, mapped once, seen by the guest as one or more
+ * ranges of guest physical addresses (gpa).
+ *
+ * This is the only module that turns a gpa into a pointer. Every access names
+ * its length, and an access that is not wholly inside one region fails: no
+ * caller ever adds to a gpa and checks the sum itself.
+ *
+ * The guest writes to this memory at any time, from other threads. Whoever
+ * reads something that must be checked copies it first and checks the copy.
+ *
+ * Created and freed by the main thread; the lookups are read-only and may run
+ * in any thread.
+ */
+#pragma once
+
+#include "base/util.h"
+
+enum { GUEST_MEMORY_REGIONS_MAX = 2 };
+
+/* A range of guest physical addresses to back, in bytes, page aligned. */
+struct guest_memory_range {
+	uint64_t gpa;
+	uint64_t size;
+};
+
+/* A range with what backs it: the mapping, and its place in the memfd. */
+struct guest_memory_region {
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *hva;
+	uint64_t file_offset;
+};
+
+struct guest_memory;
+
+/*
+ * Makes memory for `count` ascending ranges that do not overlap. Pages are
+ * allocated when they are first touched. -EINVAL for bad ranges, else -errno
+ * of memfd_create, ftruncate or mmap. Free with guest_memory_free().
+ */
+MUST_CHECK int guest_memory_create(
+	const struct guest_memory_range *ranges, size_t count, struct guest_memory **ret_memory);
+void guest_memory_free(struct guest_memory *memory);
+
+size_t guest_memory_region_count(const struct guest_memory *memory);
+const struct guest_memory_region *guest_memory_region(
+	const struct guest_memory *memory, size_t index);
+
+/*
+ * The pointer to `size` bytes at `gpa`, or NULL when not all of them lie in one
+ * region. A size of 0 gives NULL: there is nothing to point to.
+ */
+void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size);
+
+/* Copies in or out. 0, or -EFAULT when the range is not guest memory. */
+MUST_CHECK int guest_memory_write(
+	const struct guest_memory *memory, uint64_t gpa, const void *buffer, uint64_t size);
+MUST_CHECK int guest_memory_read(
+	const struct guest_memory *memory, uint64_t gpa, void *buffer, uint64_t size);
+
+/*
+ * Reads `size` bytes of a file at `offset` straight into guest memory. 0,
+ * -EFAULT when the range is not guest memory, -ENODATA when the file is
+ * shorter, else -errno.
+ */
+MUST_CHECK int guest_memory_read_file(const struct guest_memory *memory, uint64_t gpa, int fd,
+	uint64_t offset, uint64_t size);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the user asked for. Filled by cli/run.c from the command line, read by
+ * vm.c; strings belong to the command line or to cli/run.c and outlive the VM.
+ */
+#pragma once
+
+#include "base/util.h"
+#include "vm/console.h"
+
+/* The smallest guest that boot data and a kernel fit in, and the largest that we lay out. */
+enum { MEMORY_MIB_MIN = 16, MEMORY_MIB_MAX = 64 << 20 };
+
+struct vm_config {
+	const char *kernel_path;
+	const char *initrd_path; /* NULL: none */
+	const char *params;      /* what -p gave, joined by spaces; "" without */
+	uint64_t memory_size;    /* bytes, a multiple of 1 MiB */
+	unsigned vcpus;
+	struct console_config serial; /* COM1 */
+};

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Puts the fixed devices on their buses and connects them with the interrupt
+ * controllers and the VM's lifecycle. The guest drives all of it.
+ */
+#include "vm/platform.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "bus/acpi_pm.h"
+#include "bus/cmos.h"
+#include "bus/i8042.h"
+#include "x86_64/platform.h"
+
+enum { SERIAL_PORTS = 4 };
+
+/* An ISA interrupt that several devices share: high while any of them pulls. */
+struct shared_irq {
+	const struct kvm_machine *machine;
+	unsigned gsi;
+	_Atomic unsigned pulling;
+};
+
+struct platform {
+	const struct guest_memory *memory;
+	struct lifecycle *lifecycle;
+	struct bus *ports;
+	struct bus *mmio;
+	struct serial *serials[SERIAL_PORTS];
+	struct cmos *cmos;
+	struct i8042 *i8042;
+	struct acpi_pm *acpi_pm;
+	struct shared_irq com_irqs[2]; /* COM1 and COM3, COM2 and COM4 */
+	struct shared_irq sci;
+};
+
+static const struct {
+	const char *name;
+	unsigned port;
+} serial_ports[SERIAL_PORTS] = {
+	{ "COM1", PORT_COM1 },
+	{ "COM2", PORT_COM2 },
+	{ "COM3", PORT_COM3 },
+	{ "COM4", PORT_COM4 },
+};
+
+static void set_shared_irq(void *owner, bool asserted)
+{
+	struct shared_irq *irq = owner;
+	unsigned before = asserted ? atomic_fetch_add(&irq->pulling, 1)
+				   : atomic_fetch_sub(&irq->pulling, 1);
+
+	if (before == (asserted ? 0 : 1))
+		kvm_machine_set_irq(irq->machine, irq->gsi, asserted);
+}
+
+/*
+ * A Linux that resets after a panic leaves 0x1234, "warm boot", in the BIOS
+ * data area, because our command line says reboot=panic_warm; a reboot that
+ * was asked for leaves 0 there.
+ */
+static bool guest_panicked(const struct platform *platform)
+{
+	static const uint64_t reset_flag_gpa = 0x472;
+	uint16_t flag;
+
+	return guest_memory_read(platform->memory, reset_flag_gpa, &flag, sizeof(flag)) == 0 &&
+		flag == 0x1234;
+}
+
+static void request_power(void *owner, enum power_request request)
+{
+	struct platform *platform = owner;
+
+	if (request == POWER_OFF)
+		lifecycle_end(platform->lifecycle, VM_END_POWER_OFF);
+	else
+		lifecycle_end(platform->lifecycle,
+			guest_panicked(platform) ? VM_END_PANIC : VM_END_REBOOT);
+}
+
+static int create_serials(struct platform *platform, const struct serial_backend *com1)
+{
+	for (unsigned i = 0; i < SERIAL_PORTS; i++) {
+		struct irq_line irq = { set_shared_irq, &platform->com_irqs[i % 2] };
+		int r = serial_create(i == 0 ? com1 : NULL, irq, &platform->serials[i]);
+
+		if (r == 0)
+			r = bus_add(platform->ports, serial_ports[i].name, serial_ports[i].port,
+				SERIAL_PORT_SIZE, &serial_bus_ops, platform->serials[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int create_others(struct platform *platform)
+{
+	const struct power_sink power = { request_power, platform };
+	const struct irq_line sci = { set_shared_irq, &platform->sci };
+	int r = cmos_create(0, 0, &platform->cmos);
+
+	if (r == 0)
+		r = i8042_create(power, &platform->i8042);
+	if (r == 0)
+		r = acpi_pm_create(sci, power, &platform->acpi_pm);
+	return r;
+}
+
+static int add_others(struct platform *platform)
+{
+	const struct {
+		const char *name;
+		unsigned port, size;
+		const struct bus_ops *ops;
+		void *device;
+	} rows[] = {
+		{ "CMOS", PORT_CMOS, CMOS_PORT_SIZE, &cmos_bus_ops, platform->cmos },
+		{ "i8042 data", PORT_I8042_DATA, 1, &i8042_data_bus_ops, platform->i8042 },
+		{ "i8042 command", PORT_I8042_COMMAND, 1, &i8042_command_bus_ops,
+			platform->i8042 },
+		{ "ACPI PM", PORT_ACPI_PM, ACPI_PM_PORT_SIZE, &acpi_pm_bus_ops,
+			platform->acpi_pm },
+		{ "ACPI reset", PORT_ACPI_RESET, 1, &acpi_reset_bus_ops, platform->acpi_pm },
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(rows); i++)
+		r = bus_add(platform->ports, rows[i].name, rows[i].port, rows[i].size, rows[i].ops,
+			rows[i].device);
+	return r;
+}
+
+int platform_create(const struct kvm_machine *machine, const struct guest_memory *memory,
+	struct lifecycle *lifecycle, const struct serial_backend *com1,
+	struct platform **ret_platform)
+{
+	struct platform *platform = calloc(1, sizeof(*platform));
+
+	if (platform == NULL)
+		return -ENOMEM;
+	platform->memory = memory;
+	platform->lifecycle = lifecycle;
+	platform->com_irqs[0] = (struct shared_irq){ .machine = machine, .gsi = GSI_COM1_COM3 };
+	platform->com_irqs[1] = (struct shared_irq){ .machine = machine, .gsi = GSI_COM2_COM4 };
+	platform->sci = (struct shared_irq){ .machine = machine, .gsi = GSI_SCI };
+	int r = bus_create(&platform->ports);
+
+	if (r == 0)
+		r = bus_create(&platform->mmio);
+	if (r == 0)
+		r = create_serials(platform, com1);
+	if (r == 0)
+		r = create_others(platform);
+	if (r == 0)
+		r = add_others(platform);
+	if (r < 0) {
+		platform_free(platform);
+		return r;
+	}
+	*ret_platform = platform;
+	return 0;
+}
+
+void platform_free(struct platform *platform)
+{
+	if (platform == NULL)
+		return;
+	bus_free(platform->ports);
+	bus_free(platform->mmio);
+	for (unsigned i = 0; i < SERIAL_PORTS; i++)
+		serial_free(platform->serials[i]);
+	cmos_free(platform->cmos);
+	i8042_free(platform->i8042);
+	acpi_pm_free(platform->acpi_pm);
+	free(platform);
+}
+
+struct bus *platform_ports(struct platform *platform)
+{
+	return platform->ports;
+}
+
+struct bus *platform_mmio(struct platform *platform)
+{
+	return platform->mmio;
+}
+
+struct serial *platform_com1(struct platform *platform)
+{
+	return platform->serials[0];
+}
+
+void platform_press_power_button(struct platform *platform)
+{
+	acpi_pm_press_power_button(platform->acpi_pm);
+}

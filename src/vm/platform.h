@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The fixed devices of the machine and the two buses they sit on: four serial
+ * ports, CMOS with the clock, i8042, ACPI power management.
+ *
+ * Created and freed by the main thread; vCPU threads bring the accesses.
+ */
+#pragma once
+
+#include "base/util.h"
+#include "bus/bus.h"
+#include "bus/serial.h"
+#include "kvm/machine.h"
+#include "memory/guest_memory.h"
+#include "vm/lifecycle.h"
+
+struct platform;
+
+/*
+ * `com1` is what COM1 talks to; NULL makes it a sink like COM2 to COM4. The
+ * platform keeps pointers to all arguments. 0 or -errno.
+ */
+MUST_CHECK int platform_create(const struct kvm_machine *machine,
+	const struct guest_memory *memory, struct lifecycle *lifecycle,
+	const struct serial_backend *com1, struct platform **ret_platform);
+void platform_free(struct platform *platform);
+
+struct bus *platform_ports(struct platform *platform);
+struct bus *platform_mmio(struct platform *platform);
+struct serial *platform_com1(struct platform *platform);
+
+/* Presses the ACPI power button. Any thread. */
+void platform_press_power_button(struct platform *platform);

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * vCPU threads. Every port, address and value in an exit is the guest's; the
+ * buses cope with all of them, and no exit ends anything but this VM.
+ */
+#include "vm/vcpu.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/thread.h"
+#include "kvm/vcpu.h"
+
+struct vcpu {
+	struct kvm_vcpu kvm;
+	struct vcpu_set *set;
+	pthread_t thread;
+	bool started;
+	uint64_t exits[VCPU_EXIT_KINDS]; /* written by its own thread, read after the join */
+};
+
+struct vcpu_set {
+	struct platform *platform;
+	struct lifecycle *lifecycle;
+	_Atomic bool stop;
+	unsigned count;
+	struct vcpu vcpus[];
+};
+
+static const char *const exit_names[VCPU_EXIT_KINDS] = {
+	[VCPU_EXIT_INTERRUPTED] = "interrupted",
+	[VCPU_EXIT_PORT] = "port",
+	[VCPU_EXIT_MMIO] = "mmio",
+	[VCPU_EXIT_SHUTDOWN] = "shutdown",
+	[VCPU_EXIT_INTERNAL_ERROR] = "internal error",
+	[VCPU_EXIT_FAIL_ENTRY] = "failed entry",
+	[VCPU_EXIT_UNEXPECTED] = "unexpected",
+};
+
+/* A signal with this handler makes KVM_RUN return; there is nothing else to do. */
+static void on_kick(int signal_number)
+{
+	(void)signal_number;
+}
+
+static int kick_signal(void)
+{
+	return SIGRTMIN;
+}
+
+static int create_vcpus(const struct kvm_host *host, const struct kvm_machine *machine,
+	struct vcpu_set *set)
+{
+	struct cpu_model *model;
+	int r = cpu_model_create(host, set->count, &model);
+
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; r == 0 && i < set->count; i++) {
+		struct vcpu *vcpu = &set->vcpus[i];
+
+		r = kvm_vcpu_create(host, machine, i, &vcpu->kvm);
+		if (r == 0)
+			r = cpu_model_apply(model, &vcpu->kvm);
+	}
+	cpu_model_free(model);
+	return r;
+}
+
+int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine,
+	unsigned count, struct platform *platform, struct lifecycle *lifecycle,
+	struct vcpu_set **ret_set)
+{
+	struct vcpu_set *set = calloc(1, sizeof(*set) + count * sizeof(set->vcpus[0]));
+
+	if (set == NULL) {
+		log_error("no memory for %u vCPUs", count);
+		return -ENOMEM;
+	}
+	set->platform = platform;
+	set->lifecycle = lifecycle;
+	set->count = count;
+	for (unsigned i = 0; i < count; i++) {
+		set->vcpus[i].set = set;
+		set->vcpus[i].kvm.fd = -1;
+	}
+	int r = create_vcpus(host, machine, set);
+
+	if (r < 0) {
+		vcpu_set_free(set);
+		return r;
+	}
+	*ret_set = set;
+	return 0;
+}
+
+int vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image)
+{
+	return cpu_set_entry(&set->vcpus[0].kvm, image);
+}
+
+static void access_bus(struct bus *bus, const struct vcpu_exit *exit)
+{
+	for (unsigned i = 0; i < exit->count; i++) {
+		uint8_t *data = exit->data + (size_t)i * exit->size;
+
+		if (exit->is_write)
+			bus_write(bus, exit->address, data, exit->size);
+		else
+			bus_read(bus, exit->address, data, exit->size);
+	}
+}
+
+static void handle_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+	access_bus(platform_ports(vcpu->set->platform), exit);
+}
+
+static void handle_mmio(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+	access_bus(platform_mmio(vcpu->set->platform), exit);
+}
+
+static void handle_interrupted(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+	(void)vcpu;
+	(void)exit;
+}
+
+static void handle_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+	(void)exit;
+	lifecycle_end(vcpu->set->lifecycle, VM_END_TRIPLE_FAULT);
+}
+
+static void handle_kvm_error(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+	kvm_vcpu_log_state(&vcpu->kvm, exit);
+	lifecycle_end(vcpu->set->lifecycle, VM_END_KVM_ERROR);
+}
+
+static void (*const exit_handlers[VCPU_EXIT_KINDS])(
+	struct vcpu *vcpu, const struct vcpu_exit *exit) = {
+	[VCPU_EXIT_INTERRUPTED] = handle_interrupted,
+	[VCPU_EXIT_PORT] = handle_port,
+	[VCPU_EXIT_MMIO] = handle_mmio,
+	[VCPU_EXIT_SHUTDOWN] = handle_shutdown,
+	[VCPU_EXIT_INTERNAL_ERROR] = handle_kvm_error,
+	[VCPU_EXIT_FAIL_ENTRY] = handle_kvm_error,
+	[VCPU_EXIT_UNEXPECTED] = handle_kvm_error,
+};
+
+/* Runs until the set stops or the guest is at its end; then no vCPU has any business left. */
+static void *run_vcpu(void *argument)
+{
+	struct vcpu *vcpu = argument;
+	struct vcpu_set *set = vcpu->set;
+
+	while (!atomic_load_explicit(&set->stop, memory_order_relaxed) &&
+		lifecycle_get(set->lifecycle) == VM_RUNNING) {
+		struct vcpu_exit exit;
+		int r = kvm_vcpu_run(&vcpu->kvm, &exit);
+
+		if (r < 0) {
+			log_error("KVM_RUN of vCPU %u failed: %s", vcpu->kvm.index, strerror(-r));
+			exit = (struct vcpu_exit){ .kind = VCPU_EXIT_UNEXPECTED };
+		}
+		vcpu->exits[exit.kind]++;
+		exit_handlers[exit.kind](vcpu, &exit);
+	}
+	return NULL;
+}
+
+int vcpu_set_start(struct vcpu_set *set)
+{
+	const struct sigaction kick = { .sa_handler = on_kick };
+
+	if (sigaction(kick_signal(), &kick, NULL) < 0)
+		return -errno;
+	for (unsigned i = 0; i < set->count; i++) {
+		struct vcpu *vcpu = &set->vcpus[i];
+		int r = thread_start(&vcpu->thread, run_vcpu, vcpu);
+
+		if (r < 0) {
+			log_error("cannot start the thread of vCPU %u: %s; pass fewer --cpus", i,
+				strerror(-r));
+			return r;
+		}
+		vcpu->started = true;
+	}
+	return 0;
+}
+
+static void log_exits(const struct vcpu *vcpu)
+{
+	for (unsigned kind = 0; kind < VCPU_EXIT_KINDS; kind++)
+		if (vcpu->exits[kind] != 0)
+			log_debug("vCPU %u: %" PRIu64 " %s exits", vcpu->kvm.index,
+				vcpu->exits[kind], exit_names[kind]);
+}
+
+void vcpu_set_stop(struct vcpu_set *set)
+{
+	if (set == NULL)
+		return;
+	atomic_store(&set->stop, true);
+	for (unsigned i = 0; i < set->count; i++) {
+		struct vcpu *vcpu = &set->vcpus[i];
+
+		if (!vcpu->started)
+			continue;
+		kvm_vcpu_interrupt(&vcpu->kvm);
+		pthread_kill(vcpu->thread, kick_signal());
+	}
+	for (unsigned i = 0; i < set->count; i++) {
+		struct vcpu *vcpu = &set->vcpus[i];
+
+		if (!vcpu->started)
+			continue;
+		pthread_join(vcpu->thread, NULL);
+		vcpu->started = false;
+		log_exits(vcpu);
+	}
+}
+
+void vcpu_set_free(struct vcpu_set *set)
+{
+	if (set == NULL)
+		return;
+	for (unsigned i = 0; i < set->count; i++)
+		kvm_vcpu_close(&set->vcpus[i].kvm);
+	free(set);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The vCPU threads: each runs one vCPU, brings its exits to the buses, and
+ * reports to the lifecycle when the guest is at its end.
+ *
+ * All functions are for the main thread.
+ */
+#pragma once
+
+#include "kvm/machine.h"
+#include "memory/guest_memory.h"
+#include "vm/lifecycle.h"
+#include "vm/platform.h"
+#include "x86_64/cpu.h"
+
+struct vcpu_set;
+
+/*
+ * Creates `count` vCPUs with their CPUID and MSRs. Logged errors. The set keeps
+ * pointers to platform and lifecycle.
+ */
+MUST_CHECK int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine,
+	unsigned count, struct platform *platform, struct lifecycle *lifecycle,
+	struct vcpu_set **ret_set);
+
+/* Puts vCPU 0 at the kernel's entry. */
+MUST_CHECK int vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
+
+/* Starts the threads: the guest runs. */
+MUST_CHECK int vcpu_set_start(struct vcpu_set *set);
+
+/* Stops the threads that were started and waits for them. */
+void vcpu_set_stop(struct vcpu_set *set);
+void vcpu_set_free(struct vcpu_set *set);

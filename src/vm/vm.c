@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The life of a VM as one page: the table `stages` below is the order in which
+ * it comes to life, tear_down() the one way in which it goes. Files are opened
+ * before anything is made, so that a typing error costs nothing.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "kvm/host.h"
+#include "kvm/machine.h"
+#include "memory/guest_memory.h"
+#include "vm/cmdline.h"
+#include "vm/control.h"
+#include "vm/lifecycle.h"
+#include "vm/platform.h"
+#include "vm/vcpu.h"
+#include "x86_64/acpi.h"
+#include "x86_64/boot.h"
+#include "x86_64/kernel_image.h"
+#include "x86_64/layout.h"
+#include "x86_64/mptable.h"
+
+struct vm {
+	const struct vm_config *config;
+	int kernel_fd;
+	int initrd_fd;
+	struct kvm_host host;
+	struct control control;
+	struct lifecycle lifecycle;
+	struct console *console;
+	struct guest_memory *memory;
+	struct kernel_image image;
+	struct kvm_machine machine;
+	struct platform *platform;
+	struct vcpu_set *vcpus;
+};
+
+static int open_file(const char *what, const char *path, int *ret_fd)
+{
+	/* O_NONBLOCK: a FIFO must not make us wait before it is refused. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0) {
+		int error = errno;
+
+		log_error("cannot open the %s '%s': %s", what, path, strerror(error));
+		return -error;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int open_images(struct vm *vm)
+{
+	int r = open_file("kernel", vm->config->kernel_path, &vm->kernel_fd);
+
+	if (r == 0 && vm->config->initrd_path != NULL)
+		r = open_file("initrd", vm->config->initrd_path, &vm->initrd_fd);
+	return r;
+}
+
+static int open_host(struct vm *vm)
+{
+	int r = kvm_host_open(&vm->host);
+
+	if (r == 0 && vm->config->vcpus > vm->host.max_vcpus) {
+		log_error("--cpus %u: this host's KVM takes %u vCPUs at most", vm->config->vcpus,
+			vm->host.max_vcpus);
+		return -EINVAL;
+	}
+	return r;
+}
+
+static void quit_from_console(void *owner)
+{
+	lifecycle_end(owner, VM_END_STOPPED);
+}
+
+static int open_control(struct vm *vm)
+{
+	int r = control_init(&vm->control);
+
+	if (r == 0)
+		r = lifecycle_init(&vm->lifecycle);
+	if (r < 0) {
+		log_error("cannot set up signals: %s", strerror(-r));
+		return r;
+	}
+	return console_open(
+		&vm->config->serial, quit_from_console, &vm->lifecycle, &vm->console);
+}
+
+static int create_memory(struct vm *vm)
+{
+	struct guest_memory_range ranges[GUEST_MEMORY_REGIONS_MAX];
+	size_t count = layout_ram_ranges(vm->config->memory_size, ranges);
+	int r = guest_memory_create(ranges, count, &vm->memory);
+
+	if (r < 0)
+		log_error("no memory for a guest of %llu MiB: %s; pass a smaller --mem",
+			(unsigned long long)(vm->config->memory_size / MIB), strerror(-r));
+	return r;
+}
+
+static int load_images(struct vm *vm, struct boot_request *request)
+{
+	int r = kernel_image_load(
+		vm->kernel_fd, vm->config->kernel_path, vm->memory, &vm->image);
+
+	if (r == 0 && vm->initrd_fd >= 0)
+		r = initrd_load(vm->initrd_fd, vm->config->initrd_path, vm->memory, &vm->image,
+			&request->initrd_gpa, &request->initrd_size);
+	fd_close(&vm->kernel_fd);
+	fd_close(&vm->initrd_fd);
+	return r;
+}
+
+/* Everything that the guest finds in memory. */
+static int load(struct vm *vm)
+{
+	char cmdline[LAYOUT_CMDLINE_SIZE];
+	struct boot_request request = { .image = &vm->image, .cmdline = cmdline };
+	int r = load_images(vm, &request);
+
+	if (r == 0)
+		r = cmdline_make(vm->config, vm->image.cmdline_max, cmdline, sizeof(cmdline));
+	if (r < 0)
+		return r;
+	r = acpi_write(vm->memory, vm->config->vcpus, &request.rsdp_gpa);
+	if (r == 0)
+		r = mptable_write(vm->memory, vm->config->vcpus);
+	if (r == 0)
+		r = boot_write(vm->memory, &request);
+	if (r < 0)
+		log_error("cannot write the guest's boot data: %s", strerror(-r));
+	return r;
+}
+
+/* Memory slots come before vCPUs: with none running, KVM has nobody to wait for. */
+static int create_machine(struct vm *vm)
+{
+	int r = kvm_machine_create(&vm->host, vm->config->vcpus, LAYOUT_TSS, &vm->machine);
+
+	for (size_t i = 0; r == 0 && i < guest_memory_region_count(vm->memory); i++) {
+		const struct guest_memory_region *region = guest_memory_region(vm->memory, i);
+
+		r = kvm_machine_add_memory(&vm->machine, (unsigned)i, region->gpa, region->size,
+			region->hva);
+	}
+	return r;
+}
+
+static int create_devices(struct vm *vm)
+{
+	int r = platform_create(&vm->machine, vm->memory, &vm->lifecycle,
+		console_serial_backend(vm->console), &vm->platform);
+
+	if (r < 0)
+		log_error("cannot make the platform devices: %s", strerror(-r));
+	return r;
+}
+
+static int create_vcpus(struct vm *vm)
+{
+	int r = vcpu_set_create(&vm->host, &vm->machine, vm->config->vcpus, vm->platform,
+		&vm->lifecycle, &vm->vcpus);
+
+	if (r == 0)
+		r = vcpu_set_entry(vm->vcpus, &vm->image);
+	return r;
+}
+
+static int start(struct vm *vm)
+{
+	int r = console_start(vm->console, platform_com1(vm->platform));
+
+	if (r == 0)
+		r = vcpu_set_start(vm->vcpus);
+	return r;
+}
+
+static const struct {
+	int (*enter)(struct vm *vm);
+	enum exit_status failure;
+} stages[] = {
+	{ open_images, STATUS_IMAGE },
+	{ open_control, STATUS_HOST },
+	{ open_host, STATUS_HOST },
+	{ create_memory, STATUS_HOST },
+	{ load, STATUS_IMAGE },
+	{ create_machine, STATUS_HOST },
+	{ create_devices, STATUS_HOST },
+	{ create_vcpus, STATUS_HOST },
+	{ start, STATUS_HOST },
+};
+
+/* Takes down what was made, however far it came. The console last: it may hold output. */
+static void tear_down(struct vm *vm)
+{
+	vcpu_set_stop(vm->vcpus);
+	console_stop(vm->console);
+	if (vm->platform != NULL) {
+		bus_log_statistics(platform_ports(vm->platform), "port");
+		bus_log_statistics(platform_mmio(vm->platform), "mmio");
+	}
+	vcpu_set_free(vm->vcpus);
+	platform_free(vm->platform);
+	kvm_machine_close(&vm->machine);
+	console_free(vm->console);
+	guest_memory_free(vm->memory);
+	kvm_host_close(&vm->host);
+	lifecycle_destroy(&vm->lifecycle);
+	control_destroy(&vm->control);
+	fd_close(&vm->kernel_fd);
+	fd_close(&vm->initrd_fd);
+}
+
+enum exit_status vm_run(const struct vm_config *config)
+{
+	struct vm vm = {
+		.config = config,
+		.kernel_fd = -1,
+		.initrd_fd = -1,
+		.host.fd = -1,
+		.control.signalfd = -1,
+		.lifecycle.eventfd = -1,
+		.machine.fd = -1,
+	};
+	enum exit_status status = STATUS_OK;
+
+	for (size_t i = 0; status == STATUS_OK && i < ARRAY_SIZE(stages); i++)
+		if (stages[i].enter(&vm) < 0)
+			status = stages[i].failure;
+	enum vm_end end = VM_RUNNING;
+
+	if (status == STATUS_OK)
+		end = control_run(&vm.control, &vm.lifecycle, vm.console);
+	tear_down(&vm);
+	if (end != VM_RUNNING) {
+		status = vm_end_status(end);
+		log_message(status == STATUS_OK ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "%s",
+			vm_end_text(end));
+	}
+	return status;
+}

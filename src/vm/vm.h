@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The life of a virtual machine, from the user's request to the exit status. */
+#pragma once
+
+#include "vm/config.h"
+#include "vm/exit_status.h"
+
+/*
+ * Runs a VM until it ends, in the calling thread and those that it starts.
+ * Everything it made is gone when it returns. Errors are logged.
+ */
+enum exit_status vm_run(const struct vm_config *config);

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* How RAM is split around the MMIO hole. The size comes from the command line. */
+#include "x86_64/layout.h"
+
+size_t layout_ram_ranges(uint64_t size, struct guest_memory_range *ret_ranges)
+{
+	uint64_t low = min_u64(size, LAYOUT_LOW_RAM_END);
+
+	ret_ranges[0] = (struct guest_memory_range){ .gpa = 0, .size = low };
+	if (size == low)
+		return 1;
+	ret_ranges[1] = (struct guest_memory_range){ .gpa = LAYOUT_HIGH_RAM, .size = size - low };
+	return 2;
+}
