@@ -166,12 +166,12 @@ def extract(deb, into):
     run(["dpkg-deb", "-x", deb, into])
 
 
-def main(function):
-    """Run a command's main function; an Error becomes one message."""
+def main(function, failed=1):
+    """Run a command's main function; an Error becomes one message and the exit status `failed`."""
     try:
         sys.exit(function(sys.argv[1:]))
     except Error as error:
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(failed)
     except KeyboardInterrupt:
         sys.exit(130)

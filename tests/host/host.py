@@ -102,13 +102,15 @@ def environment(user=None):
     """The environment for commands inside."""
     env = {k: v for k, v in os.environ.items() if k in KEEP_ENV or k.startswith(KEEP_PREFIXES)}
     env["CROSVM_TEST_HOST"] = "nested"
+    env.pop("CROSVM_HOST_MODE", None)  # it has done its work
     env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
     if user is not None and user != os.getuid():
         # Another user's directories would be in the way.
         env.pop("XDG_CACHE_HOME", None)
         try:
             entry = pwd.getpwuid(user)
-            env.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
+            home = entry.pw_dir if os.path.isdir(entry.pw_dir) else "/tmp"
+            env.update(HOME=home, USER=entry.pw_name, LOGNAME=entry.pw_name)
         except KeyError:
             env.update(HOME="/tmp", USER=str(user), LOGNAME=str(user))
     if not any(env["PATH"].endswith(p) for p in (":/sbin", ":/usr/sbin")):
