@@ -14,6 +14,7 @@
 #include "base/util.h"
 
 enum log_level {
+	LOG_LEVEL_NONE = -1, /* for fuzzers: say nothing */
 	LOG_LEVEL_ERROR, /* crosvm or one of its devices cannot do what was asked */
 	LOG_LEVEL_WARN,  /* it goes on, but not as the user may expect */
 	LOG_LEVEL_INFO,  /* life of the VM: how it ended (default) */
