@@ -20,7 +20,7 @@ enum {
 	PARAGRAPH_SIZE = 16,
 	BOOT_FLAG = 0xaa55,
 	SIGNATURE_OFFSET =
-		0x202,		/* "HdrS"; the byte before says how long the header is from here */
+		0x202,          /* "HdrS"; the byte before says how long the header is from here */
 	HEADER_END_MIN = 0x264, /* after init_size, the last field that we need */
 	HEADER_END_MAX = SETUP_HEADER_OFFSET + SETUP_HEADER_MAX,
 	VERSION_MIN = 0x20c, /* the first with xloadflags */
@@ -88,6 +88,8 @@ static int check_protocol(const struct image_file *file, const struct bzimage *b
 {
 	const struct setup_header *header = &bzimage->header;
 
+	if (bzimage->header_size < offsetof(struct setup_header, realmode_swtch))
+		return refuse_header(file, "its setup header is too short for a version");
 	if (header->version < VERSION_MIN)
 		return image_refuse(file,
 			"a 32-bit or very old kernel (boot protocol %u.%02u, 2.12 is "

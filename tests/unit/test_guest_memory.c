@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Guest memory: every access is inside one region or refused, for all gpas and
+ * lengths up to 2^64; the memfd cannot change its size.
+ */
+#include "unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "memory/guest_memory.h"
+
+#define HIGH (4 * GIB)
+
+static struct guest_memory *make_memory(void)
+{
+	const struct guest_memory_range ranges[] = { { 0, 2 * MIB }, { HIGH, MIB } };
+	struct guest_memory *memory = NULL;
+
+	assert_int_equal(guest_memory_create(ranges, 2, &memory), 0);
+	return memory;
+}
+
+static const struct {
+	uint64_t gpa;
+	uint64_t size;
+	bool inside;
+} accesses[] = {
+	{ 0, 1, true },
+	{ 0, 2 * MIB, true },
+	{ 2 * MIB - 1, 1, true },
+	{ HIGH, MIB, true },
+	{ HIGH + MIB - 1, 1, true },
+	/* nothing to point to */
+	{ 0, 0, false },
+	{ MIB, 0, false },
+	/* one byte too far */
+	{ 0, 2 * MIB + 1, false },
+	{ 1, 2 * MIB, false },
+	{ 2 * MIB - 1, 2, false },
+	{ 2 * MIB, 1, false },
+	{ HIGH - 1, 1, false },
+	{ HIGH - 1, 2, false },
+	{ HIGH, MIB + 1, false },
+	{ HIGH + MIB, 1, false },
+	/* into the other region: contiguous in the file, not in the guest */
+	{ 0, 3 * MIB, false },
+	{ MIB, HIGH, false },
+	/* sums that wrap */
+	{ 1, UINT64_MAX, false },
+	{ MIB, UINT64_MAX - MIB + 1, false },
+	{ MIB, UINT64_MAX - MIB + 2, false },
+	{ HIGH, UINT64_MAX - HIGH + 2, false },
+	{ UINT64_MAX, 1, false },
+	{ UINT64_MAX, 2, false },
+	{ UINT64_MAX, UINT64_MAX, false },
+	{ UINT64_C(1) << 63, UINT64_C(1) << 63, false },
+};
+
+static void test_bounds(void **state)
+{
+	struct guest_memory *memory = make_memory();
+	uint8_t byte = 0;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(accesses); i++) {
+		uint64_t gpa = accesses[i].gpa;
+		uint64_t size = accesses[i].size;
+		uint8_t *bytes = guest_memory_at(memory, gpa, size);
+
+		if ((bytes != NULL) != accesses[i].inside)
+			fail_msg("0x%lx + 0x%lx: %s", gpa, size, bytes != NULL ? "given" : "NULL");
+		if (bytes != NULL) {
+			bytes[0] = bytes[size - 1] = 1;
+			continue;
+		}
+		/* The buffer is one byte: a copy that is not refused is an overflow. */
+		assert_int_equal(guest_memory_write(memory, gpa, &byte, size), -EFAULT);
+		assert_int_equal(guest_memory_read(memory, gpa, &byte, size), -EFAULT);
+		assert_int_equal(guest_memory_read_file(memory, gpa, -1, 0, size), -EFAULT);
+	}
+	guest_memory_free(memory);
+}
+
+static void test_copies(void **state)
+{
+	struct guest_memory *memory = make_memory();
+	const uint64_t gpas[] = { 0, 2 * MIB - 8, HIGH, HIGH + MIB - 8 };
+	uint64_t value = 0;
+
+	(void)state;
+	for (uint64_t i = 0; i < ARRAY_SIZE(gpas); i++) {
+		assert_int_equal(guest_memory_read(memory, gpas[i], &value, 8), 0);
+		assert_int_equal(value, 0); /* new memory is zero */
+		value = 0x1111111111111111 * (i + 1);
+		assert_int_equal(guest_memory_write(memory, gpas[i], &value, 8), 0);
+	}
+	for (uint64_t i = 0; i < ARRAY_SIZE(gpas); i++) {
+		assert_int_equal(guest_memory_read(memory, gpas[i], &value, 8), 0);
+		assert_int_equal(value, 0x1111111111111111 * (i + 1));
+	}
+	guest_memory_free(memory);
+}
+
+static void test_read_file(void **state)
+{
+	struct guest_memory *memory = make_memory();
+	CLEANUP_FD int fd = memfd_create("file", MFD_CLOEXEC);
+	const char text[] = "0123456789";
+	char found[4];
+
+	(void)state;
+	assert_int_equal(fd_write_full(fd, text, 10), 0);
+	assert_int_equal(guest_memory_read_file(memory, HIGH + MIB - 4, fd, 6, 4), 0);
+	assert_int_equal(guest_memory_read(memory, HIGH + MIB - 4, found, 4), 0);
+	assert_memory_equal(found, "6789", 4);
+	assert_int_equal(guest_memory_read_file(memory, HIGH + MIB - 4, fd, 6, 5), -EFAULT);
+	assert_int_equal(guest_memory_read_file(memory, 0, fd, 6, 5), -ENODATA);
+	assert_int_equal(guest_memory_read_file(memory, 0, fd, 100, 1), -ENODATA);
+	assert_int_equal(guest_memory_read_file(memory, 0, -1, 0, 1), -EBADF);
+	guest_memory_free(memory);
+}
+
+static void test_regions(void **state)
+{
+	struct guest_memory *memory = make_memory();
+	const struct guest_memory_region *low = guest_memory_region(memory, 0);
+	const struct guest_memory_region *high = guest_memory_region(memory, 1);
+
+	(void)state;
+	assert_int_equal(guest_memory_region_count(memory), 2);
+	assert_int_equal(low->gpa, 0);
+	assert_int_equal(low->size, 2 * MIB);
+	assert_int_equal(low->file_offset, 0);
+	assert_int_equal(high->gpa, HIGH);
+	assert_int_equal(high->size, MIB);
+	assert_int_equal(high->file_offset, 2 * MIB);
+	assert_ptr_equal(guest_memory_at(memory, HIGH + 5, 1), high->hva + 5);
+	guest_memory_free(memory);
+	guest_memory_free(NULL);
+}
+
+static const struct {
+	struct guest_memory_range ranges[GUEST_MEMORY_REGIONS_MAX + 1];
+	size_t count;
+} bad_ranges[] = {
+	{ { { 0, MIB } }, 0 },
+	{ { { 0, MIB }, { MIB, MIB }, { 2 * MIB, MIB } }, 3 },
+	{ { { 0, 0 } }, 1 },
+	{ { { 0, 4095 } }, 1 },
+	{ { { 1, 4096 } }, 1 },
+	{ { { 0, 2 * MIB }, { MIB, MIB } }, 2 },
+	{ { { MIB, MIB }, { 0, MIB } }, 2 },
+	{ { { UINT64_MAX - 4095, 4096 } }, 1 },
+	{ { { UINT64_MAX - 4095, 8192 } }, 1 },
+	{ { { UINT64_C(1) << 63, 4096 } }, 1 },
+};
+
+static void test_bad_ranges(void **state)
+{
+	struct guest_memory *const untouched = (struct guest_memory *)(uintptr_t)0x5a;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad_ranges); i++) {
+		struct guest_memory *memory = untouched;
+
+		assert_int_equal(
+			guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count, &memory),
+			-EINVAL);
+		assert_ptr_equal(memory, untouched);
+	}
+}
+
+/* Finds the memfd as a device process would: among the descriptors. */
+static int find_memfd(void)
+{
+	for (int fd = 3; fd < 64; fd++) {
+		char path[64];
+		char target[64] = { 0 };
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (readlink(path, target, sizeof(target) - 1) > 0 &&
+			strstr(target, "memfd:crosvm-guest") != NULL)
+			return fd;
+	}
+	return -1;
+}
+
+static void test_sealed(void **state)
+{
+	struct guest_memory *memory = make_memory();
+	int fd = find_memfd();
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)MIB), -1);
+	assert_int_equal(ftruncate(fd, (off_t)(4 * MIB)), -1);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+	assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+	guest_memory_free(memory);
+	assert_int_equal(find_memfd(), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_copies),
+		cmocka_unit_test(test_read_file),
+		cmocka_unit_test(test_regions),
+		cmocka_unit_test(test_bad_ranges),
+		cmocka_unit_test(test_sealed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
