@@ -21,7 +21,7 @@ IS_CLANG := $(findstring clang,$(CC))
 
 # One short line a step; V=1 shows the commands.
 Q        := $(if $(V),,@)
-say       = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
+say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 # A recipe that fails leaves no half-written file behind that looks like its result.
 .DELETE_ON_ERROR:
@@ -147,3 +147,154 @@ check: $(UNIT) $(if $(SAN),,$(B)/crosvm)
 	$(Q)$(SAN_ENV) tools/run-unit-tests -j $(JOBS) $(UNIT) $(if $(SAN),,$(CHECKS))
 
 -include $(UNIT:=.d)
+
+# ---- lint --------------------------------------------------------------------
+
+# Each file that passed leaves a stamp, so that a second `make lint` looks at what changed only.
+LINTED   := $(SRC) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
+LINT     := build/lint
+# Tools that are no gcc know no flags of gcc's; what they need to parse the code is this.
+PARSE    := -Isrc -Itests -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
+FORMATTED = $(sort $(wildcard $(addsuffix /*.[ch],src/* tests/* bench)))
+TRACKED  := $(shell git ls-files 2>/dev/null)
+SCRIPTS  := $(shell grep -lsE '^\#! ?/bin/sh' $(TRACKED))
+PYTHON   := $(filter %.py,$(TRACKED)) $(shell grep -lsE '^\#!.*python3' $(filter-out %.py,$(TRACKED)))
+
+## make lint           clang-format, clang-tidy, cppcheck, gcc -fanalyzer, shellcheck, pyflakes, mandoc
+.PHONY: lint lint-format lint-tidy lint-cppcheck lint-analyzer lint-scripts lint-manual
+lint: lint-format lint-tidy lint-cppcheck lint-analyzer lint-scripts lint-manual
+
+lint-format:
+	$(Q)clang-format --dry-run -Werror $(FORMATTED)
+
+lint-tidy: $(LINTED:%=$(LINT)/%.tidy)
+$(LINT)/%.tidy: % $(HDR) .clang-tidy $(GEN)
+	@mkdir -p $(@D)
+	$(call say,TIDY,$<)
+	$(Q)clang-tidy --quiet $< -- $(PARSE) -std=gnu17 > $@.log 2>&1 || { cat $@.log; exit 1; }
+	@touch $@
+
+lint-cppcheck: $(GEN)
+	@mkdir -p $(LINT)/cppcheck
+	$(call say,CHECK,src tests/unit)
+	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability,style \
+		--inline-suppr --suppressions-list=tools/cppcheck-suppressions --cppcheck-build-dir=$(LINT)/cppcheck \
+		--std=c11 --library=posix,gnu -j $(JOBS) $(PARSE) \
+		--template='{file}:{line}: {severity}: {message} [{id}]' src tests/unit
+
+# -O2, since the analyzer follows inlined functions. Off is malloc-leak: gcc 12 calls an object lost
+# when only a pointer to its first member is kept. clang-tidy and ASan look for leaks too.
+lint-analyzer: $(SRC:%=$(LINT)/%.analyzed)
+$(LINT)/%.analyzed: % $(HDR) $(GEN)
+	@mkdir -p $(@D)
+	$(call say,ANALYZE,$<)
+	$(Q)gcc $(PARSE) -std=gnu17 -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -c -o /dev/null $<
+	@touch $@
+
+# Off is SC2013: `for word in $(cat /proc/cmdline)` wants the words, not lines.
+lint-scripts:
+	$(Q)shellcheck -x -e SC2013 $(SCRIPTS)
+	$(Q)pyflakes3 $(PYTHON)
+
+lint-manual:
+	$(Q)mandoc -T lint -W warning $(wildcard doc/*.1) > $(LINT).manual 2>&1 || { cat $(LINT).manual; exit 1; }
+
+## make format         lay the C sources out as .clang-format says
+.PHONY: format
+format:
+	$(Q)clang-format -i $(FORMATTED)
+
+## compile_commands.json   for editors and language servers
+compile_commands.json: FORCE
+	$(Q)tools/compile-commands $(CC) $(CPPFLAGS) -Itests $(CFLAGS) $(COMMON) $(WARNINGS) -- \
+		$(SRC) $(wildcard tests/unit/*.c tests/fuzz/*.c) > $@
+
+# ---- fuzzing -----------------------------------------------------------------
+
+FUZZ     := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_SECONDS ?= 600
+
+## make fuzz           every tests/fuzz/fuzz_*.c for FUZZ_SECONDS (600) each; fuzz-short: 5 seconds each
+.PHONY: fuzz fuzz-short fuzz-run
+fuzz:
+	+$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz-run
+fuzz-short:
+	+$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzz FUZZ_SECONDS=5 fuzz-run
+
+ifeq ($(SAN),fuzz)
+$(FUZZ): %: %.o $(B)/libcrosvm.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(COMMON) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^
+
+-include $(FUZZ:=.d)
+
+fuzz-run: $(FUZZ)
+	$(Q)tools/run-unit-tests -j $(JOBS) --timeout $$(($(FUZZ_SECONDS) + 120)) \
+		$(FUZZ:%='tools/run-fuzzer % $(FUZZ_SECONDS)')
+endif
+
+# ---- freestanding guests and the benchmark's floor ---------------------------
+
+# Guests are machine code for the vCPU, so no flag of the host's programs applies. What is in
+# tests/guest/lib is linked into each.
+GUEST_CC    := gcc
+GUEST_FLAGS := -std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-pie -mno-red-zone -mgeneral-regs-only \
+	-fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none -fno-strict-aliasing \
+	-Wall -Wextra -Wshadow -Itests/guest
+GUEST_LINK  := -nostdlib -static -no-pie -Wl,-T,tests/guest/guest.ld,--build-id=none,-z,noexecstack,--no-warn-rwx-segments
+GUEST_SRC   := $(sort $(wildcard tests/guest/*.c tests/guest/*.S))
+GUEST_LIB   := $(patsubst tests/guest/%,build/guest/%.o,$(sort $(wildcard tests/guest/lib/*.c tests/guest/lib/*.S)))
+GUESTS      := $(patsubst tests/guest/%,build/guest/%.elf,$(basename $(GUEST_SRC)))
+
+## make guests         the freestanding guests of tests/guest, build/guest/*.elf
+.PHONY: guests
+guests: $(GUESTS)
+
+build/guest/%.c.o: tests/guest/%.c
+	@mkdir -p $(@D)
+	$(Q)$(GUEST_CC) $(GUEST_FLAGS) -MMD -MP -c -o $@ $<
+build/guest/%.S.o: tests/guest/%.S
+	@mkdir -p $(@D)
+	$(Q)$(GUEST_CC) $(GUEST_FLAGS) -MMD -MP -c -o $@ $<
+build/guest/%.elf: build/guest/%.c.o $(GUEST_LIB) tests/guest/guest.ld
+	$(call say,GUEST,$@)
+	$(Q)$(GUEST_CC) $(GUEST_LINK) -o $@ $(filter %.o,$^)
+build/guest/%.elf: build/guest/%.S.o $(GUEST_LIB) tests/guest/guest.ld
+	$(call say,GUEST,$@)
+	$(Q)$(GUEST_CC) $(GUEST_LINK) -o $@ $(filter %.o,$^)
+.PRECIOUS: build/guest/%.o
+
+-include $(GUEST_SRC:tests/guest/%=build/guest/%.d) $(GUEST_LIB:.o=.d)
+
+# The least that a VMM can do, which benchmarks compare with: no hardening, nothing of ours.
+build/floor: bench/floor.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
+
+# ---- installation ------------------------------------------------------------
+
+BINDIR   := $(DESTDIR)$(PREFIX)/bin
+MANDIR   := $(DESTDIR)$(PREFIX)/share/man/man1
+COMPDIR  := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+COMPLETION := $(wildcard doc/crosvm.bash)
+
+## make install        below DESTDIR/PREFIX (/usr/local); make uninstall
+.PHONY: install uninstall
+install: $(B)/crosvm
+	install -D -s -m 755 $(B)/crosvm $(BINDIR)/crosvm
+	install -D -m 644 doc/crosvm.1 $(MANDIR)/crosvm.1
+	$(if $(COMPLETION),install -D -m 644 $(COMPLETION) $(COMPDIR)/crosvm)
+
+uninstall:
+	rm -f $(BINDIR)/crosvm $(MANDIR)/crosvm.1 $(COMPDIR)/crosvm
+
+## make deb            a Debian package, build/crosvm_VERSION_ARCHITECTURE.deb; needs no root
+.PHONY: deb
+deb: $(B)/crosvm
+	$(Q)MAKE='$(MAKE)' tools/make-deb $(VERSION) build
+
+## make clean          everything that was built
+.PHONY: clean
+clean:
+	rm -rf build compile_commands.json
