@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The host's end of COM1: a terminal or pipes on stdin and stdout, a file, or
+ * a unix socket. What the guest sends is passed on as it is, escape sequences
+ * included, as on any serial console.
+ *
+ * One thread moves the bytes. Output waits in a ring of 64 KiB, so a reader
+ * that is slow or gone never holds a vCPU; what does not fit is dropped and
+ * counted. Input is read only as the guest takes it. The guest, the person or
+ * program at the other end, and the file system may all misbehave.
+ *
+ * Every function takes NULL for a console that was not opened or leads
+ * nowhere. They are called by the main thread unless they say otherwise.
+ */
+#pragma once
+
+#include "base/util.h"
+#include "bus/serial.h"
+
+enum console_kind {
+	CONSOLE_NULL,  /* nothing: no thread, no descriptor */
+	CONSOLE_STDIO, /* stdin and stdout */
+	CONSOLE_FILE,  /* output only, to a file that is emptied first */
+	CONSOLE_UNIX,  /* a unix socket that we listen on, for one client at a time */
+};
+
+struct console_config {
+	enum console_kind kind;
+	const char *path; /* CONSOLE_FILE and CONSOLE_UNIX; outlives the console */
+};
+
+struct console;
+
+/*
+ * Opens what the configuration names: the file (made with mode 0644, emptied)
+ * or the socket (mode 0600; a stale one is replaced, anything else in its
+ * place is refused). `quit` is called with `owner` in the console's thread when
+ * the person at the terminal asks for the end of the VM.
+ *
+ * *ret_console is NULL for CONSOLE_NULL. 0 or -errno; failures are logged.
+ */
+MUST_CHECK int console_open(const struct console_config *config, void (*quit)(void *owner),
+	void *owner, struct console **ret_console);
+
+/* What to give to serial_create(): NULL for a console that leads nowhere. */
+const struct serial_backend *console_serial_backend(struct console *console);
+
+/*
+ * Starts the thread and, if stdin is a terminal and we are in its foreground,
+ * makes it raw. `serial` must live until console_stop(). The thread blocks
+ * SIGPIPE and SIGXFSZ for itself. 0 or -errno; failures are logged.
+ */
+MUST_CHECK int console_start(struct console *console, struct serial *serial);
+
+/*
+ * Waits at most 1 s for pending output, ends the thread, gives the terminal
+ * back as it was and removes the socket if it is still ours. In any state,
+ * any number of times. vCPUs should have stopped: later output is dropped.
+ */
+void console_stop(struct console *console);
+/* Stops it if it runs. The UART must not be used after this. */
+void console_free(struct console *console);
+
+/*
+ * After SIGCONT: whoever stopped us may have used the terminal since. Makes it
+ * raw again if we are in its foreground, else leaves it alone and does not read it.
+ */
+void console_resume_terminal(struct console *console);
+
+/*
+ * Gives the terminal back, for the handlers of fatal signals: async-signal-safe,
+ * any thread, any time, also when there is no console.
+ */
+void console_restore_terminal(void);
+
+/* Bytes of output that the host's side lost: no reader, no space, too slow. */
+uint64_t console_dropped_bytes(struct console *console);
