@@ -172,7 +172,7 @@ lint-format:
 	$(Q)clang-format --dry-run -Werror $(FORMATTED)
 
 lint-tidy: $(LINTED:%=$(LINT)/%.tidy)
-$(LINT)/%.tidy: % $(HDR) .clang-tidy $(GEN)
+$(LINT)/%.tidy: % $(HDR) .clang-tidy tests/.clang-tidy $(GEN)
 	@mkdir -p $(@D)
 	$(call say,TIDY,$<)
 	$(Q)clang-tidy --quiet $< -- $(PARSE) -std=gnu17 > $@.log 2>&1 || { cat $@.log; exit 1; }
