@@ -25,7 +25,7 @@ enum {
 	NAMES_SIZE_MAX = 4096,
 	XEN_ELFNOTE_PHYS32_ENTRY = 18,
 	COMMAND_LINE_MAX = 2047, /* Linux's COMMAND_LINE_SIZE without the NUL */
-	ENTRY_64 = 0x200,	 /* of the compressed vmlinux, from its start: ABI */
+	ENTRY_64 = 0x200,        /* of the compressed vmlinux, from its start: ABI */
 	BOOT_FLAG = 0xaa55,
 	PROTOCOL_VERSION = 0x20c,
 	EM_LOONGARCH_64 = 258,
@@ -38,9 +38,9 @@ struct elf_image {
 	Elf64_Ehdr header;
 	Elf64_Phdr segments[SEGMENTS_MAX];
 	size_t count;
-	uint64_t base;	    /* added to every p_paddr */
+	uint64_t base;      /* added to every p_paddr */
 	uint64_t init_size; /* compressed vmlinux: what it uses from base on; else 0 */
-	uint64_t start;	    /* of all segments in guest memory */
+	uint64_t start;     /* of all segments in guest memory */
 	uint64_t end;
 	uint64_t pvh_entry; /* 0: none */
 	bool is_program;    /* linked for an operating system, not to be one */
@@ -68,6 +68,15 @@ static int check_in_file(
 	if (end > file->size)
 		return image_refuse_truncated(file, "an ELF file", end - file->size);
 	return 0;
+}
+
+/* Reads a part of the file that one of its headers names. */
+static int read_named(
+	const struct image_file *file, void *buffer, size_t size, uint64_t offset, const char *what)
+{
+	int r = check_in_file(file, offset, size, what);
+
+	return r < 0 ? r : image_read(file, buffer, size, offset);
 }
 
 /* ---- headers ----------------------------------------------------------------- */
@@ -226,11 +235,9 @@ static int scan_segment_kinds(const struct image_file *file, struct elf_image *i
 			continue;
 		/* Kernels have a few hundred bytes; what lies beyond the bound is not looked at. */
 		size_t size = min_u64(segment->p_filesz, sizeof(notes));
-		int r = check_in_file(
-			file, segment->p_offset, size, "its notes lie outside of the file");
+		int r = read_named(
+			file, notes, size, segment->p_offset, "its notes lie outside of the file");
 
-		if (r == 0)
-			r = image_read(file, notes, size, segment->p_offset);
 		if (r < 0)
 			return r;
 		take_notes(image, notes, size, segment->p_align == 8 ? 8 : 4);
@@ -252,40 +259,49 @@ static int check_is_kernel(const struct image_file *file, const struct elf_image
 
 /* ---- compressed vmlinux -------------------------------------------------------- */
 
-/* Finds the section with the compressed kernel. 0, -ENOENT, or an error that was logged. */
+struct section_table {
+	Elf64_Shdr headers[SECTIONS_MAX];
+	size_t count;
+	char names[NAMES_SIZE_MAX];
+	size_t names_size;
+};
+
+/* 0, -ENOENT when there is no table, or an error that was logged. */
+static int read_sections(
+	const struct image_file *file, const Elf64_Ehdr *header, struct section_table *table)
+{
+	if (header->e_shnum == 0 || header->e_shnum > SECTIONS_MAX ||
+		header->e_shentsize != sizeof(Elf64_Shdr) || header->e_shstrndx >= header->e_shnum)
+		return -ENOENT;
+	table->count = header->e_shnum;
+	int r = read_named(file, table->headers, table->count * sizeof(Elf64_Shdr), header->e_shoff,
+		"its section headers lie outside of the file");
+
+	if (r < 0)
+		return r;
+	const Elf64_Shdr *names = &table->headers[header->e_shstrndx];
+
+	table->names_size = min_u64(names->sh_size, sizeof(table->names));
+	return read_named(file, table->names, table->names_size, names->sh_offset,
+		"its section names lie outside of the file");
+}
+
+/* Finds the section with the compressed kernel. Errors as of read_sections(). */
 static int find_compressed(
 	const struct image_file *file, const Elf64_Ehdr *header, Elf64_Shdr *ret_section)
 {
 	static const char wanted[] = ".rodata..compressed";
-	Elf64_Shdr sections[SECTIONS_MAX];
-	char names[NAMES_SIZE_MAX];
-	size_t size = (size_t)header->e_shnum * sizeof(sections[0]);
+	struct section_table table = { 0 };
+	int r = read_sections(file, header, &table);
 
-	if (header->e_shnum == 0 || header->e_shnum > SECTIONS_MAX ||
-		header->e_shentsize != sizeof(sections[0]) || header->e_shstrndx >= header->e_shnum)
-		return -ENOENT;
-	int r = check_in_file(
-		file, header->e_shoff, size, "its section headers lie outside of the file");
-
-	if (r == 0)
-		r = image_read(file, sections, size, header->e_shoff);
 	if (r < 0)
 		return r;
-	const Elf64_Shdr *table = &sections[header->e_shstrndx];
-	size_t names_size = min_u64(table->sh_size, sizeof(names));
+	for (size_t i = 0; i < table.count; i++) {
+		uint32_t name = table.headers[i].sh_name;
 
-	r = check_in_file(
-		file, table->sh_offset, names_size, "its section names lie outside of the file");
-	if (r == 0)
-		r = image_read(file, names, names_size, table->sh_offset);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < header->e_shnum; i++) {
-		uint32_t name = sections[i].sh_name;
-
-		if (name <= names_size && sizeof(wanted) <= names_size - name &&
-			memcmp(names + name, wanted, sizeof(wanted)) == 0) {
-			*ret_section = sections[i];
+		if (name <= table.names_size && sizeof(wanted) <= table.names_size - name &&
+			memcmp(table.names + name, wanted, sizeof(wanted)) == 0) {
+			*ret_section = table.headers[i];
 			return 0;
 		}
 	}
@@ -301,7 +317,7 @@ static int find_compressed(
 static int measure_section(const struct image_file *file, const Elf64_Shdr *section, uint64_t end,
 	uint64_t *ret_init_size)
 {
-	uint32_t output;
+	uint32_t output = 0;
 	int r = check_in_file(file, section->sh_offset, section->sh_size,
 		"its compressed data lies outside of the file");
 
@@ -340,7 +356,7 @@ static int place_compressed(const struct image_file *file, struct elf_image *ima
 {
 	uint64_t lowest = UINT64_MAX;
 	uint64_t end = 0;
-	Elf64_Shdr section;
+	Elf64_Shdr section = { 0 };
 
 	for (size_t i = 0; i < image->count; i++) {
 		const Elf64_Phdr *segment = &image->segments[i];

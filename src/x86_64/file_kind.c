@@ -14,7 +14,7 @@
 
 #define UNPACK_IT "decompress it and pass the vmlinux or bzImage; an initrd goes with --initrd"
 #define AS_INITRD "pass it with --initrd, and a vmlinux or bzImage as the kernel"
-#define AS_DISK	  "pass a vmlinux or bzImage as the kernel, and the disk with --root"
+#define AS_DISK   "pass a vmlinux or bzImage as the kernel, and the disk with --root"
 #define TAKE_OUT  "unpack it and pass the vmlinux or bzImage in it"
 
 struct signature {

@@ -4,18 +4,11 @@
 
 static struct loader_fuzz fuzz;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	loader_fuzz_open(&fuzz, 64 * MIB, MIB);
-	return 0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0 || data[0] == 0x7f)
 		return -1;
+	loader_fuzz_open(&fuzz, 64 * MIB, MIB);
 	loader_fuzz_load(&fuzz, data, size);
 	return 0;
 }

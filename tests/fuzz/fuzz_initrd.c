@@ -10,19 +10,12 @@ enum { LOW = 0x200000, HIGH = 0x40000 };
 
 static struct loader_fuzz fuzz;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	loader_fuzz_open(&fuzz, LOW, HIGH);
-	return 0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint64_t numbers[4];
 	struct kernel_image image = { 0 };
 
+	loader_fuzz_open(&fuzz, LOW, HIGH);
 	if (size != sizeof(numbers))
 		return -1;
 	memcpy(numbers, data, sizeof(numbers));
