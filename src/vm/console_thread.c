@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Moves bytes between a UART and the host. The guest may send without end and
+ * never read; the other end may be stuck, gone, full, or send without end too.
+ * Both sides' bytes wait in buffers of fixed size.
+ */
+#include "vm/console_thread.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+
+enum {
+	WRITE_MAX = 4096, /* what POLLOUT on a pipe promises room for */
+	CTRL_A = 1,
+};
+
+#define STALL_NS      (1000 * NS_PER_MS) /* a guest that took no input for so long hangs */
+#define FULL_RETRY_NS (1000 * NS_PER_MS) /* between attempts to write to a full disk */
+
+enum { POLL_WAKE, POLL_INPUT, POLL_OUTPUT, POLL_LISTEN, POLL_COUNT };
+
+uint64_t console_monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 * NS_PER_MS + (uint64_t)now.tv_nsec;
+}
+
+/* ---- output: the thread ---- */
+
+/* Takes `size` bytes off the ring, because they were written or are given up. */
+static void consume_output(struct console *console, size_t size, bool lost)
+{
+	pthread_mutex_lock(&console->mutex);
+	console->output_start = (console->output_start + size) % CONSOLE_OUTPUT_SIZE;
+	console->output_count -= size;
+	if (lost && console->kind != CONSOLE_UNIX)
+		console->dropped_bytes += size;
+	bool tell = console->room_refused && !console->stop &&
+		    CONSOLE_OUTPUT_SIZE - console->output_count >= SERIAL_FIFO_SIZE;
+
+	if (tell)
+		console->room_refused = false;
+	pthread_mutex_unlock(&console->mutex);
+	if (tell)
+		serial_transmit_ready(console->serial);
+}
+
+static size_t pending_output(struct console *console)
+{
+	pthread_mutex_lock(&console->mutex);
+	size_t count = console->output_count;
+
+	pthread_mutex_unlock(&console->mutex);
+	return count;
+}
+
+static void set_discard(struct console *console, bool discard)
+{
+	pthread_mutex_lock(&console->mutex);
+	console->discard = discard;
+	pthread_mutex_unlock(&console->mutex);
+}
+
+/* From now on nobody takes output. */
+void console_end_output(struct console *console)
+{
+	console->output_fd = -1;
+	set_discard(console, true);
+	consume_output(console, pending_output(console), true);
+}
+
+static void close_client(struct console *console)
+{
+	console->input_fd = -1;
+	console->input_count = 0;
+	console->input_eof = false;
+	console->input_hung_up = false;
+	console_end_output(console);
+	fd_close(&console->owned_fd);
+}
+
+static const char *output_name(const struct console *console)
+{
+	return console->kind == CONSOLE_FILE ? console->path : "stdout";
+}
+
+static void output_failed(struct console *console, int error)
+{
+	switch (error) {
+	case EINTR:
+	case EAGAIN:
+		return;
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+		if (!console->full_logged)
+			log_warn("cannot write the serial console to %s: %s; its output is lost "
+				 "until there is space",
+				output_name(console), strerror(error));
+		console->full_logged = true;
+		console->full_until_ns = console_monotonic_ns() + FULL_RETRY_NS;
+		return;
+	default:
+		break;
+	}
+	if (console->kind == CONSOLE_UNIX) {
+		close_client(console);
+		return;
+	}
+	log_warn("cannot write the serial console to %s: %s; the VM goes on, its output is lost",
+		output_name(console), strerror(error));
+	console_end_output(console);
+}
+
+/* After POLLOUT. Only this thread moves the start, so it reads the ring without the lock. */
+static void write_output(struct console *console)
+{
+	size_t count = pending_output(console);
+	size_t start = console->output_start;
+	size_t size = min_u64(min_u64(count, WRITE_MAX), CONSOLE_OUTPUT_SIZE - start);
+	ssize_t n;
+
+	if (count == 0)
+		return;
+	if (console_monotonic_ns() < console->full_until_ns) {
+		consume_output(console, count, true);
+		return;
+	}
+	if (console->kind == CONSOLE_UNIX)
+		n = send(console->output_fd, console->output + start, size,
+			MSG_NOSIGNAL | MSG_DONTWAIT);
+	else
+		n = write(console->output_fd, console->output + start, size);
+	if (n < 0)
+		output_failed(console, errno);
+	else
+		consume_output(console, (size_t)n, false);
+}
+
+/* ---- input: the thread ---- */
+
+static void feed_serial(struct console *console)
+{
+	if (console->input_count == 0)
+		return;
+	size_t taken = serial_receive(console->serial, console->input, console->input_count);
+
+	if (taken == 0)
+		return;
+	console->input_count -= taken;
+	memmove(console->input, console->input + taken, console->input_count);
+	console->input_progress_ns = console_monotonic_ns();
+}
+
+/* Full means that the guest hangs; then only the escape is of interest. */
+static void append_input(struct console *console, uint8_t byte)
+{
+	if (console->input_count < CONSOLE_INPUT_SIZE)
+		console->input[console->input_count++] = byte;
+}
+
+static void print_help(void)
+{
+	static const char help[] = "crosvm: Ctrl-a x  ends the VM\n"
+				   "crosvm: Ctrl-a Ctrl-a  (or Ctrl-a a)  sends Ctrl-a\n"
+				   "crosvm: Ctrl-a h  prints this\n";
+
+	(void)!write(STDERR_FILENO, help, sizeof(help) - 1);
+}
+
+/* A key on the terminal. */
+static void take_key(struct console *console, uint8_t key)
+{
+	if (!console->escape) {
+		console->escape = key == CTRL_A;
+		if (!console->escape)
+			append_input(console, key);
+		return;
+	}
+	console->escape = false;
+	switch (key) {
+	case 'x':
+		console->quit(console->quit_owner);
+		break;
+	case 'a':
+	case CTRL_A:
+		append_input(console, CTRL_A);
+		break;
+	case 'h':
+	case '?':
+		print_help();
+		break;
+	default:
+		break; /* as with other programs that have such a key: both are lost */
+	}
+}
+
+static void end_input(struct console *console, bool failed)
+{
+	if (console->kind != CONSOLE_UNIX)
+		console->input_fd = -1;
+	else if (failed)
+		close_client(console);
+	else
+		console->input_eof = true;
+}
+
+static bool stopping(struct console *console)
+{
+	pthread_mutex_lock(&console->mutex);
+	bool stop = console->stop;
+
+	pthread_mutex_unlock(&console->mutex);
+	return stop;
+}
+
+static void read_input(struct console *console)
+{
+	uint8_t bytes[CONSOLE_INPUT_SIZE];
+	size_t room = CONSOLE_INPUT_SIZE - console->input_count;
+	ssize_t n = read(console->input_fd, bytes, room > 0 ? room : CONSOLE_INPUT_SIZE);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n <= 0) {
+		end_input(console, n < 0);
+		return;
+	}
+	/* It may have come back after a long time, when nobody wants it any more. */
+	if (stopping(console))
+		return;
+	if (console->input_count == 0)
+		console->input_progress_ns = console_monotonic_ns();
+	for (ssize_t i = 0; i < n; i++) {
+		if (console->terminal)
+			take_key(console, bytes[i]);
+		else
+			append_input(console, bytes[i]);
+	}
+}
+
+/* Whether input has waited so long that the guest hangs, or soon will have: *ret_ms. */
+static bool input_stalled(const struct console *console, int *ret_ms)
+{
+	uint64_t waited = console_monotonic_ns() - console->input_progress_ns;
+
+	*ret_ms = waited >= STALL_NS ? -1 : (int)((STALL_NS - waited) / NS_PER_MS) + 1;
+	return waited >= STALL_NS;
+}
+
+/*
+ * What to wait for on the input. Something that waits for the guest already
+ * stops us from reading more, with two exceptions. A terminal is read on until
+ * the buffer is full, and after that once the guest hangs, for the escape must
+ * work. And a client that goes while the guest hangs must make way for the next.
+ */
+static struct pollfd poll_input(struct console *console, int *ret_timeout_ms)
+{
+	struct pollfd wait = { .fd = console->input_fd, .events = POLLIN };
+	bool waiting = console->input_count > 0;
+
+	if (console->terminal) {
+		if (console->input_count == CONSOLE_INPUT_SIZE &&
+			!input_stalled(console, ret_timeout_ms))
+			wait.fd = -1;
+	} else if (console->kind == CONSOLE_UNIX) {
+		if (waiting && console->input_hung_up) {
+			if (input_stalled(console, ret_timeout_ms))
+				close_client(console);
+			wait.fd = -1;
+		}
+		if (waiting || console->input_eof)
+			wait.events = 0; /* only POLLHUP, which comes unasked */
+	} else if (waiting) {
+		wait.fd = -1;
+	}
+	return wait;
+}
+
+static void handle_input(struct console *console, const struct pollfd *polled)
+{
+	if (polled->events != 0)
+		read_input(console);
+	else if (console->input_count > 0)
+		console->input_hung_up = true;
+	else
+		close_client(console);
+}
+
+/* ---- the thread ---- */
+
+static void accept_client(struct console *console)
+{
+	int fd = accept4(console->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0) {
+		log_debug("accept on %s: %s", console->path, strerror(errno));
+		return;
+	}
+	console->owned_fd = fd;
+	console->input_fd = fd;
+	console->output_fd = fd;
+	set_discard(console, false);
+}
+
+static int until_ms(uint64_t deadline_ns)
+{
+	uint64_t now = console_monotonic_ns();
+
+	return now >= deadline_ns ? 0 : (int)((deadline_ns - now) / NS_PER_MS) + 1;
+}
+
+/* Fills in what to wait for, and how long. False: the thread is done. */
+static bool prepare_poll(struct console *console, struct pollfd *fds, int *ret_timeout_ms)
+{
+	bool reads = console->input_fd >= 0;
+
+	*ret_timeout_ms = -1;
+	fds[POLL_WAKE] = (struct pollfd){ .fd = console->wake_fd, .events = POLLIN };
+	fds[POLL_INPUT] = reads ? poll_input(console, ret_timeout_ms) : (struct pollfd){ .fd = -1 };
+	fds[POLL_LISTEN] = (struct pollfd){ .fd = -1, .events = POLLIN };
+	if (console->owned_fd < 0)
+		fds[POLL_LISTEN].fd = console->listener.fd;
+
+	pthread_mutex_lock(&console->mutex);
+	bool pending = console->output_count > 0;
+	bool stop = console->stop;
+
+	console->idle = !pending;
+	if (console->terminal && !console->terminal_ours)
+		fds[POLL_INPUT].fd = -1;
+	pthread_mutex_unlock(&console->mutex);
+
+	fds[POLL_OUTPUT] =
+		(struct pollfd){ .fd = pending ? console->output_fd : -1, .events = POLLOUT };
+	if (!stop)
+		return true;
+	fds[POLL_INPUT].fd = -1;
+	fds[POLL_LISTEN].fd = -1;
+	*ret_timeout_ms = until_ms(console->stop_deadline_ns);
+	return pending && *ret_timeout_ms > 0;
+}
+
+/*
+ * A write to a pipe without reader or beyond a size limit fails here and kills
+ * nobody. What is left open are faults of our own, and the signal that
+ * console_stop() may need.
+ */
+static void block_signals(void)
+{
+	static const int open_signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP,
+		SIGSYS, SIGUSR2 };
+	sigset_t set;
+
+	sigfillset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(open_signals); i++)
+		sigdelset(&set, open_signals[i]);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+void *console_thread(void *argument)
+{
+	struct console *console = argument;
+	struct pollfd fds[POLL_COUNT];
+	eventfd_t count;
+	int timeout_ms;
+
+	block_signals();
+	while (prepare_poll(console, fds, &timeout_ms)) {
+		if (poll(fds, POLL_COUNT, timeout_ms) < 0)
+			continue; /* EINTR */
+		if (fds[POLL_WAKE].revents != 0)
+			(void)eventfd_read(console->wake_fd, &count);
+		if (fds[POLL_OUTPUT].revents != 0)
+			write_output(console);
+		/* Writing may have found out that the client is gone. */
+		if (fds[POLL_INPUT].revents != 0 && console->input_fd >= 0)
+			handle_input(console, &fds[POLL_INPUT]);
+		if (fds[POLL_LISTEN].revents != 0)
+			accept_client(console);
+		if (!stopping(console))
+			feed_serial(console);
+	}
+	return NULL;
+}

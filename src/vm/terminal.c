@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* Raw mode. The shell may take the terminal away between any two of our calls. */
+#include "vm/terminal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <termios.h>
+#include <unistd.h>
+
+static struct {
+	int fd;
+	bool known; /* `saved` is valid; main thread only */
+	struct termios saved;
+	atomic_bool raw; /* set last: a signal handler then finds the rest */
+} terminal;
+
+/* A terminal that does not control our session has no background: it is ours. */
+static bool in_foreground(int fd)
+{
+	pid_t group = tcgetpgrp(fd);
+
+	return group < 0 ? errno == ENOTTY : group == getpgrp();
+}
+
+/*
+ * Should the shell have taken the terminal since we looked, SIGTTOU would stop
+ * us here for as long as the shell likes. Blocked, the change goes through.
+ */
+static void set_attributes(int fd, const struct termios *attributes)
+{
+	sigset_t ttou, before;
+
+	sigemptyset(&ttou);
+	sigaddset(&ttou, SIGTTOU);
+	pthread_sigmask(SIG_BLOCK, &ttou, &before);
+	(void)tcsetattr(fd, TCSANOW, attributes);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+enum terminal_state terminal_acquire(int fd)
+{
+	struct termios raw;
+
+	if (tcgetattr(fd, &raw) < 0)
+		return TERMINAL_NONE;
+	if (!in_foreground(fd))
+		return TERMINAL_BACKGROUND;
+	if (!terminal.known) {
+		terminal.fd = fd;
+		terminal.saved = raw;
+		terminal.known = true;
+	}
+	raw = terminal.saved;
+	raw.c_iflag &= ~(tcflag_t)(BRKINT | PARMRK | INPCK | ISTRIP | INLCR | IGNCR | ICRNL | IXON |
+				   IXOFF | IUTF8);
+	raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+	raw.c_cc[VMIN] = 1;
+	raw.c_cc[VTIME] = 0;
+	atomic_store(&terminal.raw, true);
+	set_attributes(fd, &raw);
+	return TERMINAL_RAW;
+}
+
+void terminal_restore(void)
+{
+	int saved_errno = errno;
+
+	/* In the background it is the shell's, which has set it up for itself. */
+	if (atomic_exchange(&terminal.raw, false) && in_foreground(terminal.fd))
+		set_attributes(terminal.fd, &terminal.saved);
+	errno = saved_errno;
+}
