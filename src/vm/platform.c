@@ -100,7 +100,9 @@ static int create_others(struct platform *platform)
 {
 	const struct power_sink power = { request_power, platform };
 	const struct irq_line sci = { set_shared_irq, &platform->sci };
-	int r = cmos_create(0, 0, &platform->cmos);
+	bool high = guest_memory_region_count(platform->memory) > 1;
+	int r = cmos_create(guest_memory_region(platform->memory, 0)->size,
+		high ? guest_memory_region(platform->memory, 1)->size : 0, &platform->cmos);
 
 	if (r == 0)
 		r = i8042_create(power, &platform->i8042);
