@@ -148,6 +148,9 @@ static void test_header_length(void **state)
 	test_patch(&file, &(struct patch){ BZ_JUMP, 1, 0xff });
 	test_accepted("long header", &file, &image, NULL);
 	assert_int_equal(image.setup_header_size, SETUP_HEADER_MAX);
+	test_patch(&file, &(struct patch){ BZ_JUMP, 1, 0x291 - 0x202 });
+	test_accepted("one byte too long", &file, &image, NULL);
+	assert_int_equal(image.setup_header_size, SETUP_HEADER_MAX);
 	test_patch(&file, &(struct patch){ BZ_JUMP, 1, 0x264 - 0x202 });
 	test_accepted("short header", &file, &image, NULL);
 	assert_int_equal(image.setup_header_size, 0x264 - SETUP_HEADER_OFFSET);

@@ -117,6 +117,8 @@ static const struct lie lies[] = {
 		"without a 64-bit" },
 	{ "PVH description of 0", { { EHDR(e_entry), 0 }, { ELF_NOTES + 28, 4, 0 } }, -ENOEXEC,
 		"without a 64-bit" },
+	{ "PVH description cut", { { EHDR(e_entry), 0 }, { PHDR(2, p_filesz), 47 } }, -ENOEXEC,
+		"without a 64-bit" },
 	{ "another owner's note", { { EHDR(e_entry), 0 }, { ELF_NOTES + 36, 4, 0x6e6559 } },
 		-ENOEXEC, "without a 64-bit" },
 };
@@ -175,6 +177,8 @@ static void test_long_mode(void **state)
 	assert_int_equal(header.header, 0x53726448);
 	assert_int_equal(header.version, 0x20c);
 	assert_int_equal(header.kernel_alignment, 0x1000000);
+	assert_int_equal(header.initrd_addr_max, UINT32_MAX);
+	assert_int_equal(header.cmdline_size, 2047);
 	assert_int_equal(header.type_of_loader, 0);
 	guest_memory_free(memory);
 }
@@ -231,7 +235,7 @@ static void test_oddities(void **state)
 /* Notes that are aligned to 8 bytes: the descriptions move. */
 static void test_notes_aligned_to_8(void **state)
 {
-	const uint32_t notes[] = { 4, 5, 6, 0x6e6558, 1, 2, /* the second */ 4, 8, 18, 0x6e6558,
+	const uint32_t notes[] = { 4, 4, 6, 0x6e6558, 1, 2, /* the second */ 4, 8, 18, 0x6e6558,
 		ELF_PVH_ENTRY, 0 };
 	const struct patch patches[] = { { PHDR(2, p_align), 8 }, { EHDR(e_entry), 0 } };
 	struct kernel_image image;
