@@ -250,6 +250,23 @@ static void test_notes_aligned_to_8(void **state)
 	assert_int_equal(image.entry, ELF_PVH_ENTRY);
 }
 
+/* Segment headers need not be in the first page. */
+static void test_headers_far_away(void **state)
+{
+	struct kernel_image image;
+	struct test_file file;
+
+	(void)state;
+	test_make_elf(&file);
+	memcpy(file.bytes + file.size, file.bytes + ELF_PHDRS, 3 * sizeof(Elf64_Phdr));
+	memset(file.bytes + ELF_PHDRS, 0xee, 3 * sizeof(Elf64_Phdr));
+	test_patch(&file, &(struct patch){ EHDR(e_phoff), file.size });
+	file.size += 3 * sizeof(Elf64_Phdr);
+	test_accepted("headers at the end", &file, &image, NULL);
+	assert_int_equal(image.entry, ELF_LOAD);
+	assert_int_equal(image.end, ELF_LOAD_DATA + ELF_DATA_MEMORY);
+}
+
 /* ---- arch/x86/boot/compressed/vmlinux ---- */
 
 enum {
@@ -392,6 +409,7 @@ int main(void)
 		cmocka_unit_test(test_long_mode),
 		cmocka_unit_test(test_oddities),
 		cmocka_unit_test(test_notes_aligned_to_8),
+		cmocka_unit_test(test_headers_far_away),
 		cmocka_unit_test(test_compressed),
 		cmocka_unit_test(test_compressed_lies),
 	};
