@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tests of the whole program with freestanding guests: any host that has /dev/kvm will do.
+
+$CROSVM names another binary than build/crosvm, $CROSVM_GUESTS another directory than build/guest. Tests that
+need no guest to run are marked "no_kvm" and run everywhere.
+"""
+import os
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import vmm  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "no_kvm: runs without /dev/kvm")
+
+
+def why_no_kvm():
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        return f"no usable /dev/kvm: {error.strerror}"
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    why = why_no_kvm()
+    for item in items:
+        if why and item.get_closest_marker("no_kvm") is None:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built():
+    """What the tests run must have been built; a test that cannot find it would fail for no reason of its own."""
+    missing = [path for path in (vmm.CROSVM, vmm.guest("machine"), vmm.guest("hostile"), vmm.guest("hang"), vmm.guest("m"))
+               if not os.path.exists(path)]
+    if missing:
+        pytest.exit(f"{', '.join(missing)}: not there; run 'make all guests'", returncode=2)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Every test: no process of ours survives it."""
+    before = set(vmm.descendants())
+    yield
+    assert set(vmm.descendants()) <= before

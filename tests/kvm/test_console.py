@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""COM1 outside of the guest: pipes, files, sockets and terminals, slow, full, closed or gone."""
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import socket
+import subprocess
+import termios
+import threading
+import time
+
+import pytest
+import vmm
+
+ECHO = ("hostile", "echo")
+
+
+def closed(*descriptors):
+    """For preexec_fn: standard streams that are not there."""
+    def close():
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return close
+
+
+# ---- input that is no terminal ----------------------------------------------------------------
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 64, 1000, 20000])
+def test_piped_input_comes_whole(size):
+    data = bytes(1 + i * 7 % 255 for i in range(size))
+    done = subprocess.run(vmm.command(*ECHO, params=f"bytes={size}"), input=data, capture_output=True, timeout=60)
+    assert done.returncode == vmm.OK, done.stderr
+    head, _, rest = done.stdout.partition(b"echo\n")
+    assert (head, rest) == (b"", data + b"\nPASS echo\n")
+
+
+def test_input_from_a_file(tmp_path):
+    path = tmp_path / "input"
+    path.write_bytes(b"from a file" * 100)
+    with open(path, "rb") as file:
+        done = vmm.run(vmm.command(*ECHO, params="bytes=1100"), stdin=file)
+    assert "from a file" * 100 in done.stdout
+
+
+@pytest.mark.parametrize("stdin", ["null", "closed", "ended"])
+def test_end_of_input_is_not_the_end(stdin):
+    """The guest runs on, and waiting for more costs nothing."""
+    kwargs = {"null": {}, "closed": {"preexec_fn": closed(0)}, "ended": {"stdin": subprocess.PIPE}}[stdin]
+    with vmm.started(vmm.command("hang"), until=b"hanging", **kwargs) as process:
+        if stdin == "ended":
+            process.stdin.close()
+        before = vmm.cpu_seconds(process.pid)
+        time.sleep(1)
+        assert process.poll() is None
+        assert vmm.cpu_seconds(process.pid) - before < 0.05
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
+def test_input_that_nobody_reads():
+    """100 MB: the pipe fills, our memory does not, and the processor stays idle."""
+    def pour(stream):
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(100):
+                stream.write(b"x" * 1000000)
+
+    with vmm.started(vmm.command("hang"), until=b"hanging", stdin=subprocess.PIPE) as process:
+        before = vmm.resident_kib(process.pid)
+        writer = threading.Thread(target=pour, args=(process.stdin,), daemon=True)
+        writer.start()
+        time.sleep(1)
+        cpu = vmm.cpu_seconds(process.pid)
+        time.sleep(1)
+        assert vmm.resident_kib(process.pid) - before < 1024
+        assert vmm.cpu_seconds(process.pid) - cpu < 0.05
+        assert writer.is_alive()  # it waits for us, as it should
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+        writer.join(5)
+
+
+# ---- output ------------------------------------------------------------------------------------
+
+def test_output_comes_whole_when_it_is_read():
+    done = vmm.run(vmm.command("hostile", "flood", params="bytes=200000"), timeout=60)
+    assert done.stdout == "0123456789abcdef" * 12500 + "\nPASS flood\n"
+
+
+@pytest.mark.parametrize("kwargs", [{"preexec_fn": closed(1)}, {"preexec_fn": closed(0, 1, 2)}])
+def test_no_output(kwargs):
+    with vmm.started(vmm.command("hostile", "flood", params="bytes=5000"), stdout=None, stderr=None,
+                     **kwargs) as process:
+        assert process.wait(20) == vmm.OK
+
+
+def test_full_disk():
+    with open("/dev/full", "wb") as full:
+        done = vmm.run(vmm.command("hostile", "flood", params="bytes=5000"), stdout=full)
+    assert done.returncode == vmm.OK
+    assert done.stderr.count("\n") <= 10
+
+
+def test_reader_that_went_away():
+    with vmm.started(vmm.command("hostile", "flood", params="bytes=50000")) as process:
+        process.stdout.close()
+        assert process.wait(20) == vmm.OK
+
+
+@pytest.mark.parametrize("test", ["flood", "flood-blind"])
+def test_reader_that_stopped(test):
+    """Nobody reads; the guest prints on, its bytes are dropped, and the VM comes to its own end."""
+    with vmm.started(vmm.command("hostile", test, params="bytes=200000")) as process:
+        assert process.wait(30) == vmm.OK
+
+
+@pytest.mark.parametrize("test", ["flood", "flood-blind"])
+def test_reader_that_stopped_does_not_hold_up_the_end(test):
+    with vmm.started(vmm.command("hostile", test)) as process:
+        time.sleep(0.5)
+        status, seconds = vmm.end_by(process, signal.SIGTERM)
+        assert status == vmm.OK
+        assert seconds < 2
+
+
+def test_output_does_not_change_the_stream_for_others():
+    """A pipe that we make non-blocking would be so for all that share it."""
+    reader, writer = os.pipe()
+    with vmm.started(vmm.command("hostile", "flood", params="bytes=100"), stdout=writer) as process:
+        assert process.wait(20) == vmm.OK
+    assert os.get_blocking(writer)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_input_stays_blocking_for_others():
+    reader, writer = os.pipe()
+    with vmm.started(vmm.command("hang"), until=b"hanging", stdin=reader) as process:
+        assert os.get_blocking(reader)
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+    assert os.get_blocking(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+# ---- --serial -----------------------------------------------------------------------------------
+
+def test_serial_file(tmp_path):
+    path = tmp_path / "console.log"
+    done = vmm.run(vmm.command("hostile", "flood", "--serial", f"file={path}", params="bytes=3200"))
+    assert (done.returncode, done.stdout) == (vmm.OK, "")
+    assert path.read_text() == "0123456789abcdef" * 200 + "\nPASS flood\n"
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/console.log", "/", "/proc/version"])
+def test_serial_file_refused(path):
+    done = vmm.run(vmm.command("machine", "poweroff", "--serial", f"file={path}"))
+    assert done.returncode == vmm.HOST
+    assert path in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_serial_null():
+    done = vmm.run(vmm.command("hostile", "flood", "--serial", "null", params="bytes=3200"))
+    assert (done.returncode, done.stdout) == (vmm.OK, "")
+
+
+def connect(path, timeout=5):
+    end = time.monotonic() + timeout
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(path))
+            client.settimeout(10)
+            return client
+        except OSError:
+            client.close()
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
+def receive_until(client, text):
+    seen = b""
+    while text not in seen:
+        piece = client.recv(4096)
+        assert piece != b"", seen
+        seen += piece
+    return seen
+
+
+def test_serial_socket(tmp_path):
+    path = tmp_path / "console"
+    with vmm.started(vmm.command(*ECHO, "--serial", f"unix={path}")) as process:
+        with connect(path) as client:
+            client.sendall(b"hello")
+            receive_until(client, b"hello")
+        # The next one finds the same guest.
+        with connect(path) as client:
+            client.sendall(b"again")
+            receive_until(client, b"again")
+            client.sendall(b"\x04")
+            assert process.wait(10) == vmm.OK
+    assert not path.exists()
+
+
+def test_serial_socket_without_a_client(tmp_path):
+    path = tmp_path / "console"
+    with vmm.started(vmm.command("hang", None, "--serial", f"unix={path}")) as process:
+        connect(path).close()
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+    assert not path.exists()
+
+
+def test_serial_socket_clients_come_and_go(tmp_path):
+    path = tmp_path / "console"
+    with vmm.started(vmm.command(*ECHO, "--serial", f"unix={path}")) as process:
+        before = None
+        for _ in range(200):
+            connect(path).close()
+            if before is None:
+                before = len(os.listdir(f"/proc/{process.pid}/fd"))
+        time.sleep(0.2)
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) <= before + 1
+        with connect(path) as client:
+            client.sendall(b"still there")
+            receive_until(client, b"still there")
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
+def test_serial_socket_that_is_in_use(tmp_path):
+    path = tmp_path / "console"
+    with vmm.started(vmm.command("hang", None, "--serial", f"unix={path}")) as process:
+        connect(path).close()
+        done = vmm.run(vmm.command("machine", "poweroff", "--serial", f"unix={path}"))
+        assert done.returncode == vmm.HOST
+        assert str(path) in done.stderr
+        connect(path).close()
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
+def test_serial_socket_of_a_killed_vm(tmp_path):
+    path = tmp_path / "console"
+    for _ in range(2):
+        with vmm.started(vmm.command("hang", None, "--serial", f"unix={path}")) as process:
+            connect(path).close()
+            vmm.end_by(process, signal.SIGKILL)
+    done = vmm.run(vmm.command("machine", "poweroff", "--serial", f"unix={path}"))
+    assert done.returncode == vmm.OK, done.stderr
+
+
+def test_serial_socket_does_not_replace_a_file(tmp_path):
+    path = tmp_path / "console"
+    path.write_text("precious")
+    done = vmm.run(vmm.command("machine", "poweroff", "--serial", f"unix={path}"))
+    assert done.returncode == vmm.HOST and str(path) in done.stderr
+    assert path.read_text() == "precious"
+
+
+def test_serial_socket_path_too_long(tmp_path):
+    done = vmm.run(vmm.command("machine", "poweroff", "--serial", f"unix={tmp_path}/{'x' * 200}"))
+    assert done.returncode in (vmm.HOST, vmm.USAGE)
+    assert done.stderr.count("\n") == 1
+
+
+# ---- terminals ----------------------------------------------------------------------------------
+
+class Terminal:
+    """A crosvm on a terminal of its own; before and after are its settings."""
+
+    def __init__(self, argv):
+        self.master, self.slave = pty.openpty()
+        settings = termios.tcgetattr(self.slave)
+        settings[1] |= termios.OPOST | termios.ONLCR
+        termios.tcsetattr(self.slave, termios.TCSANOW, settings)
+        self.before = termios.tcgetattr(self.slave)
+        self.process = subprocess.Popen(argv, stdin=self.slave, stdout=self.slave, stderr=subprocess.PIPE,
+                                        start_new_session=True, preexec_fn=self.make_controlling)
+        self.reader = os.fdopen(os.dup(self.master), "rb", buffering=0)
+
+    def make_controlling(self):
+        """Who is not in the foreground of its terminal must leave it alone."""
+        fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+
+    def until(self, text):
+        return vmm.read_until(self.reader, text)
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def settings(self):
+        return termios.tcgetattr(self.slave)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+        self.reader.close()
+        os.close(self.master)
+        os.close(self.slave)
+
+    def ended(self, status, timeout=5):
+        assert self.process.wait(timeout) == status
+        assert self.settings() == self.before
+
+
+def test_terminal_is_raw_while_it_runs():
+    with Terminal(vmm.command("hang")) as terminal:
+        terminal.until(b"hanging")
+        local = terminal.settings()[3]
+        assert not local & (termios.ICANON | termios.ECHO | termios.ISIG)
+        terminal.type(b"\x01x")
+        terminal.ended(vmm.OK)
+        assert terminal.process.stderr.read().decode().startswith(vmm.STOPPED)
+
+
+@pytest.mark.parametrize("signal_number", vmm.SIGNALS)
+def test_terminal_after_a_signal(signal_number):
+    with Terminal(vmm.command("hang")) as terminal:
+        terminal.until(b"hanging")
+        terminal.process.send_signal(signal_number)
+        terminal.ended(vmm.OK)
+
+
+@pytest.mark.parametrize("test, status", [("poweroff", vmm.OK), ("reset", vmm.OK), ("triple-fault", vmm.CRASH),
+                                          ("panic", vmm.CRASH)])
+def test_terminal_after_the_guest_ended(test, status):
+    with Terminal(vmm.command("machine", test)) as terminal:
+        terminal.ended(status, 20)
+
+
+def test_terminal_after_a_refusal():
+    with Terminal([vmm.CROSVM, "run", "/dev/null"]) as terminal:
+        terminal.ended(vmm.IMAGE)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE])
+def test_terminal_after_a_crash_of_ours(signal_number):
+    with Terminal(vmm.command("hang")) as terminal:
+        terminal.until(b"hanging")
+        terminal.process.send_signal(signal_number)
+        terminal.ended(-signal_number)
+
+
+def test_terminal_keys_go_to_the_guest():
+    """All of them, those that usually make signals included; two escape keys are one."""
+    keys = bytes([3, 26, 28, 17, 19, 13, 10, 127, 27]) + b"[A"
+    with Terminal(vmm.command(*ECHO)) as terminal:
+        terminal.until(b"echo")
+        time.sleep(0.1)
+        terminal.type(keys)
+        terminal.until(keys[-3:])
+        terminal.type(b"\x01\x01")
+        terminal.until(b"\x01")
+        terminal.type(b"end\x04")
+        terminal.until(b"end")
+        terminal.ended(vmm.OK)
+
+
+def test_terminal_after_stop_and_continue():
+    """A shell that stopped us has set the terminal as it likes; on SIGCONT it is raw again."""
+    with Terminal(vmm.command("hang")) as terminal:
+        terminal.until(b"hanging")
+        raw = terminal.settings()
+        terminal.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        termios.tcsetattr(terminal.slave, termios.TCSANOW, terminal.before)
+        terminal.process.send_signal(signal.SIGCONT)
+        end = time.monotonic() + 5
+        while terminal.settings() != raw and time.monotonic() < end:
+            time.sleep(0.01)
+        assert terminal.settings() == raw
+        terminal.type(b"\x01x")
+        terminal.ended(vmm.OK)
+
+
+def test_terminal_that_hangs_up():
+    with Terminal(vmm.command("hang")) as terminal:
+        terminal.until(b"hanging")
+        terminal.reader.close()
+        master, terminal.master = terminal.master, os.open(os.devnull, os.O_RDWR)
+        os.close(master)
+        before = vmm.cpu_seconds(terminal.process.pid)
+        time.sleep(0.5)
+        if terminal.process.poll() is None:
+            assert vmm.cpu_seconds(terminal.process.pid) - before < 0.1
+            terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.process.wait(5) == vmm.OK

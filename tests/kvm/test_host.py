@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Hosts that cannot run a VM: each refusal is one line that says why and what to do, and leaves nothing.
+
+strace makes system calls fail; so the release binary itself is tested.
+"""
+import os
+import shutil
+import subprocess
+
+import pytest
+import vmm
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to take /dev/kvm away")
+CASE = ("machine", "poweroff")
+
+
+def injected(*faults, trace, tmp_path):
+    """Runs the power-off case with faults; its messages and strace's log do not mix."""
+    argv = ["strace", "-f", "-qq", "-o", str(tmp_path / "strace"), "-e", f"trace={trace}"]
+    for fault in faults:
+        argv += ["-e", f"inject={fault}"]
+    return vmm.run([*argv, "--", *vmm.command(*CASE)])
+
+
+def assert_refused(done, *says):
+    assert done.returncode == vmm.HOST, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines and lines[0].startswith("crosvm: "), done.stderr
+    for text in says:
+        assert text in done.stderr
+    assert len(lines) <= 2
+
+
+@pytest.mark.no_kvm
+@needs_root
+@pytest.mark.parametrize("script, says", [
+    ("mount -t tmpfs none /dev", "No such file"),
+    ("mount --bind /dev/null /dev/kvm", "does not answer as KVM"),
+])
+def test_no_kvm(script, says):
+    if not os.path.exists("/dev/kvm") and "bind" in script:
+        pytest.skip("no /dev/kvm to cover")
+    argv = ["unshare", "-m", "sh", "-c", script + ' && exec "$@"', "sh", *vmm.command(*CASE)]
+    assert_refused(vmm.run(argv), "/dev/kvm", says)
+
+
+@needs_root
+def test_no_permission():
+    def become_nobody():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    if os.stat("/dev/kvm").st_mode & 0o006:
+        pytest.skip("/dev/kvm is open to everybody here")
+    kernel = vmm.guest("machine")
+    if subprocess.run(["test", "-r", kernel], preexec_fn=become_nobody).returncode != 0:
+        pytest.skip("nobody cannot read the checkout")
+    assert_refused(vmm.run(vmm.command(*CASE), preexec_fn=become_nobody), "Permission denied", "usermod -aG kvm")
+
+
+@needs_strace
+@pytest.mark.parametrize("error, says", [("EACCES", "usermod -aG kvm"), ("ENODEV", "virtualization"),
+                                         ("ENOENT", "virtualization"), ("EMFILE", "/dev/kvm")])
+def test_kvm_cannot_be_opened(error, says, tmp_path):
+    argv = ["strace", "-f", "-qq", "-o", str(tmp_path / "strace"), "-P", "/dev/kvm", "-e", "trace=openat,open",
+            "-e", f"inject=openat,open:error={error}", "--", *vmm.command(*CASE)]
+    assert_refused(vmm.run(argv), "cannot open /dev/kvm", says)
+
+
+@needs_strace
+def test_kvm_lacks_a_capability(tmp_path):
+    """The second ioctl asks for the first capability; 0 means that it is not there."""
+    assert_refused(injected("ioctl:retval=0:when=2", trace="ioctl", tmp_path=tmp_path), "lacks", "Linux")
+
+
+@needs_strace
+def test_kvm_of_another_version(tmp_path):
+    assert_refused(injected("ioctl:retval=11:when=1", trace="ioctl", tmp_path=tmp_path), "version")
+
+
+@needs_strace
+@pytest.mark.parametrize("call, error", [("memfd_create", "ENOMEM"), ("memfd_create", "EMFILE"),
+                                         ("ftruncate", "ENOMEM"), ("eventfd2", "EMFILE"), ("signalfd4", "EMFILE")])
+def test_host_is_out_of_something(call, error, tmp_path):
+    assert_refused(injected(f"{call}:error={error}", trace=call, tmp_path=tmp_path))
+
+
+@needs_strace
+def test_host_cannot_start_threads(tmp_path):
+    assert_refused(injected("clone,clone3:error=EAGAIN", trace="clone,clone3", tmp_path=tmp_path), "thread")
+
+
+def count_ioctls(tmp_path):
+    log = tmp_path / "count"
+    subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", "trace=ioctl", "--", *vmm.command(*CASE)], check=True,
+                   stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    lines = log.read_text().splitlines()
+    return next(i for i, line in enumerate(lines) if "KVM_RUN" in line)
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["ENOMEM", "EINVAL"])
+def test_any_ioctl_may_fail(error, tmp_path):
+    """Every KVM ioctl before the first KVM_RUN in turn. A refusal or, for what can be done without, a VM."""
+    for number in range(1, count_ioctls(tmp_path) + 1):
+        done = injected(f"ioctl:error={error}:when={number}", trace="ioctl", tmp_path=tmp_path)
+        if done.returncode == vmm.OK:
+            continue
+        assert_refused(done)
+
+
+@needs_strace
+@pytest.mark.parametrize("call", ["mmap", "openat", "read,pread64"])
+def test_any_call_may_fail(call, tmp_path):
+    """The k-th call for each k: an error of ours, never a signal or a hang. The C library's own may abort it."""
+    for number in range(1, 200):
+        log = tmp_path / "strace"
+        done = injected(f"{call}:error=ENOMEM:when={number}", trace=call, tmp_path=tmp_path)
+        assert done.returncode >= 0 and done.returncode not in (139, 134), f"call {number}: {done.stderr}"
+        if "INJECTED" not in log.read_text():
+            return
+
+
+def test_too_little_memory_for_the_kernel():
+    done = vmm.run([vmm.CROSVM, "run", "-m", "16", vmm.guest("machine")])
+    assert done.returncode == vmm.IMAGE
+    assert "--mem" in done.stderr or "memory" in done.stderr
+
+
+def test_more_vcpus_than_kvm_has():
+    done = vmm.run([vmm.CROSVM, "run", "-c", "4096", vmm.guest("machine")])
+    if done.returncode == vmm.CRASH:
+        pytest.skip("this KVM takes 4096 vCPUs")
+    assert_refused(done, "--cpus 4096")
+
+
+def test_address_space_limit():
+    done = vmm.run(["prlimit", "--as=200000000", "--", vmm.CROSVM, "run", "-m", "1G", vmm.guest("machine")])
+    assert_refused(done, "--mem")
+
+
+def test_few_descriptors():
+    """Every limit ends in a message or a VM, never in a hang."""
+    for limit in range(3, 20):
+        done = vmm.run(["prlimit", f"--nofile={limit}", "--", *vmm.command(*CASE)])
+        assert done.returncode in (vmm.OK, vmm.HOST, vmm.IMAGE), (limit, done.stderr)
+        assert done.stderr.startswith("crosvm: ")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Command lines that make no sense: status 2, one line that says what to do, and no VM."""
+import pytest
+import vmm
+
+pytestmark = pytest.mark.no_kvm
+RUN = [vmm.CROSVM, "run"]
+KERNEL = vmm.guest("machine")
+LOTS = "9" * 400
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["-m", "0", KERNEL], "--mem"),
+    (["-m", "15", KERNEL], "--mem"),
+    (["-m", "-1", KERNEL], "--mem"),
+    (["-m", "1e9", KERNEL], "--mem"),
+    (["-m", "", KERNEL], "--mem"),
+    (["-m", "M", KERNEL], "--mem"),
+    (["-m", "1.5G", KERNEL], "--mem"),
+    (["-m", "1GB", KERNEL], "--mem"),
+    (["-m", " 128", KERNEL], "--mem"),
+    (["-m", "0x80", KERNEL], "--mem"),
+    (["-m", "18446744073709551616", KERNEL], "--mem"),
+    (["-m", "18446744073709551615T", KERNEL], "--mem"),
+    (["-m", "17592186044416T", KERNEL], "--mem"),
+    (["-m", LOTS, KERNEL], "--mem"),
+    (["-c", "0", KERNEL], "--cpus"),
+    (["-c", "-1", KERNEL], "--cpus"),
+    (["-c", "100000", KERNEL], "--cpus"),
+    (["-c", "two", KERNEL], "--cpus"),
+    (["-c", "2x", KERNEL], "--cpus"),
+    (["-c", "4294967297", KERNEL], "--cpus"),
+    (["-c", LOTS, KERNEL], "--cpus"),
+    (["-c", "1", "-c", "2", KERNEL], "--cpus"),
+    (["--mem", "64", "-m64", KERNEL], "--mem"),
+    ([KERNEL, KERNEL], "two kernels"),
+    ([], "no kernel"),
+    (["--"], "no kernel"),
+    (["-m"], "--mem"),
+    ([KERNEL, "--cpus"], "--cpus"),
+    (["--initrd"], "--initrd"),
+    (["--nonsense", KERNEL], "--nonsense"),
+    (["--nonsense=1", KERNEL], "--nonsense"),
+    (["-Z", KERNEL], "-Z"),
+    (["--cpu", "2", KERNEL], "did you mean '--cpus'"),
+    (["--memm=64", KERNEL], "did you mean '--mem'"),
+    (["--" + LOTS, KERNEL], "unknown option"),
+    (["---", KERNEL], "unknown option"),
+    (["--serial", "teletype", KERNEL], "--serial"),
+    (["--serial", "file=", KERNEL], "--serial"),
+    (["--serial", "unix", KERNEL], "--serial"),
+    (["--serial", "", KERNEL], "--serial"),
+    (["--serial", "null=x", KERNEL], "--serial"),
+    (["--log-level", "loud", KERNEL], "--log-level"),
+])
+def test_refused(arguments, says):
+    done = vmm.run(RUN + arguments)
+    assert done.returncode == vmm.USAGE, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("crosvm: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["runn"], ["--nonsense"], [""], ["help", "nonsense"], ["help", ""]])
+def test_unknown_command(arguments):
+    done = vmm.run([vmm.CROSVM, *arguments])
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert "crosvm help" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_no_arguments():
+    done = vmm.run([vmm.CROSVM])
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert done.stderr.startswith("usage: crosvm")
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--help"], "usage: crosvm"),
+    (["-h"], "usage: crosvm"),
+    (["help"], "usage: crosvm"),
+    (["help", "run"], "usage: crosvm run"),
+    (["run", "--help"], "usage: crosvm run"),
+    (["run", "-h"], "usage: crosvm run"),
+    (["run", "-m", "64", "--help", "-c", "0"], "usage: crosvm run"),
+    (["help", "help"], "crosvm help"),
+    (["help", "version"], "crosvm version"),
+    (["--version"], "crosvm "),
+    (["-V"], "crosvm "),
+    (["version"], "crosvm "),
+])
+def test_help(arguments, says):
+    done = vmm.run([vmm.CROSVM, *arguments])
+    assert (done.returncode, done.stderr) == (vmm.OK, "")
+    assert done.stdout.startswith(says)
+
+
+def test_help_names_every_option():
+    text = vmm.run(RUN + ["--help"]).stdout
+    for option in ("-c, --cpus", "-m, --mem", "-i, --initrd", "-p, --params", "--serial", "--log-level", "-h, --help"):
+        assert option in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_help_into_a_full_disk():
+    """What cannot be written is an error, not a success."""
+    with open("/dev/full", "wb") as full:
+        assert vmm.run([vmm.CROSVM, "--help"], stdout=full).returncode != vmm.OK
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x7f", "\t", "\x01"])
+def test_control_characters_in_parameters(character):
+    done = vmm.run(RUN + ["-p", f"a{character}b", KERNEL])
+    assert done.returncode in (vmm.USAGE, vmm.IMAGE)
+    assert "--params" in done.stderr and done.stderr.count("\n") == 1
+    assert character == "\n" or character not in done.stderr
+
+
+@pytest.mark.parametrize("length", [2048, 4096, 65536, 130000])
+def test_parameters_that_no_kernel_takes(length):
+    done = vmm.run(RUN + ["-p", "x" * length, KERNEL])
+    assert done.returncode in (vmm.USAGE, vmm.IMAGE)
+    assert "--params" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_terminal_escapes_in_names_are_not_echoed():
+    done = vmm.run(RUN + ["/no\x1b[2Jwhere"])
+    assert done.returncode == vmm.IMAGE
+    assert "\x1b" not in done.stderr

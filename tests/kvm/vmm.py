@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Starting crosvm from a test, and looking at what it leaves behind."""
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+GUESTS = pathlib.Path(os.environ.get("CROSVM_GUESTS") or ROOT / "build/guest")
+CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
+
+# src/vm/exit_status.h
+OK, HOST, USAGE, IMAGE, CRASH, KVM = range(6)
+
+# Text of src/vm/lifecycle.c
+POWERED_OFF = "crosvm: the guest powered off"
+REBOOTED = "crosvm: the guest rebooted"
+TRIPLE_FAULT = "crosvm: the guest crashed with a triple fault"
+STOPPED = "crosvm: the VM was stopped"
+
+
+def guest(name):
+    return str(GUESTS / f"{name}.elf")
+
+
+def command(name, test=None, *options, params=""):
+    """The command line that runs a test case of a guest."""
+    argv = [CROSVM, "run", "-m", "64", *options]
+    words = ([f"test={test}"] if test else []) + ([params] if params else [])
+    if words:
+        argv += ["-p", " ".join(words)]
+    return [*argv, guest(name)]
+
+
+def run(argv, timeout=60, **kwargs):
+    """Runs to the end; output as text."""
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    if "input" in kwargs:
+        del kwargs["stdin"]
+    kwargs.setdefault("stdout", subprocess.PIPE)
+    kwargs.setdefault("stderr", subprocess.PIPE)
+    done = subprocess.run(argv, timeout=timeout, **kwargs)
+    done.stdout = (done.stdout or b"").decode("latin-1")
+    done.stderr = (done.stderr or b"").decode("latin-1")
+    return done
+
+
+def run_case(name, test, *options, params="", **kwargs):
+    """Runs a case that must pass; returns what the guest printed."""
+    done = run(command(name, test, *options, params=params), **kwargs)
+    assert f"PASS {test}" in done.stdout, f"{done.stdout[-2000:]!r} {done.stderr!r}"
+    assert done.returncode == OK, done.stderr
+    assert POWERED_OFF in done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def started(argv, until=None, **kwargs):
+    """A running crosvm; killed at the end if it still runs. Waits for a text on its stdout."""
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    kwargs.setdefault("stdout", subprocess.PIPE)
+    kwargs.setdefault("stderr", subprocess.PIPE)
+    process = subprocess.Popen(argv, **kwargs)
+    try:
+        if until is not None:
+            read_until(process.stdout, until)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def read_until(stream, text, timeout=20):
+    """Reads from a pipe until the text has come; returns all that came."""
+    seen = b""
+    end = time.monotonic() + timeout
+    os.set_blocking(stream.fileno(), False)
+    while text not in seen:
+        assert time.monotonic() < end, f"no {text!r} in {seen!r}"
+        try:
+            piece = os.read(stream.fileno(), 65536)
+        except BlockingIOError:
+            time.sleep(0.005)
+            continue
+        assert piece != b"", f"the end, and no {text!r} in {seen!r}"
+        seen += piece
+    os.set_blocking(stream.fileno(), True)
+    return seen
+
+
+def end_by(process, signal_number, timeout=5):
+    """Sends a signal; (exit status, seconds until the end)."""
+    start = time.monotonic()
+    process.send_signal(signal_number)
+    status = process.wait(timeout)
+    return status, time.monotonic() - start
+
+
+def status_number(pid, field):
+    """A number of /proc/PID/status: VmRSS in KiB, Threads..."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[1])
+
+
+def resident_kib(pid):
+    """Resident memory without that of the guest."""
+    text = pathlib.Path(f"/proc/{pid}/smaps").read_text()
+    total = 0
+    for block in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", text):
+        rss = re.search(r"^Rss:\s+(\d+)", block, re.MULTILINE)
+        if rss and "memfd:crosvm-guest" not in block.split("\n", 1)[0]:
+            total += int(rss[1])
+    return total
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def descendants():
+    """Processes below this one that are crosvm's."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            command_line = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if command_line.startswith(CROSVM.encode() + b"\0") and parent in (os.getpid(), 1):
+                found.append(int(entry.name))
+    return found
+
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
