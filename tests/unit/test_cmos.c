@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * cmos: the time in all four formats, a clock that stands while SET, plain
+ * storage, and every value at every index.
+ */
+#include "unit/unit.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "bus/cmos.h"
+
+enum { A = 0x0a, B = 0x0b, C = 0x0c, D = 0x0d };
+enum { B_24_HOURS = 2, B_BINARY = 4, B_SET = 0x80 };
+
+struct machine {
+	struct bus *bus;
+	struct cmos *cmos;
+};
+
+static void machine_up(struct machine *machine, uint64_t low, uint64_t high)
+{
+	assert_int_equal(cmos_create(low, high, &machine->cmos), 0);
+	assert_int_equal(bus_create(&machine->bus), 0);
+	assert_int_equal(
+		bus_add(machine->bus, "cmos", 0x70, CMOS_PORT_SIZE, &cmos_bus_ops, machine->cmos),
+		0);
+}
+
+static void machine_down(struct machine *machine)
+{
+	bus_free(machine->bus);
+	cmos_free(machine->cmos);
+}
+
+static void put(struct machine *machine, uint8_t index, uint8_t value)
+{
+	bus_write(machine->bus, 0x70, &index, 1);
+	bus_write(machine->bus, 0x71, &value, 1);
+}
+
+static uint8_t get(struct machine *machine, uint8_t index)
+{
+	uint8_t value;
+
+	bus_write(machine->bus, 0x70, &index, 1);
+	bus_read(machine->bus, 0x71, &value, 1);
+	return value;
+}
+
+static int decode(uint8_t value, bool binary)
+{
+	return binary ? value : (value >> 4) * 10 + (value & 0x0f);
+}
+
+static int decode_hours(uint8_t value, uint8_t format)
+{
+	if (format & B_24_HOURS)
+		return decode(value, format & B_BINARY);
+	return decode(value & 0x7f, format & B_BINARY) % 12 + (value & 0x80 ? 12 : 0);
+}
+
+/* As a careful driver reads it: again if an update came in between. */
+static time_t read_clock(struct machine *machine, uint8_t format)
+{
+	bool binary = (format & B_BINARY) != 0;
+	struct tm utc = { 0 };
+	int seconds, century, weekday;
+
+	do {
+		while (get(machine, A) & 0x80)
+			;
+		seconds = decode(get(machine, 0), binary);
+		utc.tm_sec = seconds;
+		utc.tm_min = decode(get(machine, 2), binary);
+		utc.tm_hour = decode_hours(get(machine, 4), format);
+		weekday = decode(get(machine, 6), binary);
+		utc.tm_mday = decode(get(machine, 7), binary);
+		utc.tm_mon = decode(get(machine, 8), binary) - 1;
+		utc.tm_year = decode(get(machine, 9), binary) - 1900;
+		century = decode(get(machine, 0x32), binary);
+		utc.tm_year += century * 100;
+	} while (decode(get(machine, 0), binary) != seconds);
+	time_t now = timegm(&utc);
+
+	assert_int_equal(utc.tm_wday + 1, weekday);
+	return now;
+}
+
+static void the_time_is_right_in_every_format(void **state)
+{
+	static const uint8_t formats[] = { 0, B_24_HOURS, B_BINARY, B_BINARY | B_24_HOURS };
+	struct machine machine;
+
+	(void)state;
+	machine_up(&machine, 0, 0);
+	assert_int_equal(get(&machine, B), B_24_HOURS); /* at power on: BCD */
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		time_t before = time(NULL);
+
+		put(&machine, B, formats[i]);
+		time_t shown = read_clock(&machine, formats[i]);
+
+		assert_in_range(shown, before, time(NULL));
+	}
+	machine_down(&machine);
+}
+
+static void the_guest_cannot_set_the_clock(void **state)
+{
+	struct machine machine;
+	time_t before = time(NULL);
+
+	(void)state;
+	machine_up(&machine, 0, 0);
+	put(&machine, 9, 0x70); /* lost: the clock runs */
+	put(&machine, B, B_SET | B_24_HOURS);
+	put(&machine, 9, 0x71);
+	put(&machine, 0x32, 0x99);
+	assert_int_equal(get(&machine, 9), 0x71);
+	assert_int_equal(get(&machine, 0x32), 0x99);
+	put(&machine, B, B_24_HOURS);
+	time_t shown = read_clock(&machine, B_24_HOURS);
+
+	assert_in_range(shown, before, time(NULL));
+	machine_down(&machine);
+}
+
+static void set_stops_the_clock(void **state)
+{
+	static const struct timespec pause = { .tv_sec = 1, .tv_nsec = 100000000 };
+	struct machine machine;
+
+	(void)state;
+	machine_up(&machine, 0, 0);
+	put(&machine, B, B_SET | B_24_HOURS);
+	uint8_t seconds = get(&machine, 0);
+	time_t shown = read_clock(&machine, B_24_HOURS);
+
+	assert_in_range(time(NULL) - shown, 0, 5);
+	nanosleep(&pause, NULL);
+	assert_int_equal(get(&machine, 0), seconds);
+	assert_int_equal(get(&machine, A) & 0x80, 0);
+	machine_down(&machine);
+}
+
+static void read_only_bits_stay(void **state)
+{
+	struct machine machine;
+
+	(void)state;
+	machine_up(&machine, 0, 0);
+	put(&machine, C, 0xff);
+	assert_int_equal(get(&machine, C), 0);
+	put(&machine, D, 0);
+	assert_int_equal(get(&machine, D), 0x80);
+	put(&machine, B, B_SET);
+	put(&machine, A, 0xff);
+	assert_int_equal(get(&machine, A), 0x7f);
+	machine_down(&machine);
+}
+
+static void memory_sizes_saturate(void **state)
+{
+	struct machine machine;
+
+	(void)state;
+	machine_up(&machine, 16 * MIB + 0x12340000, UINT64_C(0x1234560000));
+	assert_int_equal(get(&machine, 0x34), 0x34);
+	assert_int_equal(get(&machine, 0x35), 0x12);
+	assert_int_equal(get(&machine, 0x5b), 0x56);
+	assert_int_equal(get(&machine, 0x5c), 0x34);
+	assert_int_equal(get(&machine, 0x5d), 0x12);
+	machine_down(&machine);
+	machine_up(&machine, UINT64_MAX, UINT64_MAX);
+	for (uint8_t index = 0x34; index <= 0x35; index++)
+		assert_int_equal(get(&machine, index), 0xff);
+	for (uint8_t index = 0x5b; index <= 0x5d; index++)
+		assert_int_equal(get(&machine, index), 0xff);
+	machine_down(&machine);
+	machine_up(&machine, 8 * MIB, 0);
+	assert_int_equal(get(&machine, 0x34), 0);
+	machine_down(&machine);
+}
+
+/* Bit 7 of the index masks the NMI: 0x80 to 0xff are the same bytes again. */
+static void every_index_and_value(void **state)
+{
+	struct machine machine;
+
+	(void)state;
+	machine_up(&machine, 0, 0);
+	put(&machine, 0x8f, 0x5a);
+	assert_int_equal(get(&machine, 0x0f), 0x5a);
+	for (unsigned index = 0; index < 0x100; index++) {
+		for (unsigned value = 0; value < 0x100; value++) {
+			put(&machine, (uint8_t)index, (uint8_t)value);
+			uint8_t back = get(&machine, (uint8_t)index);
+
+			if ((index & 0x7f) > D && (index & 0x7f) != 0x32)
+				assert_int_equal(back, value);
+		}
+	}
+	machine_down(&machine);
+}
+
+static void wide_accesses_are_two_bytes(void **state)
+{
+	static const uint8_t index_and_data[4] = { 0x40, 0x5a, 0, 0 };
+	struct machine machine;
+	uint8_t data[4];
+
+	(void)state;
+	machine_up(&machine, 0, 0);
+	bus_write(machine.bus, 0x70, index_and_data, 2);
+	assert_int_equal(get(&machine, 0x40), 0x5a);
+	bus_read(machine.bus, 0x70, data, 2);
+	assert_int_equal(data[0], 0xff);
+	assert_int_equal(data[1], 0x5a);
+	assert_int_equal(get(&machine, 0x41), 0);
+	bus_write(machine.bus, 0x70, index_and_data, 4); /* reaches outside */
+	bus_write(machine.bus, 0x71, index_and_data, 2);
+	assert_int_equal(get(&machine, 0x41), 0);
+	machine_down(&machine);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_time_is_right_in_every_format),
+		cmocka_unit_test(the_guest_cannot_set_the_clock),
+		cmocka_unit_test(set_stops_the_clock),
+		cmocka_unit_test(read_only_bits_stay),
+		cmocka_unit_test(memory_sizes_saturate),
+		cmocka_unit_test(every_index_and_value),
+		cmocka_unit_test(wide_accesses_are_two_bytes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
