@@ -25,10 +25,10 @@ enum { SETUP_HEADER_OFFSET = 0x1f1, SETUP_HEADER_MAX = 0x290 - 0x1f1 };
 
 struct kernel_image {
 	enum kernel_entry entry_kind;
-	uint64_t entry;      /* gpa of the first instruction */
-	uint64_t start;      /* the gpas that the kernel uses before it reads the memory */
-	uint64_t end;        /* map: no initrd in [start, end) */
-	uint64_t initrd_max; /* no byte of the initrd above this gpa */
+	uint64_t entry;       /* gpa of the first instruction */
+	uint64_t start;       /* the gpas that the kernel uses before it reads the memory */
+	uint64_t end;         /* map, within the low RAM: no initrd in [start, end) */
+	uint64_t initrd_max;  /* no byte of the initrd above this gpa; UINT64_MAX: anywhere */
 	uint64_t cmdline_max; /* bytes of command line it takes, without the NUL */
 	/*
 	 * bzImage: its own setup header. ELF: the fields that the kernel needs,
@@ -42,7 +42,9 @@ struct kernel_image {
 /*
  * Loads the kernel open at `fd`; `path` is for messages. 0, -ENOEXEC for a
  * file that is refused, -ENOMEM when the guest's memory is too small for it,
- * else -errno of reading. Logged in every case.
+ * else -errno of reading. Logged in every case. The memory must be fresh: what
+ * a kernel expects as zero is not written. A pipe is refused, but open() with
+ * O_NONBLOCK, or that blocks before.
  */
 MUST_CHECK int kernel_image_load(int fd, const char *path, const struct guest_memory *memory,
 	struct kernel_image *ret_image);
