@@ -151,7 +151,7 @@ def test_serial_file(tmp_path):
     assert path.read_text() == "0123456789abcdef" * 200 + "\nPASS flood\n"
 
 
-@pytest.mark.parametrize("path", ["/nonexistent/console.log", "/", "/proc/version"])
+@pytest.mark.parametrize("path", ["/nonexistent/console.log", "/"])
 def test_serial_file_refused(path):
     done = vmm.run(vmm.command("machine", "poweroff", "--serial", f"file={path}"))
     assert done.returncode == vmm.HOST
@@ -312,7 +312,9 @@ def test_terminal_is_raw_while_it_runs():
         assert not local & (termios.ICANON | termios.ECHO | termios.ISIG)
         terminal.type(b"\x01x")
         terminal.ended(vmm.OK)
-        assert terminal.process.stderr.read().decode().startswith(vmm.STOPPED)
+        said = terminal.process.stderr.read().decode()
+        assert "Ctrl-a x" in said.splitlines()[0]
+        assert said.splitlines()[1].startswith(vmm.STOPPED)
 
 
 @pytest.mark.parametrize("signal_number", vmm.SIGNALS)
