@@ -289,6 +289,7 @@ BENCH_HOST := tests/host/run --icount --
 bench: build/crosvm guests build/floor
 	bench/syscalls
 	bench/memory
+	bench/memory --vms 8
 	bench/start
 	$(BENCH_HOST) bench/boot
 
