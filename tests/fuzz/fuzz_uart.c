@@ -180,6 +180,8 @@ static void transmit_ready(struct machine *machine, size_t taken)
 		serial_transmit_ready(machine->com1);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	enum { OP_SIZE = 5 };
