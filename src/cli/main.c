@@ -3,7 +3,6 @@
  * crosvm: the table of subcommands, and what is said to someone who names
  * none of them. The arguments may be anything.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -82,8 +81,6 @@ int main(int argc, char **argv)
 		print_usage(stderr);
 		return STATUS_USAGE;
 	}
-	/* A reader of our output that goes away is an error of write(2), not our end. */
-	signal(SIGPIPE, SIG_IGN);
 	const char *name = argv[1];
 
 	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)

@@ -14,19 +14,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-/*
- * KVM_CAP_IMMEDIATE_EXIT (Linux 4.13) is the youngest thing that we cannot do
- * without; irqchip, PIT, irqfd and ioeventfd are older, so it stands for them.
- */
-static const struct {
-	int capability;
-	const char *name;
-	const char *since;
-} required[] = {
-	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT", "4.13" },
-	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", "2.6.24" },
-};
-
 static void explain_open_failure(int error)
 {
 	switch (error) {
@@ -49,29 +36,24 @@ static void explain_open_failure(int error)
 	}
 }
 
-static int check_version(int fd)
-{
-	int version = ioctl(fd, KVM_GET_API_VERSION, 0);
-
-	if (version == KVM_API_VERSION)
-		return 0;
-	log_error("/dev/kvm does not answer as KVM (API version %d, not %d); "
-		  "check what '/dev/kvm' is",
-		version, KVM_API_VERSION);
-	return -ENODEV;
-}
-
+/*
+ * KVM_CAP_IMMEDIATE_EXIT (Linux 4.13) is the youngest thing that we cannot do
+ * without; irqchip, PIT, irqfd, ioeventfd and the TSC deadline timer are older,
+ * so it stands for them, and for /dev/kvm being KVM at all.
+ */
 static int check_required(int fd)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(required); i++) {
-		if (ioctl(fd, KVM_CHECK_EXTENSION, required[i].capability) > 0)
-			continue;
-		log_error("this host's KVM lacks %s; it needs Linux %s or later with KVM "
-			  "for x86_64",
-			required[i].name, required[i].since);
-		return -EOPNOTSUPP;
+	int r = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT);
+
+	if (r > 0)
+		return 0;
+	if (r < 0) {
+		log_error("/dev/kvm does not answer as KVM: %s; check what '/dev/kvm' is",
+			strerror(errno));
+		return -ENODEV;
 	}
-	return 0;
+	log_error("this host's KVM lacks KVM_CAP_IMMEDIATE_EXIT; it needs Linux 4.13 or later");
+	return -EOPNOTSUPP;
 }
 
 int kvm_host_open(struct kvm_host *ret_host)
@@ -84,28 +66,25 @@ int kvm_host_open(struct kvm_host *ret_host)
 		explain_open_failure(error);
 		return -error;
 	}
-	int r = check_version(fd);
+	int r = check_required(fd);
 
-	if (r == 0)
-		r = check_required(fd);
 	if (r < 0)
 		return r;
 	int run_size = ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	int max_vcpus = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 
-	if (run_size < 4096 || max_vcpus < 1) {
-		log_error("this host's KVM gives senseless limits (struct kvm_run %d bytes, "
-			  "%d vCPUs)",
-			run_size, max_vcpus);
+	if (run_size < 4096) {
+		log_error("this host's KVM gives a senseless size of struct kvm_run, %d", run_size);
 		return -ENODEV;
 	}
-	*ret_host = (struct kvm_host){
-		.max_vcpus = (unsigned)max_vcpus,
-		.run_size = (size_t)run_size,
-		.tsc_deadline = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
-	};
-	ret_host->fd = fd_steal(&fd);
+	*ret_host = (struct kvm_host){ .fd = fd_steal(&fd), .run_size = (size_t)run_size };
 	return 0;
+}
+
+unsigned kvm_host_max_vcpus(const struct kvm_host *host)
+{
+	int max = ioctl(host->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+
+	return max > 0 ? (unsigned)max : 1;
 }
 
 void kvm_host_close(struct kvm_host *host)

@@ -11,12 +11,12 @@
 #include "base/util.h"
 
 struct kvm_host {
-	int fd;              /* owned; -1 when closed */
-	unsigned max_vcpus;  /* the most vCPUs of one VM */
-	size_t run_size;     /* bytes to map of each vCPU's struct kvm_run */
-	bool tsc_deadline;   /* the LAPIC timer can take a TSC deadline */
+	int fd;          /* owned; -1 when closed */
+	size_t run_size; /* bytes to map of each vCPU's struct kvm_run */
 };
 
 /* 0 or -errno, logged. Close with kvm_host_close(). */
 MUST_CHECK int kvm_host_open(struct kvm_host *ret_host);
+/* The most vCPUs that one VM may have. */
+unsigned kvm_host_max_vcpus(const struct kvm_host *host);
 void kvm_host_close(struct kvm_host *host);

@@ -55,26 +55,34 @@ static int enable_wide_apic_ids(int fd)
 	return vm_ioctl(fd, KVM_ENABLE_CAP, &cap, "KVM_CAP_X2APIC_API");
 }
 
-int kvm_machine_create(const struct kvm_host *host, unsigned vcpus, uint64_t tss_gpa,
-	struct kvm_machine *ret_machine)
+int kvm_machine_create(
+	const struct kvm_host *host, uint64_t tss_gpa, struct kvm_machine *ret_machine)
 {
-	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
 	CLEANUP_FD int fd = create_vm(host->fd);
-	int r = fd;
 
-	if (r >= 0 && vcpus > XAPIC_VCPUS_MAX)
-		r = enable_wide_apic_ids(fd);
-	if (r >= 0)
-		r = vm_ioctl(fd, KVM_SET_TSS_ADDR, (void *)tss_gpa, "KVM_SET_TSS_ADDR");
-	/* The PIT attaches to the interrupt controllers, so it comes second. */
-	if (r >= 0)
-		r = vm_ioctl(fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
-	if (r >= 0)
-		r = vm_ioctl(fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
+	if (fd < 0)
+		return fd;
+	int r = vm_ioctl(fd, KVM_SET_TSS_ADDR, (void *)tss_gpa, "KVM_SET_TSS_ADDR");
+
 	if (r < 0)
 		return r;
 	ret_machine->fd = fd_steal(&fd);
 	return 0;
+}
+
+int kvm_machine_add_interrupts(const struct kvm_machine *machine, unsigned vcpus)
+{
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	int r = 0;
+
+	if (vcpus > XAPIC_VCPUS_MAX)
+		r = enable_wide_apic_ids(machine->fd);
+	/* The PIT attaches to the interrupt controllers, so it comes second. */
+	if (r >= 0)
+		r = vm_ioctl(machine->fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
+	if (r >= 0)
+		r = vm_ioctl(machine->fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
+	return r < 0 ? r : 0;
 }
 
 void kvm_machine_close(struct kvm_machine *machine)
@@ -82,8 +90,8 @@ void kvm_machine_close(struct kvm_machine *machine)
 	fd_close(&machine->fd);
 }
 
-int kvm_machine_add_memory(const struct kvm_machine *machine, unsigned slot, uint64_t gpa,
-	uint64_t size, void *hva)
+int kvm_machine_add_memory(
+	const struct kvm_machine *machine, unsigned slot, uint64_t gpa, uint64_t size, void *hva)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = slot,
@@ -94,6 +102,20 @@ int kvm_machine_add_memory(const struct kvm_machine *machine, unsigned slot, uin
 
 	return vm_ioctl(
 		machine->fd, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+}
+
+int kvm_machine_add_readonly_memory(
+	const struct kvm_machine *machine, unsigned slot, uint64_t gpa, uint64_t size, void *hva)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.flags = KVM_MEM_READONLY,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)hva,
+	};
+
+	return ioctl(machine->fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? -errno : 0;
 }
 
 void kvm_machine_set_irq(const struct kvm_machine *machine, unsigned gsi, bool asserted)

@@ -129,8 +129,8 @@ static void log_registers(const struct kvm_vcpu *vcpu)
 		r.rbx, r.rcx, r.rdx);
 	log_error("vCPU %u: rsi %016llx rdi %016llx rbp %016llx r8  %016llx", vcpu->index, r.rsi,
 		r.rdi, r.rbp, r.r8);
-	log_error("vCPU %u: cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %08llx",
-		vcpu->index, s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
+	log_error("vCPU %u: cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %08llx", vcpu->index,
+		s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
 }
 
 /* What KVM recorded of an instruction that it could not emulate (suberror 1). */

@@ -14,23 +14,29 @@
 
 /* SIGCONT: whoever stopped us may have used the terminal since. */
 static const int taken_signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT };
+/* Blocked and never taken: a reader that goes away or a full quota is an error of write(2). */
+static const int ignored_signals[] = { SIGPIPE, SIGXFSZ };
 
 int control_init(struct control *control)
 {
-	sigset_t set;
+	sigset_t taken, blocked;
 
-	sigemptyset(&set);
+	sigemptyset(&taken);
 	for (size_t i = 0; i < ARRAY_SIZE(taken_signals); i++)
-		sigaddset(&set, taken_signals[i]);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		sigaddset(&taken, taken_signals[i]);
+	blocked = taken;
+	for (size_t i = 0; i < ARRAY_SIZE(ignored_signals); i++)
+		sigaddset(&blocked, ignored_signals[i]);
+	if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
 		return -errno;
-	control->signalfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return control->signalfd < 0 ? -errno : 0;
+	control->signalfd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+	return control->signalfd < 0 ? -errno : evloop_create(&control->loop);
 }
 
 void control_destroy(struct control *control)
 {
 	fd_close(&control->signalfd);
+	evloop_free(control->loop);
 }
 
 static void take_signal(
@@ -44,8 +50,8 @@ static void take_signal(
 		console_resume_terminal(console);
 		return;
 	}
-	log_debug("signal %u (%s) from process %u", info.ssi_signo,
-		strsignal((int)info.ssi_signo), info.ssi_pid);
+	log_debug("signal %u (%s) from process %u", info.ssi_signo, strsignal((int)info.ssi_signo),
+		info.ssi_pid);
 	lifecycle_end(lifecycle, VM_END_STOPPED);
 }
 
@@ -55,6 +61,7 @@ enum vm_end control_run(
 	struct pollfd fds[] = {
 		{ .fd = control->signalfd, .events = POLLIN },
 		{ .fd = lifecycle->eventfd, .events = POLLIN },
+		{ .fd = evloop_fd(control->loop), .events = POLLIN },
 	};
 
 	while (lifecycle_get(lifecycle) == VM_RUNNING) {
@@ -62,6 +69,8 @@ enum vm_end control_run(
 			continue; /* EINTR; there is no other error */
 		if (fds[0].revents != 0)
 			take_signal(control, lifecycle, console);
+		if (fds[2].revents != 0)
+			(void)!evloop_run_once(control->loop);
 	}
 	return lifecycle_get(lifecycle);
 }

@@ -5,17 +5,19 @@
  */
 #pragma once
 
+#include "base/evloop.h"
 #include "base/util.h"
 #include "vm/console.h"
 #include "vm/lifecycle.h"
 
 struct control {
-	int signalfd; /* owned; -1 when closed */
+	int signalfd;        /* owned; -1 when closed */
+	struct evloop *loop; /* owned; other things to watch */
 };
 
 /*
- * Blocks the signals that the loop takes, in this thread and in all threads
- * that it starts later. Must come before the first thread. 0 or -errno.
+ * Blocks the signals that the loop takes, and SIGPIPE and SIGXFSZ, in this
+ * thread and in all threads that it starts later. Must come before the first thread. 0 or -errno.
  */
 MUST_CHECK int control_init(struct control *control);
 void control_destroy(struct control *control);

@@ -34,6 +34,7 @@ struct platform {
 	struct acpi_pm *acpi_pm;
 	struct shared_irq com_irqs[2]; /* COM1 and COM3, COM2 and COM4 */
 	struct shared_irq sci;
+	struct shared_irq intx[GSI_PCI_COUNT];
 };
 
 static const struct {
@@ -49,8 +50,8 @@ static const struct {
 static void set_shared_irq(void *owner, bool asserted)
 {
 	struct shared_irq *irq = owner;
-	unsigned before = asserted ? atomic_fetch_add(&irq->pulling, 1)
-				   : atomic_fetch_sub(&irq->pulling, 1);
+	unsigned before =
+		asserted ? atomic_fetch_add(&irq->pulling, 1) : atomic_fetch_sub(&irq->pulling, 1);
 
 	if (before == (asserted ? 0 : 1))
 		kvm_machine_set_irq(irq->machine, irq->gsi, asserted);
@@ -67,7 +68,7 @@ static bool guest_panicked(const struct platform *platform)
 	uint16_t flag;
 
 	return guest_memory_read(platform->memory, reset_flag_gpa, &flag, sizeof(flag)) == 0 &&
-		flag == 0x1234;
+	       flag == 0x1234;
 }
 
 static void request_power(void *owner, enum power_request request)
@@ -121,10 +122,8 @@ static int add_others(struct platform *platform)
 	} rows[] = {
 		{ "CMOS", PORT_CMOS, CMOS_PORT_SIZE, &cmos_bus_ops, platform->cmos },
 		{ "i8042 data", PORT_I8042_DATA, 1, &i8042_data_bus_ops, platform->i8042 },
-		{ "i8042 command", PORT_I8042_COMMAND, 1, &i8042_command_bus_ops,
-			platform->i8042 },
-		{ "ACPI PM", PORT_ACPI_PM, ACPI_PM_PORT_SIZE, &acpi_pm_bus_ops,
-			platform->acpi_pm },
+		{ "i8042 command", PORT_I8042_COMMAND, 1, &i8042_command_bus_ops, platform->i8042 },
+		{ "ACPI PM", PORT_ACPI_PM, ACPI_PM_PORT_SIZE, &acpi_pm_bus_ops, platform->acpi_pm },
 		{ "ACPI reset", PORT_ACPI_RESET, 1, &acpi_reset_bus_ops, platform->acpi_pm },
 	};
 	int r = 0;
@@ -148,6 +147,9 @@ int platform_create(const struct kvm_machine *machine, const struct guest_memory
 	platform->com_irqs[0] = (struct shared_irq){ .machine = machine, .gsi = GSI_COM1_COM3 };
 	platform->com_irqs[1] = (struct shared_irq){ .machine = machine, .gsi = GSI_COM2_COM4 };
 	platform->sci = (struct shared_irq){ .machine = machine, .gsi = GSI_SCI };
+	for (unsigned i = 0; i < GSI_PCI_COUNT; i++)
+		platform->intx[i] =
+			(struct shared_irq){ .machine = machine, .gsi = GSI_PCI_FIRST + i };
 	int r = bus_create(&platform->ports);
 
 	if (r == 0)
@@ -193,6 +195,11 @@ struct bus *platform_mmio(struct platform *platform)
 struct serial *platform_com1(struct platform *platform)
 {
 	return platform->serials[0];
+}
+
+struct irq_line platform_pci_intx(struct platform *platform, unsigned slot)
+{
+	return (struct irq_line){ set_shared_irq, &platform->intx[slot % GSI_PCI_COUNT] };
 }
 
 void platform_press_power_button(struct platform *platform)

@@ -9,6 +9,7 @@
 
 #include "base/util.h"
 #include "bus/bus.h"
+#include "bus/irq.h"
 #include "bus/serial.h"
 #include "kvm/machine.h"
 #include "memory/guest_memory.h"
@@ -20,14 +21,17 @@ struct platform;
  * `com1` is what COM1 talks to; NULL makes it a sink like COM2 to COM4. The
  * platform keeps pointers to all arguments. 0 or -errno.
  */
-MUST_CHECK int platform_create(const struct kvm_machine *machine,
-	const struct guest_memory *memory, struct lifecycle *lifecycle,
-	const struct serial_backend *com1, struct platform **ret_platform);
+MUST_CHECK int platform_create(const struct kvm_machine *machine, const struct guest_memory *memory,
+	struct lifecycle *lifecycle, const struct serial_backend *com1,
+	struct platform **ret_platform);
 void platform_free(struct platform *platform);
 
 struct bus *platform_ports(struct platform *platform);
 struct bus *platform_mmio(struct platform *platform);
 struct serial *platform_com1(struct platform *platform);
+
+/* The interrupt line that INTA of a PCI slot pulls. */
+struct irq_line platform_pci_intx(struct platform *platform, unsigned slot);
 
 /* Presses the ACPI power button. Any thread. */
 void platform_press_power_button(struct platform *platform);

@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +30,7 @@ struct vcpu_set {
 	struct platform *platform;
 	struct lifecycle *lifecycle;
 	_Atomic bool stop;
+	sem_t entering; /* posted by each thread when it is about to run the guest */
 	unsigned count;
 	struct vcpu vcpus[];
 };
@@ -55,8 +56,8 @@ static int kick_signal(void)
 	return SIGRTMIN;
 }
 
-static int create_vcpus(const struct kvm_host *host, const struct kvm_machine *machine,
-	struct vcpu_set *set)
+static int create_vcpus(
+	const struct kvm_host *host, const struct kvm_machine *machine, struct vcpu_set *set)
 {
 	struct cpu_model *model;
 	int r = cpu_model_create(host, set->count, &model);
@@ -74,9 +75,8 @@ static int create_vcpus(const struct kvm_host *host, const struct kvm_machine *m
 	return r;
 }
 
-int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine,
-	unsigned count, struct platform *platform, struct lifecycle *lifecycle,
-	struct vcpu_set **ret_set)
+int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine, unsigned count,
+	struct platform *platform, struct lifecycle *lifecycle, struct vcpu_set **ret_set)
 {
 	struct vcpu_set *set = calloc(1, sizeof(*set) + count * sizeof(set->vcpus[0]));
 
@@ -87,6 +87,7 @@ int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machi
 	set->platform = platform;
 	set->lifecycle = lifecycle;
 	set->count = count;
+	sem_init(&set->entering, 0, 0);
 	for (unsigned i = 0; i < count; i++) {
 		set->vcpus[i].set = set;
 		set->vcpus[i].kvm.fd = -1;
@@ -163,6 +164,7 @@ static void *run_vcpu(void *argument)
 	struct vcpu *vcpu = argument;
 	struct vcpu_set *set = vcpu->set;
 
+	sem_post(&set->entering);
 	while (!atomic_load_explicit(&set->stop, memory_order_relaxed) &&
 		lifecycle_get(set->lifecycle) == VM_RUNNING) {
 		struct vcpu_exit exit;
@@ -195,6 +197,9 @@ int vcpu_set_start(struct vcpu_set *set)
 		}
 		vcpu->started = true;
 	}
+	/* What is still to be done can wait until the guest has its processor. */
+	while (sem_wait(&set->entering) < 0)
+		;
 	return 0;
 }
 
@@ -236,5 +241,6 @@ void vcpu_set_free(struct vcpu_set *set)
 		return;
 	for (unsigned i = 0; i < set->count; i++)
 		kvm_vcpu_close(&set->vcpus[i].kvm);
+	sem_destroy(&set->entering);
 	free(set);
 }

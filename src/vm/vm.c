@@ -17,6 +17,7 @@
 #include "memory/guest_memory.h"
 #include "vm/cmdline.h"
 #include "vm/control.h"
+#include "vm/devices.h"
 #include "vm/lifecycle.h"
 #include "vm/platform.h"
 #include "vm/vcpu.h"
@@ -38,6 +39,7 @@ struct vm {
 	struct kernel_image image;
 	struct kvm_machine machine;
 	struct platform *platform;
+	struct devices *devices;
 	struct vcpu_set *vcpus;
 };
 
@@ -69,12 +71,16 @@ static int open_host(struct vm *vm)
 {
 	int r = kvm_host_open(&vm->host);
 
-	if (r == 0 && vm->config->vcpus > vm->host.max_vcpus) {
+	if (r < 0 || vm->config->vcpus == 1)
+		return r;
+	unsigned max = kvm_host_max_vcpus(&vm->host);
+
+	if (vm->config->vcpus > max) {
 		log_error("--cpus %u: this host's KVM takes %u vCPUs at most", vm->config->vcpus,
-			vm->host.max_vcpus);
+			max);
 		return -EINVAL;
 	}
-	return r;
+	return 0;
 }
 
 static void quit_from_console(void *owner)
@@ -92,8 +98,12 @@ static int open_control(struct vm *vm)
 		log_error("cannot set up signals: %s", strerror(-r));
 		return r;
 	}
-	return console_open(
-		&vm->config->serial, quit_from_console, &vm->lifecycle, &vm->console);
+	return console_open(&vm->config->serial, quit_from_console, &vm->lifecycle, &vm->console);
+}
+
+static int open_devices(struct vm *vm)
+{
+	return devices_open(vm->config, &vm->devices);
 }
 
 static int create_memory(struct vm *vm)
@@ -110,14 +120,11 @@ static int create_memory(struct vm *vm)
 
 static int load_images(struct vm *vm, struct boot_request *request)
 {
-	int r = kernel_image_load(
-		vm->kernel_fd, vm->config->kernel_path, vm->memory, &vm->image);
+	int r = kernel_image_load(vm->kernel_fd, vm->config->kernel_path, vm->memory, &vm->image);
 
 	if (r == 0 && vm->initrd_fd >= 0)
 		r = initrd_load(vm->initrd_fd, vm->config->initrd_path, vm->memory, &vm->image,
 			&request->initrd_gpa, &request->initrd_size);
-	fd_close(&vm->kernel_fd);
-	fd_close(&vm->initrd_fd);
 	return r;
 }
 
@@ -132,7 +139,13 @@ static int load(struct vm *vm)
 		r = cmdline_make(vm->config, vm->image.cmdline_max, cmdline, sizeof(cmdline));
 	if (r < 0)
 		return r;
-	r = acpi_write(vm->memory, vm->config->vcpus, &request.rsdp_gpa);
+	const struct acpi_request acpi = {
+		.vcpus = vm->config->vcpus,
+		.pci_window_gpa = layout_pci_window(vm->config->memory_size),
+		.pci_window_size = LAYOUT_PCI_WINDOW_SIZE,
+	};
+
+	r = acpi_write(vm->memory, &acpi, &request.rsdp_gpa);
 	if (r == 0)
 		r = mptable_write(vm->memory, vm->config->vcpus);
 	if (r == 0)
@@ -142,16 +155,16 @@ static int load(struct vm *vm)
 	return r;
 }
 
-/* Memory slots come before vCPUs: with none running, KVM has nobody to wait for. */
+/* Memory slots come first: while nothing else is there, KVM has nobody to wait for. */
 static int create_machine(struct vm *vm)
 {
-	int r = kvm_machine_create(&vm->host, vm->config->vcpus, LAYOUT_TSS, &vm->machine);
+	int r = kvm_machine_create(&vm->host, LAYOUT_TSS, &vm->machine);
 
 	for (size_t i = 0; r == 0 && i < guest_memory_region_count(vm->memory); i++) {
 		const struct guest_memory_region *region = guest_memory_region(vm->memory, i);
 
-		r = kvm_machine_add_memory(&vm->machine, (unsigned)i, region->gpa, region->size,
-			region->hva);
+		r = kvm_machine_add_memory(
+			&vm->machine, (unsigned)i, region->gpa, region->size, region->hva);
 	}
 	return r;
 }
@@ -161,14 +174,21 @@ static int create_devices(struct vm *vm)
 	int r = platform_create(&vm->machine, vm->memory, &vm->lifecycle,
 		console_serial_backend(vm->console), &vm->platform);
 
-	if (r < 0)
+	if (r < 0) {
 		log_error("cannot make the platform devices: %s", strerror(-r));
-	return r;
+		return r;
+	}
+	return devices_attach(vm->devices, &vm->machine, vm->memory, vm->platform, vm->control.loop,
+		layout_pci_window(vm->config->memory_size));
 }
 
 static int create_vcpus(struct vm *vm)
 {
-	int r = vcpu_set_create(&vm->host, &vm->machine, vm->config->vcpus, vm->platform,
+	int r = kvm_machine_add_interrupts(&vm->machine, vm->config->vcpus);
+
+	if (r < 0)
+		return r;
+	r = vcpu_set_create(&vm->host, &vm->machine, vm->config->vcpus, vm->platform,
 		&vm->lifecycle, &vm->vcpus);
 
 	if (r == 0)
@@ -176,12 +196,13 @@ static int create_vcpus(struct vm *vm)
 	return r;
 }
 
+/* The guest goes first: what it prints waits in the console's ring until its thread runs. */
 static int start(struct vm *vm)
 {
-	int r = console_start(vm->console, platform_com1(vm->platform));
+	int r = vcpu_set_start(vm->vcpus);
 
 	if (r == 0)
-		r = vcpu_set_start(vm->vcpus);
+		r = console_start(vm->console, platform_com1(vm->platform));
 	return r;
 }
 
@@ -191,6 +212,7 @@ static const struct {
 } stages[] = {
 	{ open_images, STATUS_IMAGE },
 	{ open_control, STATUS_HOST },
+	{ open_devices, STATUS_HOST },
 	{ open_host, STATUS_HOST },
 	{ create_memory, STATUS_HOST },
 	{ load, STATUS_IMAGE },
@@ -209,6 +231,7 @@ static void tear_down(struct vm *vm)
 		bus_log_statistics(platform_ports(vm->platform), "port");
 		bus_log_statistics(platform_mmio(vm->platform), "mmio");
 	}
+	devices_free(vm->devices);
 	vcpu_set_free(vm->vcpus);
 	platform_free(vm->platform);
 	kvm_machine_close(&vm->machine);

@@ -141,6 +141,21 @@ enum { MADT_ENABLED = 1, MADT_ALL_CPUS = 0xff, MADT_ACTIVE_HIGH_LEVEL = 0xd };
 /* The largest id of a LAPIC entry; further vCPUs get x2APIC entries. */
 enum { LAPIC_ID_MAX = 254 };
 
+/* What the DSDT reads at the start of the area: where the PCI window is. */
+struct PACKED dsdt_parameters {
+	uint64_t window_first, window_last, window_size;
+	uint64_t reserved;
+};
+
+struct PACKED mcfg {
+	struct acpi_header header;
+	uint8_t reserved0[8];
+	uint64_t ecam_gpa;
+	uint16_t segment;
+	uint8_t first_bus, last_bus;
+	uint8_t reserved1[4];
+};
+
 /* Where the next table goes, in the guest's BIOS area. */
 struct writer {
 	uint8_t *base;
@@ -249,7 +264,7 @@ static uint64_t write_fadt(struct writer *writer, uint64_t facs_gpa, uint64_t ds
 		.century = 0x32,
 		.boot_flags = FADT_BOOT_LEGACY_DEVICES | FADT_BOOT_NO_VGA,
 		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLEEP_BUTTON | FADT_RESET_REG |
-			FADT_TIMER_32_BITS,
+			 FADT_TIMER_32_BITS,
 		.reset = port_address(PORT_ACPI_RESET, 1),
 		.reset_value = ACPI_RESET_VALUE,
 		.minor_revision = 4,
@@ -328,6 +343,31 @@ static uint64_t write_madt(struct writer *writer, unsigned vcpus)
 	return gpa;
 }
 
+static uint64_t write_mcfg(struct writer *writer)
+{
+	uint64_t gpa = next_gpa(writer, 16);
+	const struct mcfg mcfg = {
+		.header = table_header("MCFG", 1, 0),
+		.ecam_gpa = LAYOUT_ECAM,
+	};
+
+	append(writer, &mcfg, sizeof(mcfg));
+	finish_table(writer, gpa);
+	return gpa;
+}
+
+/* First in the area, where dsdt.asl looks for it. */
+static void write_parameters(struct writer *writer, const struct acpi_request *request)
+{
+	const struct dsdt_parameters parameters = {
+		.window_first = request->pci_window_gpa,
+		.window_last = request->pci_window_gpa + request->pci_window_size - 1,
+		.window_size = request->pci_window_size,
+	};
+
+	append(writer, &parameters, sizeof(parameters));
+}
+
 static uint64_t write_xsdt(struct writer *writer, const uint64_t *tables, size_t count)
 {
 	uint64_t gpa = next_gpa(writer, 16);
@@ -356,18 +396,21 @@ static uint64_t write_rsdp(struct writer *writer, uint64_t xsdt_gpa)
 	return gpa;
 }
 
-int acpi_write(const struct guest_memory *memory, unsigned vcpus, uint64_t *ret_rsdp_gpa)
+int acpi_write(const struct guest_memory *memory, const struct acpi_request *request,
+	uint64_t *ret_rsdp_gpa)
 {
 	struct writer writer = { .room = LAYOUT_ACPI_END - LAYOUT_ACPI };
 
 	writer.base = guest_memory_at(memory, LAYOUT_ACPI, writer.room);
 	if (writer.base == NULL)
 		return -ENOSPC;
+	write_parameters(&writer, request);
 	uint64_t facs = write_facs(&writer);
 	uint64_t dsdt = write_dsdt(&writer);
 	uint64_t tables[] = {
 		write_fadt(&writer, facs, dsdt),
-		write_madt(&writer, vcpus),
+		write_madt(&writer, request->vcpus),
+		write_mcfg(&writer),
 	};
 	uint64_t rsdp = write_rsdp(&writer, write_xsdt(&writer, tables, ARRAY_SIZE(tables)));
 

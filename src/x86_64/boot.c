@@ -19,7 +19,8 @@
 enum { LOADER_TYPE_UNDEFINED = 0xff };
 
 _Static_assert(SETUP_HEADER_OFFSET == offsetof(struct boot_params, hdr), "setup header moved");
-_Static_assert(SETUP_HEADER_OFFSET + SETUP_HEADER_MAX <= offsetof(struct boot_params, edd_mbr_sig_buffer),
+_Static_assert(
+	SETUP_HEADER_OFFSET + SETUP_HEADER_MAX <= offsetof(struct boot_params, edd_mbr_sig_buffer),
 	"a setup header may overwrite what follows");
 
 size_t boot_memory_map(const struct guest_memory *memory, struct boot_map_entry *ret_map)
@@ -28,15 +29,13 @@ size_t boot_memory_map(const struct guest_memory *memory, struct boot_map_entry 
 	size_t n = 0;
 
 	ret_map[n++] = (struct boot_map_entry){ 0, LAYOUT_EBDA, BOOT_MAP_RAM };
-	ret_map[n++] = (struct boot_map_entry){
-		LAYOUT_EBDA, LAYOUT_EBDA_END - LAYOUT_EBDA, BOOT_MAP_RESERVED
-	};
-	ret_map[n++] = (struct boot_map_entry){
-		LAYOUT_ACPI, LAYOUT_BIOS_END - LAYOUT_ACPI, BOOT_MAP_RESERVED
-	};
-	ret_map[n++] = (struct boot_map_entry){
-		LAYOUT_KERNEL_START, low->size - LAYOUT_KERNEL_START, BOOT_MAP_RAM
-	};
+	ret_map[n++] = (struct boot_map_entry){ LAYOUT_EBDA, LAYOUT_EBDA_END - LAYOUT_EBDA,
+		BOOT_MAP_RESERVED };
+	ret_map[n++] = (struct boot_map_entry){ LAYOUT_ACPI, LAYOUT_BIOS_END - LAYOUT_ACPI,
+		BOOT_MAP_RESERVED };
+	ret_map[n++] = (struct boot_map_entry){ LAYOUT_KERNEL_START,
+		low->size - LAYOUT_KERNEL_START, BOOT_MAP_RAM };
+	ret_map[n++] = (struct boot_map_entry){ LAYOUT_ECAM, LAYOUT_ECAM_SIZE, BOOT_MAP_RESERVED };
 	for (size_t i = 1; i < guest_memory_region_count(memory); i++) {
 		const struct guest_memory_region *region = guest_memory_region(memory, i);
 

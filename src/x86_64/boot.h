@@ -23,7 +23,7 @@ enum {
 
 struct boot_request {
 	const struct kernel_image *image;
-	const char *cmdline;  /* checked: fits image->cmdline_max */
+	const char *cmdline; /* checked: fits image->cmdline_max */
 	uint64_t initrd_gpa;
 	uint64_t initrd_size; /* 0: none */
 	uint64_t rsdp_gpa;

@@ -28,7 +28,6 @@ enum { CPUID_ENTRIES_MAX = 256 };
 struct cpu_model {
 	unsigned vcpus;
 	unsigned id_bits; /* enough APIC id bits for every vCPU */
-	bool tsc_deadline;
 	struct kvm_cpuid2 *cpuid;
 };
 
@@ -48,9 +47,8 @@ static void set_field(uint32_t *reg, unsigned low, unsigned width, uint32_t valu
 static void patch_features(
 	struct kvm_cpuid_entry2 *leaf, const struct cpu_model *model, unsigned apic_id)
 {
-	leaf->ecx |= CPUID_1_ECX_HYPERVISOR;
-	if (model->tsc_deadline)
-		leaf->ecx |= CPUID_1_ECX_TSC_DEADLINE;
+	/* KVM leaves the deadline timer to us: its in-kernel LAPIC always has it. */
+	leaf->ecx |= CPUID_1_ECX_HYPERVISOR | CPUID_1_ECX_TSC_DEADLINE;
 	set_field(&leaf->ebx, 24, 8, apic_id);
 	set_field(&leaf->ebx, 16, 8, UINT32_C(1) << model->id_bits);
 	if (model->vcpus > 1)
@@ -165,8 +163,8 @@ int cpu_model_create(const struct kvm_host *host, unsigned vcpus, struct cpu_mod
 {
 	struct cpu_model *model = calloc(1, sizeof(*model));
 	/* Room for the six topology leaves beyond what KVM may fill. */
-	struct kvm_cpuid2 *cpuid = calloc(1,
-		sizeof(*cpuid) + (CPUID_ENTRIES_MAX + 6) * sizeof(cpuid->entries[0]));
+	struct kvm_cpuid2 *cpuid =
+		calloc(1, sizeof(*cpuid) + (CPUID_ENTRIES_MAX + 6) * sizeof(cpuid->entries[0]));
 
 	if (model == NULL || cpuid == NULL) {
 		free(model);
@@ -177,7 +175,6 @@ int cpu_model_create(const struct kvm_host *host, unsigned vcpus, struct cpu_mod
 	*model = (struct cpu_model){
 		.vcpus = vcpus,
 		.id_bits = bits_for(vcpus),
-		.tsc_deadline = host->tsc_deadline,
 		.cpuid = cpuid,
 	};
 	if (ioctl(host->fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0) {

@@ -12,3 +12,12 @@ size_t layout_ram_ranges(uint64_t size, struct guest_memory_range *ret_ranges)
 	ret_ranges[1] = (struct guest_memory_range){ .gpa = LAYOUT_HIGH_RAM, .size = size - low };
 	return 2;
 }
+
+uint64_t layout_pci_window(uint64_t ram_size)
+{
+	struct guest_memory_range ranges[GUEST_MEMORY_REGIONS_MAX];
+	size_t count = layout_ram_ranges(ram_size, ranges);
+	uint64_t ram_end = ranges[count - 1].gpa + ranges[count - 1].size;
+
+	return align_up(max_u64(ram_end, LAYOUT_HIGH_RAM), GIB);
+}

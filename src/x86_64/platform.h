@@ -22,6 +22,8 @@ enum platform_gsi {
 	GSI_COM2_COM4 = 3,
 	GSI_COM1_COM3 = 4,
 	GSI_SCI = 9,
+	GSI_PCI_FIRST = 16, /* INTA of slot n pulls GSI 16 + n % 8 */
+	GSI_PCI_COUNT = 8,
 };
 
 /* What to write to PORT_ACPI_RESET, and the sleep type that means power off. */

@@ -14,12 +14,14 @@
 #include "x86_64/cpu.h"
 #include "x86_64/layout.h"
 
-#define CR0_PE (1u << 0)
-#define CR0_ET (1u << 4)
-#define CR0_PG (1u << 31)
-#define CR4_PAE (1u << 5)
+#define CR0_PE   (1u << 0)
+#define CR0_ET   (1u << 4)
+#define CR0_PG   (1u << 31)
+#define CR4_PAE  (1u << 5)
 #define EFER_LME (1u << 8)
 #define EFER_LMA (1u << 10)
+/* IA32_APIC_BASE of a bootstrap processor after reset: enabled, at the usual place. */
+#define APIC_BASE_RESET (LAYOUT_LAPIC | 1u << 11 | 1u << 8)
 
 /* What a segment register holds, straight from its descriptor's meaning. */
 static struct kvm_segment flat_segment(uint16_t selector, uint8_t type, bool long_mode)
@@ -75,14 +77,12 @@ int cpu_set_entry(const struct kvm_vcpu *vcpu, const struct kernel_image *image)
 		.rsp = LAYOUT_STACK,
 		.rbp = LAYOUT_STACK,
 	};
-	struct kvm_sregs sregs;
-	int r = ioctl(vcpu->fd, KVM_GET_SREGS, &sregs);
+	/* All of it, so that nothing has to be read back first. */
+	struct kvm_sregs sregs = { .apic_base = APIC_BASE_RESET };
+	set_segments(&sregs, long_mode);
+	set_mode(&sregs, long_mode);
+	int r = ioctl(vcpu->fd, KVM_SET_SREGS, &sregs);
 
-	if (r == 0) {
-		set_segments(&sregs, long_mode);
-		set_mode(&sregs, long_mode);
-		r = ioctl(vcpu->fd, KVM_SET_SREGS, &sregs);
-	}
 	if (r == 0)
 		r = ioctl(vcpu->fd, KVM_SET_REGS, &regs);
 	if (r == 0)

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The event loop. An event names its entry by place and age, so that an event
+ * for an entry that was removed meanwhile finds out and does nothing.
+ */
+#include "base/evloop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+struct entry {
+	int fd; /* -1: free */
+	uint32_t age;
+	void (*function)(void *argument);
+	void *argument;
+};
+
+struct evloop {
+	int epoll_fd;
+	pthread_mutex_t lock; /* entries */
+	struct entry *entries;
+	uint32_t count;
+};
+
+int evloop_create(struct evloop **ret_loop)
+{
+	struct evloop *loop = calloc(1, sizeof(*loop));
+
+	if (loop == NULL)
+		return -ENOMEM;
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->epoll_fd < 0) {
+		int error = errno;
+
+		free(loop);
+		return -error;
+	}
+	pthread_mutex_init(&loop->lock, NULL);
+	*ret_loop = loop;
+	return 0;
+}
+
+void evloop_free(struct evloop *loop)
+{
+	if (loop == NULL)
+		return;
+	fd_close(&loop->epoll_fd);
+	pthread_mutex_destroy(&loop->lock);
+	free(loop->entries);
+	free(loop);
+}
+
+/* The place of the entry with this fd, or `count`. */
+static uint32_t find(const struct evloop *loop, int fd)
+{
+	uint32_t place = 0;
+
+	while (place < loop->count && loop->entries[place].fd != fd)
+		place++;
+	return place;
+}
+
+/* A free place; the array grows by one when there is none. -ENOMEM. */
+static int take_place(struct evloop *loop, uint32_t *ret_place)
+{
+	uint32_t place = find(loop, -1);
+
+	if (place == loop->count) {
+		struct entry *entries =
+			realloc(loop->entries, (loop->count + 1) * sizeof(entries[0]));
+
+		if (entries == NULL)
+			return -ENOMEM;
+		loop->entries = entries;
+		loop->entries[loop->count++] = (struct entry){ .fd = -1 };
+	}
+	*ret_place = place;
+	return 0;
+}
+
+int evloop_add(struct evloop *loop, int fd, void (*function)(void *argument), void *argument)
+{
+	uint32_t place;
+
+	pthread_mutex_lock(&loop->lock);
+	int r = take_place(loop, &place);
+
+	if (r == 0) {
+		uint32_t age = loop->entries[place].age + 1;
+		struct epoll_event event = {
+			.events = EPOLLIN,
+			.data.u64 = (uint64_t)age << 32 | place,
+		};
+
+		r = epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+		if (r == 0)
+			loop->entries[place] = (struct entry){ fd, age, function, argument };
+	}
+	pthread_mutex_unlock(&loop->lock);
+	return r;
+}
+
+void evloop_remove(struct evloop *loop, int fd)
+{
+	pthread_mutex_lock(&loop->lock);
+	uint32_t place = find(loop, fd);
+
+	if (fd >= 0 && place < loop->count) {
+		(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+		loop->entries[place].fd = -1;
+	}
+	pthread_mutex_unlock(&loop->lock);
+}
+
+int evloop_fd(const struct evloop *loop)
+{
+	return loop->epoll_fd;
+}
+
+static void dispatch(struct evloop *loop, uint64_t event_data)
+{
+	uint32_t place = (uint32_t)event_data;
+	struct entry entry;
+
+	pthread_mutex_lock(&loop->lock);
+	entry = loop->entries[place];
+	pthread_mutex_unlock(&loop->lock);
+	if (entry.fd >= 0 && entry.age == event_data >> 32)
+		entry.function(entry.argument);
+}
+
+int evloop_run_once(struct evloop *loop)
+{
+	struct epoll_event events[16];
+	int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), -1);
+
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (int i = 0; i < n; i++)
+		dispatch(loop, events[i].data.u64);
+	return 0;
+}

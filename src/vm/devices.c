@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Opens the virtio devices, puts each behind the vhost contract and in front
+ * of it a PCI function. The configuration is the user's and was checked.
+ */
+#include "vm/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "bus/pci_host.h"
+#include "virtio/pci.h"
+#include "virtio/rng.h"
+#include "virtio/vhost_thread.h"
+#include "vm/fabric.h"
+#include "x86_64/layout.h"
+
+enum { DEVICES_MAX = 200 };
+/* The memory slot of PCI config space; the RAM has those before. */
+enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX };
+
+struct device_slot {
+	const struct device_ops *ops;
+	struct device *device; /* owned until it is behind a vhost backend */
+	struct virtio_pci *pci;
+};
+
+struct devices {
+	struct vm_fabric *fabric;
+	struct pci_host *host;
+	unsigned count;
+	struct device_slot slots[DEVICES_MAX];
+};
+
+/* What PCI says a device is, by its virtio id. */
+static uint16_t pci_class(uint32_t virtio_id)
+{
+	static const struct {
+		uint32_t virtio_id;
+		uint16_t class;
+	} classes[] = {
+		{ 1, 0x0200 }, /* network: Ethernet controller */
+		{ 2, 0x0100 }, /* block: SCSI storage controller */
+		{ 3, 0x0780 }, /* console: other communication controller */
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
+		if (classes[i].virtio_id == virtio_id)
+			return classes[i].class;
+	return 0x00ff;
+}
+
+static void keep(struct devices *devices, const struct device_ops *ops, struct device *device)
+{
+	devices->slots[devices->count++] = (struct device_slot){ .ops = ops, .device = device };
+}
+
+static int open_rng(struct devices *devices)
+{
+	struct device *device;
+	int r = rng_open(&device);
+
+	if (r == 0)
+		keep(devices, &rng_device_ops, device);
+	return r;
+}
+
+int devices_open(const struct vm_config *config, struct devices **ret_devices)
+{
+	struct devices *devices = calloc(1, sizeof(*devices));
+
+	(void)config;
+	if (devices == NULL)
+		return -ENOMEM;
+	int r = open_rng(devices);
+
+	if (r < 0) {
+		devices_free(devices);
+		return r;
+	}
+	*ret_devices = devices;
+	return 0;
+}
+
+static int create_bus(struct devices *devices, const struct kvm_machine *machine,
+	struct platform *platform, struct evloop *loop, uint64_t window_gpa)
+{
+	int r = vm_fabric_create(machine, loop, &devices->fabric);
+
+	if (r == 0)
+		r = pci_host_create(window_gpa, LAYOUT_PCI_WINDOW_SIZE, &devices->host);
+	if (r == 0)
+		r = bus_add(platform_mmio(platform), "PCI config", LAYOUT_ECAM, LAYOUT_ECAM_SIZE,
+			&pci_ecam_bus_ops, devices->host);
+	if (r == 0)
+		r = bus_add(platform_mmio(platform), "PCI window", window_gpa,
+			LAYOUT_PCI_WINDOW_SIZE, &pci_window_bus_ops, devices->host);
+	return r;
+}
+
+static int attach_device(struct devices *devices, struct device_slot *slot,
+	const struct guest_memory *memory, struct platform *platform)
+{
+	const struct fabric fabric = vm_fabric_get(devices->fabric);
+	const struct virtio_pci_identity identity = {
+		.name = slot->ops->name,
+		.virtio_id = slot->ops->virtio_id,
+		.pci_class = pci_class(slot->ops->virtio_id),
+		.queue_size = slot->ops->queue_size,
+		.config_size = slot->ops->config_size,
+	};
+	struct device *device = slot->device;
+	struct vhost *vhost;
+
+	slot->device = NULL;
+	int r = vhost_thread_create(slot->ops, device, memory, &vhost);
+
+	if (r == 0)
+		r = virtio_pci_create(&identity, vhost, devices->host, &fabric, &slot->pci);
+	if (r == 0)
+		virtio_pci_set_intx(
+			slot->pci, platform_pci_intx(platform, virtio_pci_devfn(slot->pci) / 8));
+	return r;
+}
+
+int devices_attach(struct devices *devices, const struct kvm_machine *machine,
+	const struct guest_memory *memory, struct platform *platform, struct evloop *loop,
+	uint64_t pci_window_gpa)
+{
+	uint64_t config_size;
+	int r = create_bus(devices, machine, platform, loop, pci_window_gpa);
+
+	for (unsigned i = 0; r == 0 && i < devices->count; i++)
+		r = attach_device(devices, &devices->slots[i], memory, platform);
+	if (r < 0) {
+		log_error("cannot make the virtio devices: %s", strerror(-r));
+		return r;
+	}
+	uint8_t *config = pci_host_ecam(devices->host, &config_size);
+
+	vm_fabric_map_config(devices->fabric, CONFIG_SLOT, LAYOUT_ECAM, config_size, config);
+	return 0;
+}
+
+void devices_free(struct devices *devices)
+{
+	if (devices == NULL)
+		return;
+	for (unsigned i = 0; i < devices->count; i++) {
+		struct device_slot *slot = &devices->slots[i];
+
+		virtio_pci_free(slot->pci);
+		if (slot->device != NULL)
+			slot->ops->free(slot->device);
+	}
+	pci_host_free(devices->host);
+	vm_fabric_free(devices->fabric);
+	free(devices);
+}

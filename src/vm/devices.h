@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The virtio devices of a VM: which there are, and the PCI bus they sit on.
+ *
+ * Opened and freed by the main thread; between devices_open() and
+ * devices_attach() nothing of the machine exists yet, so that what needs the
+ * user's rights comes first.
+ */
+#pragma once
+
+#include "base/evloop.h"
+#include "memory/guest_memory.h"
+#include "vm/config.h"
+#include "vm/platform.h"
+
+struct devices;
+
+/* Opens what the devices need of the host. 0 or -errno, logged. */
+MUST_CHECK int devices_open(const struct vm_config *config, struct devices **ret_devices);
+
+/* Makes the PCI bus with the devices on it, on the platform's buses. 0 or -errno, logged. */
+MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine *machine,
+	const struct guest_memory *memory, struct platform *platform, struct evloop *loop,
+	uint64_t pci_window_gpa);
+
+/* After the vCPUs have stopped: all that was in flight is done when it returns. */
+void devices_free(struct devices *devices);
