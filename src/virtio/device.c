@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The serve loop of devices that answer each chain on the spot. The driver may
+ * offer chains without end, so that stop is looked for after each full ring.
+ */
+#include "virtio/device.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+/* Waits until there is a kick (1) or a wish to stop (0). */
+static int wait_for_kick(const struct device_queue *queue)
+{
+	struct pollfd fds[] = {
+		{ .fd = queue->stop_fd, .events = POLLIN },
+		{ .fd = queue->kick_fd, .events = POLLIN },
+	};
+	eventfd_t kicks;
+
+	while (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (fds[0].revents != 0)
+		return 0;
+	(void)eventfd_read(queue->kick_fd, &kicks);
+	return 1;
+}
+
+static bool shall_stop(const struct device_queue *queue)
+{
+	struct pollfd stop = { .fd = queue->stop_fd, .events = POLLIN };
+
+	return poll(&stop, 1, 0) > 0;
+}
+
+/* Answers at most a ring's worth. 1: there may be more, 0: all done. */
+static int serve_batch(struct device_queue *queue, struct iovec *iov,
+	uint32_t (*handle)(struct device *device, const struct virtqueue_chain *chain))
+{
+	struct virtqueue_chain chain = { .iov = iov, .iov_max = queue->size };
+	int r = 1;
+
+	for (unsigned n = 0; r == 1 && n < queue->size; n++) {
+		r = virtqueue_pop(&queue->vq, &chain);
+		if (r == 1)
+			virtqueue_push(&queue->vq, chain.head, handle(queue->device, &chain));
+	}
+	if (virtqueue_publish(&queue->vq))
+		(void)eventfd_write(queue->call_fd, 1);
+	return r;
+}
+
+int device_serve_chains(struct device_queue *queue,
+	uint32_t (*handle)(struct device *device, const struct virtqueue_chain *chain))
+{
+	struct iovec iov[VIRTQUEUE_SIZE_MAX];
+	int r = 1;
+
+	/* What the driver offered before we began needs no kick. */
+	while (r > 0) {
+		do {
+			r = serve_batch(queue, iov, handle);
+		} while ((r == 1 || (r == 0 && virtqueue_enable_kicks(&queue->vq))) &&
+			 !shall_stop(queue));
+		if (r >= 0)
+			r = wait_for_kick(queue);
+	}
+	return r;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a virtio device is: one const table of functions, and its private state.
+ *
+ * A device never knows where it runs: as threads of the main process, in a
+ * jailed process, or alone as a vhost-user backend. It holds its own host fds,
+ * sees virtqueues and iovecs, and never a gpa, a process or a socket.
+ *
+ * Life:  open (with all rights of the user; every fd is opened here)
+ *        -> features, config_read, config_write   any time, serialised
+ *        -> start (features are fixed)            before the queues run
+ *        -> serve, once for each queue, each in a thread of its own
+ *        -> stop (all serve functions have returned) -> start again, or free
+ *
+ * A device must never fork, exit, block without bound outside of its queue's
+ * wait, or allocate by a size that the guest gave.
+ */
+#pragma once
+
+#include <sys/uio.h>
+
+#include "base/util.h"
+#include "virtio/virtqueue.h"
+
+enum { DEVICE_QUEUES_MAX = 16 };
+
+struct device; /* the device's own; cast by its functions */
+
+/* One running queue, made by whoever runs the device. */
+struct device_queue {
+	struct virtqueue vq;
+	struct device *device;
+	unsigned index;
+	uint16_t size;
+	int kick_fd; /* eventfd: the driver has offered chains */
+	int call_fd; /* eventfd: raises the queue's interrupt */
+	int stop_fd; /* eventfd, readable once serve shall return; never read it */
+};
+
+struct device_ops {
+	const char *name;    /* "block" */
+	uint32_t virtio_id;  /* virtio 1.2, section 5 */
+	uint16_t queue_size; /* the most entries of a queue */
+	uint32_t config_size;
+
+	unsigned (*queue_count)(const struct device *device);
+	/* Device-specific feature bits on offer; the transport adds its own. */
+	uint64_t (*features)(const struct device *device);
+	/* The device configuration space; offset + size <= config_size is checked. */
+	void (*config_read)(struct device *device, uint32_t offset, uint8_t *data, uint32_t size);
+	/* NULL when nothing is writable. */
+	void (*config_write)(
+		struct device *device, uint32_t offset, const uint8_t *data, uint32_t size);
+	/* 0 or -errno; NULL when there is nothing to do. */
+	int (*start)(struct device *device, uint64_t features);
+	/*
+	 * Serves one queue until its stop_fd is readable; every chain that was
+	 * popped is pushed by then. -EBADMSG when the driver broke the queue,
+	 * another -errno when the host failed; after both, only stop is waited for.
+	 */
+	int (*serve)(struct device_queue *queue);
+	void (*stop)(struct device *device);
+	void (*free)(struct device *device);
+};
+
+/*
+ * The serve loop of a device without I/O of its own: waits for kicks and calls
+ * `handle` for each chain; it returns how many bytes it wrote into the chain's
+ * writable buffers.
+ */
+MUST_CHECK int device_serve_chains(struct device_queue *queue,
+	uint32_t (*handle)(struct device *device, const struct virtqueue_chain *chain));

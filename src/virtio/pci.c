@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The life of a virtio PCI function: status, start, stop, reset, and how
+ * queues are joined with the guest. The driver may do all of it in any order
+ * and at any time; the status machine lets through what the specification
+ * allows and ignores the rest.
+ */
+#include "virtio/pci.h"
+
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "virtio/pci_regs.h"
+
+#define TRANSPORT_FEATURES (UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_RESET)
+
+static const struct vhost_ops *back(const struct virtio_pci *device)
+{
+	return device->vhost->ops;
+}
+
+static void set_intx_level(struct virtio_pci *device, bool asserted)
+{
+	if (asserted == device->intx_asserted)
+		return;
+	device->intx_asserted = asserted;
+	irq_line_set(&device->intx, asserted);
+}
+
+/* Runs in the control loop while the driver uses INTx: a call eventfd was signalled. */
+static void on_call(void *argument)
+{
+	struct virtio_pci *device = argument;
+	eventfd_t count;
+
+	pthread_mutex_lock(&device->lock);
+	for (unsigned i = 0; device->watching && i < device->queue_count; i++)
+		if (eventfd_read(device->queues[i].call_fd, &count) == 0)
+			device->isr |= ISR_QUEUE;
+	if (device->watching && eventfd_read(device->config_fd, &count) == 0)
+		device->isr |= ISR_CONFIG;
+	if (device->isr != 0)
+		set_intx_level(device, true);
+	pthread_mutex_unlock(&device->lock);
+}
+
+uint8_t virtio_pci_take_isr(struct virtio_pci *device)
+{
+	uint8_t isr = device->isr;
+
+	device->isr = 0;
+	set_intx_level(device, false);
+	return isr;
+}
+
+/* Without MSI-X somebody must turn call eventfds into INTx: the control loop. */
+static void update_watch(struct virtio_pci *device)
+{
+	bool watch = virtio_pci_is_running(device) && !device->msix.enabled;
+
+	if (watch == device->watching)
+		return;
+	device->watching = watch;
+	for (unsigned i = 0; i <= device->queue_count; i++) {
+		int fd = i < device->queue_count ? device->queues[i].call_fd : device->config_fd;
+
+		if (watch)
+			(void)!device->fabric.ops->watch(device->fabric.owner, fd, on_call, device);
+		else
+			device->fabric.ops->unwatch(device->fabric.owner, fd);
+	}
+	if (!watch)
+		(void)virtio_pci_take_isr(device);
+}
+
+static void detach_doorbells(struct virtio_pci *device)
+{
+	for (unsigned i = 0; device->doorbells_gpa != 0 && i < device->queue_count; i++)
+		(void)device->fabric.ops->detach_doorbell(device->fabric.owner,
+			device->doorbells_gpa + i * NOTIFY_STRIDE, device->queues[i].kick_fd);
+	device->doorbells_gpa = 0;
+}
+
+/* A doorbell that cannot be attached still works: its write comes to the BAR. */
+static void update_doorbells(struct virtio_pci *device)
+{
+	uint64_t bar = virtio_pci_is_running(device) ? device->bar_gpa : 0;
+	uint64_t gpa = bar != 0 ? bar + REGION_NOTIFY : 0;
+
+	if (gpa == device->doorbells_gpa)
+		return;
+	detach_doorbells(device);
+	for (unsigned i = 0; gpa != 0 && i < device->queue_count; i++)
+		(void)device->fabric.ops->attach_doorbell(
+			device->fabric.owner, gpa + i * NOTIFY_STRIDE, device->queues[i].kick_fd);
+	device->doorbells_gpa = gpa;
+}
+
+void virtio_pci_update_notifications(struct virtio_pci *device)
+{
+	update_doorbells(device);
+	update_watch(device);
+	msix_update(&device->msix);
+}
+
+static int start_queue(struct virtio_pci *device, unsigned index)
+{
+	struct pci_queue *queue = &device->queues[index];
+	const struct vhost_ring ring = {
+		.size = queue->size,
+		.desc = queue->desc,
+		.avail = queue->avail,
+		.used = queue->used,
+		.kick_fd = queue->kick_fd,
+		.call_fd = queue->call_fd,
+	};
+	int r = back(device)->set_vring(device->vhost, index, &ring);
+
+	if (r == 0)
+		r = back(device)->start_vring(device->vhost, index);
+	queue->running = r == 0;
+	return r;
+}
+
+static void stop_queue(struct virtio_pci *device, unsigned index)
+{
+	struct pci_queue *queue = &device->queues[index];
+	eventfd_t count;
+	uint16_t base;
+
+	if (queue->running)
+		(void)!back(device)->stop_vring(device->vhost, index, &base);
+	queue->running = false;
+	/* What was signalled to the old queue is not the new one's. */
+	(void)eventfd_read(queue->kick_fd, &count);
+	(void)eventfd_read(queue->call_fd, &count);
+}
+
+static void need_reset(struct virtio_pci *device)
+{
+	device->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	if ((device->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
+		(void)eventfd_write(device->config_fd, 1);
+}
+
+/* Runs in the control loop: the back half found a queue broken. */
+static void on_error(void *argument)
+{
+	struct virtio_pci *device = argument;
+	eventfd_t count;
+
+	pthread_mutex_lock(&device->lock);
+	if (eventfd_read(device->error_fd, &count) == 0 && virtio_pci_is_running(device))
+		need_reset(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+static int need_eventfd(int *fd)
+{
+	if (*fd < 0)
+		*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return *fd < 0 ? -errno : 0;
+}
+
+/* At the first start: a device that no driver takes costs the VM's start nothing. */
+static int create_eventfds(struct virtio_pci *device)
+{
+	int r = 0;
+
+	if (device->error_fd >= 0)
+		return 0;
+	for (unsigned i = 0; r == 0 && i < device->queue_count; i++) {
+		r = need_eventfd(&device->queues[i].kick_fd);
+		if (r == 0)
+			r = need_eventfd(&device->queues[i].call_fd);
+		msix_set_source(&device->msix, i, device->queues[i].call_fd);
+	}
+	if (r == 0)
+		r = need_eventfd(&device->config_fd);
+	if (r == 0)
+		r = need_eventfd(&device->error_fd);
+	msix_set_source(&device->msix, device->queue_count, device->config_fd);
+	if (r == 0)
+		r = back(device)->set_error_fd(device->vhost, device->error_fd);
+
+	if (r == 0)
+		r = device->fabric.ops->watch(
+			device->fabric.owner, device->error_fd, on_error, device);
+	return r;
+}
+
+static void start_device(struct virtio_pci *device)
+{
+	int r = create_eventfds(device);
+
+	if (r == 0)
+		r = back(device)->set_features(
+			device->vhost, device->accepted & ~(UINT64_C(1) << VIRTIO_F_RING_RESET));
+	if (r == 0) {
+		device->msix.running = true;
+		virtio_pci_update_notifications(device);
+	}
+	for (unsigned i = 0; r == 0 && i < device->queue_count; i++)
+		if (device->queues[i].enabled)
+			r = start_queue(device, i);
+	if (r == 0)
+		return;
+	log_warn("%s: the driver's queues cannot be used: %s; the device waits for a reset",
+		device->identity.name, strerror(-r));
+	need_reset(device);
+}
+
+static void stop_device(struct virtio_pci *device)
+{
+	eventfd_t count;
+
+	for (unsigned i = 0; i < device->queue_count; i++)
+		stop_queue(device, i);
+	device->msix.running = false;
+	virtio_pci_update_notifications(device);
+	(void)eventfd_read(device->error_fd, &count);
+	(void)eventfd_read(device->config_fd, &count);
+}
+
+static void reset_queue_registers(struct virtio_pci *device, struct pci_queue *queue)
+{
+	queue->size = device->identity.queue_size;
+	queue->enabled = false;
+	queue->desc = queue->avail = queue->used = 0;
+}
+
+static void reset_device(struct virtio_pci *device)
+{
+	if (virtio_pci_is_running(device))
+		stop_device(device);
+	(void)!back(device)->reset(device->vhost);
+	device->status = 0;
+	device->accepted = 0;
+	device->offered_select = device->accepted_select = 0;
+	device->queue_select = 0;
+	for (unsigned i = 0; i < device->queue_count; i++)
+		reset_queue_registers(device, &device->queues[i]);
+	for (unsigned i = 0; i <= device->queue_count; i++)
+		(void)msix_set_vector(&device->msix, i, MSIX_NO_VECTOR);
+	(void)virtio_pci_take_isr(device);
+}
+
+static bool features_are_good(const struct virtio_pci *device)
+{
+	return (device->accepted & ~device->offered) == 0 &&
+	       ((device->accepted >> VIRTIO_F_VERSION_1) & 1) != 0;
+}
+
+/*
+ * The driver sets one bit after the other and takes none back. A step whose
+ * condition does not hold is left out of the status, which the driver sees.
+ */
+void virtio_pci_set_status(struct virtio_pci *device, uint8_t status)
+{
+	uint8_t before = device->status;
+	uint8_t set = status & (uint8_t)~before;
+
+	if (status == 0) {
+		reset_device(device);
+		return;
+	}
+	if ((before & ~status & ~VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
+		return; /* bits taken back */
+	set &= VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |
+	       VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED;
+	if ((set & VIRTIO_CONFIG_S_DRIVER) != 0 && !(status & VIRTIO_CONFIG_S_ACKNOWLEDGE))
+		set &= (uint8_t)~VIRTIO_CONFIG_S_DRIVER;
+	if ((set & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
+		(!((before | set) & VIRTIO_CONFIG_S_DRIVER) || !features_are_good(device)))
+		set &= (uint8_t)~VIRTIO_CONFIG_S_FEATURES_OK;
+	if ((set & VIRTIO_CONFIG_S_DRIVER_OK) != 0 &&
+		!((before | set) & VIRTIO_CONFIG_S_FEATURES_OK))
+		set &= (uint8_t)~VIRTIO_CONFIG_S_DRIVER_OK;
+	device->status |= set;
+	if ((set & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
+		start_device(device);
+}
+
+void virtio_pci_reset_queue(struct virtio_pci *device, unsigned index)
+{
+	stop_queue(device, index);
+	reset_queue_registers(device, &device->queues[index]);
+}
+
+void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index)
+{
+	device->queues[index].enabled = true;
+	if (start_queue(device, index) < 0)
+		need_reset(device);
+}
+
+int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *vhost,
+	struct pci_host *host, const struct fabric *fabric, struct virtio_pci **ret_device)
+{
+	struct virtio_pci *device = calloc(1, sizeof(*device));
+
+	if (device == NULL) {
+		vhost->ops->free(vhost);
+		return -ENOMEM;
+	}
+	device->identity = *identity;
+	device->vhost = vhost;
+	device->fabric = *fabric;
+	device->config_fd = device->error_fd = -1;
+	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
+		device->queues[i].kick_fd = device->queues[i].call_fd = -1;
+	pthread_mutex_init(&device->lock, NULL);
+	device->queue_count = vhost->ops->queue_count(vhost);
+	for (unsigned i = 0; i < device->queue_count; i++)
+		reset_queue_registers(device, &device->queues[i]);
+	device->pci.ops = &virtio_pci_device_ops;
+	device->pci.owner = device;
+	device->pci.bar_sizes[0] = BAR_SIZE;
+	int r = msix_init(&device->msix, fabric, device->queue_count + 1);
+
+	if (r == 0)
+		r = vhost->ops->get_features(vhost, &device->offered);
+	if (r == 0)
+		r = pci_host_add(host, &device->pci, &device->devfn);
+	if (r < 0) {
+		virtio_pci_free(device);
+		return r;
+	}
+	device->offered |= TRANSPORT_FEATURES;
+	device->bar_gpa = device->pci.bar_gpas[0];
+	virtio_pci_fill_config(device);
+	*ret_device = device;
+	return 0;
+}
+
+void virtio_pci_free(struct virtio_pci *device)
+{
+	if (device == NULL)
+		return;
+	device->vhost->ops->free(device->vhost);
+	for (unsigned i = 0; i < device->queue_count; i++) {
+		fd_close(&device->queues[i].kick_fd);
+		fd_close(&device->queues[i].call_fd);
+	}
+	fd_close(&device->config_fd);
+	fd_close(&device->error_fd);
+	pthread_mutex_destroy(&device->lock);
+	free(device);
+}
+
+unsigned virtio_pci_devfn(const struct virtio_pci *device)
+{
+	return device->devfn;
+}
+
+void virtio_pci_set_intx(struct virtio_pci *device, struct irq_line line)
+{
+	device->intx = line;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * virtio over PCI, modern only: the front half of every virtio device.
+ *
+ * One BAR holds five regions: common configuration, ISR, device configuration,
+ * notifications (one address a queue) and MSI-X. A driver negotiates features,
+ * places its queues and sets DRIVER_OK; from then on kicks and interrupts pass
+ * by eventfds and none of this code runs.
+ *
+ * Register accesses come from vCPU threads, error and INTx notices from the
+ * control loop; one mutex a device. Source: virtio 1.2, sections 2.1, 3.1, 4.1.
+ */
+#pragma once
+
+#include "bus/fabric.h"
+#include "bus/irq.h"
+#include "bus/pci_host.h"
+#include "virtio/vhost.h"
+
+struct virtio_pci;
+
+/* What kind of device it is. */
+struct virtio_pci_identity {
+	const char *name;    /* for messages */
+	uint32_t virtio_id;  /* virtio 1.2, section 5 */
+	uint16_t pci_class;  /* class and subclass */
+	uint16_t queue_size; /* the most entries of a queue */
+	uint32_t config_size;
+};
+
+/*
+ * Takes ownership of `vhost` also when it fails. 0 or -errno. The function
+ * must be on the host's bus before it is freed, and be freed after the vCPUs
+ * and the control loop have stopped.
+ */
+MUST_CHECK int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *vhost,
+	struct pci_host *host, const struct fabric *fabric, struct virtio_pci **ret_device);
+void virtio_pci_free(struct virtio_pci *device);
+
+/* The slot * 8 + function that it got, and the line that INTA pulls. */
+unsigned virtio_pci_devfn(const struct virtio_pci *device);
+void virtio_pci_set_intx(struct virtio_pci *device, struct irq_line line);

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The contract between the two halves of a virtio device, in vhost's words.
+ *
+ * The front half (registers, feature negotiation, status machine: virtio/pci.c)
+ * lives in the main process and calls these functions. The back half (rings,
+ * data, host fds) stands behind them: threads (vhost_thread.c) today; a jailed
+ * process, a foreign process and the kernel are to follow behind the same
+ * table, so nothing here carries a pointer into the other half's memory:
+ * addresses are gpas, memory is a table of fds, notifications are eventfds.
+ *
+ * The front calls with the device's lock held, from vCPU threads and the
+ * control loop; no function may block for longer than it takes the back half
+ * to finish what is in flight. Source: the vhost-user specification (messages
+ * of the same names) and Linux's <linux/vhost.h>.
+ */
+#pragma once
+
+#include "base/util.h"
+
+struct vhost;
+
+/* Where a ring lies. All gpas. VHOST_USER_SET_VRING_NUM, _ADDR, _BASE. */
+struct vhost_ring {
+	uint16_t size;
+	uint16_t base; /* index of the next available entry */
+	uint64_t desc;
+	uint64_t avail;
+	uint64_t used;
+	int kick_fd; /* borrowed eventfds; the back half duplicates what it keeps longer */
+	int call_fd;
+};
+
+struct vhost_ops {
+	/* VHOST_GET_FEATURES: device bits and ring bits that the back half can do. */
+	int (*get_features)(struct vhost *vhost, uint64_t *ret_features);
+	int (*set_features)(struct vhost *vhost, uint64_t features);
+	/* VHOST_USER_GET_QUEUE_NUM */
+	unsigned (*queue_count)(struct vhost *vhost);
+	/* VHOST_USER_GET_CONFIG, SET_CONFIG. -EINVAL outside of the config space. */
+	int (*get_config)(struct vhost *vhost, uint32_t offset, uint8_t *data, uint32_t size);
+	int (*set_config)(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size);
+	/* Fixes a ring while it is stopped. */
+	int (*set_vring)(struct vhost *vhost, unsigned index, const struct vhost_ring *ring);
+	/* VHOST_USER_SET_VRING_ENABLE with 1: the ring runs. */
+	int (*start_vring)(struct vhost *vhost, unsigned index);
+	/* VHOST_USER_GET_VRING_BASE: stops the ring; all that was popped is pushed. */
+	int (*stop_vring)(struct vhost *vhost, unsigned index, uint16_t *ret_base);
+	/* VHOST_USER_SET_VRING_ERR for all rings: signalled when the driver broke one. */
+	int (*set_error_fd)(struct vhost *vhost, int error_fd);
+	/* VHOST_USER_RESET_DEVICE, after all rings are stopped. */
+	int (*reset)(struct vhost *vhost);
+	void (*free)(struct vhost *vhost);
+};
+
+/* First member of each backend's own struct. */
+struct vhost {
+	const struct vhost_ops *ops;
+};

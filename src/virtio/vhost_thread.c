@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Runs a device in threads of this process. The ring addresses come from the
+ * guest and are checked by virtqueue_init(); a broken queue's thread reports
+ * it and waits to be stopped, so a bad driver hurts only itself.
+ */
+#include "virtio/vhost_thread.h"
+
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+#define RING_FEATURES                                                                              \
+	(UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |     \
+		UINT64_C(1) << VIRTIO_F_VERSION_1)
+
+struct ring {
+	struct device_queue queue;
+	struct vhost_ring place;
+	struct vhost_thread *owner;
+	pthread_t thread;
+	bool running;
+};
+
+struct vhost_thread {
+	struct vhost vhost; /* first: what the front half holds */
+	const struct device_ops *ops;
+	struct device *device;
+	const struct guest_memory *memory;
+	uint64_t features;
+	unsigned running; /* rings; the device is started while there are any */
+	int error_fd;     /* borrowed */
+	struct ring rings[DEVICE_QUEUES_MAX];
+};
+
+static struct vhost_thread *from_vhost(struct vhost *vhost)
+{
+	return (struct vhost_thread *)vhost;
+}
+
+static bool has_feature(const struct vhost_thread *self, unsigned bit)
+{
+	return (self->features >> bit) & 1;
+}
+
+static int get_features(struct vhost *vhost, uint64_t *ret_features)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	*ret_features = self->ops->features(self->device) | RING_FEATURES;
+	return 0;
+}
+
+static int set_features(struct vhost *vhost, uint64_t features)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+	uint64_t offered = self->ops->features(self->device) | RING_FEATURES;
+
+	if ((features & ~offered) != 0 || self->running != 0)
+		return -EINVAL;
+	self->features = features;
+	return 0;
+}
+
+static unsigned queue_count(struct vhost *vhost)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	return self->ops->queue_count(self->device);
+}
+
+static bool in_config(const struct vhost_thread *self, uint32_t offset, uint32_t size)
+{
+	return offset <= self->ops->config_size && size <= self->ops->config_size - offset;
+}
+
+static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint32_t size)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	if (!in_config(self, offset, size))
+		return -EINVAL;
+	self->ops->config_read(self->device, offset, data, size);
+	return 0;
+}
+
+static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	if (!in_config(self, offset, size) || self->ops->config_write == NULL)
+		return -EINVAL;
+	self->ops->config_write(self->device, offset, data, size);
+	return 0;
+}
+
+static struct ring *find_ring(struct vhost_thread *self, unsigned index)
+{
+	return index < self->ops->queue_count(self->device) ? &self->rings[index] : NULL;
+}
+
+static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_ring *place)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+	struct ring *ring = find_ring(self, index);
+
+	if (ring == NULL || ring->running || place->size > self->ops->queue_size)
+		return -EINVAL;
+	ring->place = *place;
+	return 0;
+}
+
+static void *serve_ring(void *argument)
+{
+	struct ring *ring = argument;
+	struct vhost_thread *self = ring->owner;
+	int r = self->ops->serve(&ring->queue);
+
+	if (r < 0) {
+		log_warn("%s: queue %u: %s; the device waits for a reset by its driver",
+			self->ops->name, ring->queue.index,
+			r == -EBADMSG ? "the driver broke the ring" : strerror(-r));
+		(void)eventfd_write(self->error_fd, 1);
+	}
+	return NULL;
+}
+
+static int init_queue(struct vhost_thread *self, struct ring *ring, unsigned index)
+{
+	const struct virtqueue_config config = {
+		.size = ring->place.size,
+		.desc = ring->place.desc,
+		.avail = ring->place.avail,
+		.used = ring->place.used,
+		.event_idx = has_feature(self, VIRTIO_RING_F_EVENT_IDX),
+		.indirect = has_feature(self, VIRTIO_RING_F_INDIRECT_DESC),
+	};
+
+	ring->queue = (struct device_queue){
+		.device = self->device,
+		.index = index,
+		.size = ring->place.size,
+		.kick_fd = ring->place.kick_fd,
+		.call_fd = ring->place.call_fd,
+		.stop_fd = -1,
+	};
+	return virtqueue_init(&ring->queue.vq, self->memory, &config, ring->place.base);
+}
+
+static int start_device(struct vhost_thread *self)
+{
+	if (self->running != 0 || self->ops->start == NULL)
+		return 0;
+	return self->ops->start(self->device, self->features);
+}
+
+static void stop_device(struct vhost_thread *self)
+{
+	if (self->running == 0 && self->ops->stop != NULL)
+		self->ops->stop(self->device);
+}
+
+static int start_vring(struct vhost *vhost, unsigned index)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+	struct ring *ring = find_ring(self, index);
+
+	if (ring == NULL || ring->running)
+		return -EINVAL;
+	int r = init_queue(self, ring, index);
+
+	if (r == 0)
+		r = start_device(self);
+	if (r < 0)
+		return r;
+	ring->owner = self;
+	ring->queue.stop_fd = eventfd(0, EFD_CLOEXEC);
+	r = ring->queue.stop_fd < 0 ? -errno : thread_start(&ring->thread, serve_ring, ring);
+	if (r < 0) {
+		fd_close(&ring->queue.stop_fd);
+		stop_device(self);
+		return r;
+	}
+	ring->running = true;
+	self->running++;
+	return 0;
+}
+
+static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+	struct ring *ring = find_ring(self, index);
+
+	if (ring == NULL || !ring->running)
+		return -EINVAL;
+	(void)eventfd_write(ring->queue.stop_fd, 1);
+	pthread_join(ring->thread, NULL);
+	fd_close(&ring->queue.stop_fd);
+	ring->running = false;
+	self->running--;
+	stop_device(self);
+	*ret_base = virtqueue_base(&ring->queue.vq);
+	return 0;
+}
+
+static int set_error_fd(struct vhost *vhost, int error_fd)
+{
+	from_vhost(vhost)->error_fd = error_fd;
+	return 0;
+}
+
+static int reset(struct vhost *vhost)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	if (self->running != 0)
+		return -EINVAL;
+	self->features = 0;
+	return 0;
+}
+
+static void vhost_thread_free(struct vhost *vhost)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+	uint16_t base;
+
+	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
+		if (self->rings[i].running)
+			(void)!stop_vring(vhost, i, &base);
+	self->ops->free(self->device);
+	free(self);
+}
+
+static const struct vhost_ops vhost_thread_ops = {
+	.get_features = get_features,
+	.set_features = set_features,
+	.queue_count = queue_count,
+	.get_config = get_config,
+	.set_config = set_config,
+	.set_vring = set_vring,
+	.start_vring = start_vring,
+	.stop_vring = stop_vring,
+	.set_error_fd = set_error_fd,
+	.reset = reset,
+	.free = vhost_thread_free,
+};
+
+int vhost_thread_create(const struct device_ops *ops, struct device *device,
+	const struct guest_memory *memory, struct vhost **ret_vhost)
+{
+	struct vhost_thread *self = calloc(1, sizeof(*self));
+
+	if (self == NULL) {
+		ops->free(device);
+		return -ENOMEM;
+	}
+	self->vhost.ops = &vhost_thread_ops;
+	self->ops = ops;
+	self->device = device;
+	self->memory = memory;
+	self->error_fd = -1;
+	*ret_vhost = &self->vhost;
+	return 0;
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The split virtqueue. Everything in the rings and the descriptors is the
+ * guest's, and other vCPUs change it while we look: each value is loaded once,
+ * by a volatile or atomic load that the compiler may not repeat, and only the
+ * copy is checked and used.
+ */
+#include "virtio/virtqueue.h"
+
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are little-endian");
+
+enum { DESC_SIZE = 16, RING_HEADER = 4, USED_ENTRY_SIZE = 8 };
+/* Offsets in both rings. */
+enum { RING_FLAGS = 0, RING_IDX = 2 };
+
+/* Indirect tables need no alignment, so loads are by a type that promises none. */
+struct unaligned_u64 {
+	uint64_t value;
+} __attribute__((packed, may_alias));
+
+/* A descriptor, copied. */
+struct descriptor {
+	uint64_t gpa;
+	uint32_t length;
+	uint16_t flags;
+	uint16_t next;
+};
+
+/* Where a walk is: in the queue's own table, or in an indirect one. */
+struct walk {
+	const uint8_t *table;
+	uint32_t entries;
+	uint32_t index;
+	unsigned steps; /* descriptors fetched so far */
+	bool in_indirect;
+};
+
+static uint16_t load_u16(const uint8_t *at, int order)
+{
+	const uint16_t *word = (const uint16_t *)(const void *)at;
+
+	return order == __ATOMIC_ACQUIRE ? __atomic_load_n(word, __ATOMIC_ACQUIRE)
+					 : __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+static void store_u16(uint8_t *at, uint16_t value, int order)
+{
+	uint16_t *word = (uint16_t *)(void *)at;
+
+	if (order == __ATOMIC_RELEASE)
+		__atomic_store_n(word, value, __ATOMIC_RELEASE);
+	else
+		__atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+static struct descriptor fetch_descriptor(const uint8_t *table, uint32_t index)
+{
+	const volatile struct unaligned_u64 *words =
+		(const volatile void *)(table + (size_t)index * DESC_SIZE);
+	uint64_t low = words[0].value;
+	uint64_t high = words[1].value;
+
+	return (struct descriptor){
+		.gpa = low,
+		.length = (uint32_t)high,
+		.flags = (uint16_t)(high >> 32),
+		.next = (uint16_t)(high >> 48),
+	};
+}
+
+static uint8_t *map_ring(
+	const struct guest_memory *memory, uint64_t gpa, uint64_t size, uint64_t alignment)
+{
+	return gpa % alignment == 0 ? guest_memory_at(memory, gpa, size) : NULL;
+}
+
+int virtqueue_init(struct virtqueue *vq, const struct guest_memory *memory,
+	const struct virtqueue_config *config, uint16_t base)
+{
+	uint32_t size = config->size;
+
+	if (size == 0 || size > VIRTQUEUE_SIZE_MAX || (size & (size - 1)) != 0)
+		return -EINVAL;
+	/* Each ring ends with the event index, whether negotiated or not. */
+	uint8_t *desc = map_ring(memory, config->desc, size * DESC_SIZE, 16);
+	uint8_t *avail = map_ring(memory, config->avail, RING_HEADER + size * 2 + 2, 2);
+	uint8_t *used = map_ring(memory, config->used, RING_HEADER + size * USED_ENTRY_SIZE + 2, 4);
+
+	if (desc == NULL || avail == NULL || used == NULL)
+		return -EINVAL;
+	*vq = (struct virtqueue){
+		.memory = memory,
+		.desc = desc,
+		.avail = avail,
+		.used = used,
+		.size = config->size,
+		.event_idx = config->event_idx,
+		.indirect = config->indirect,
+		.next_avail = base,
+		.next_used = base,
+		.published_used = base,
+	};
+	return 0;
+}
+
+static bool is_in_flight(const struct virtqueue *vq, uint16_t head)
+{
+	return (vq->in_flight[head / 64] >> (head % 64)) & 1;
+}
+
+/* Enters the table that an indirect descriptor names. */
+static int enter_indirect(
+	const struct virtqueue *vq, const struct descriptor *desc, struct walk *walk)
+{
+	if (!vq->indirect || walk->in_indirect || (desc->flags & VRING_DESC_F_NEXT) != 0)
+		return -EBADMSG;
+	if (desc->length == 0 || desc->length % DESC_SIZE != 0)
+		return -EBADMSG;
+	walk->table = guest_memory_at(vq->memory, desc->gpa, desc->length);
+	if (walk->table == NULL)
+		return -EBADMSG;
+	walk->entries = desc->length / DESC_SIZE;
+	walk->index = 0;
+	walk->in_indirect = true;
+	return 0;
+}
+
+/* Adds one buffer to the chain. */
+static int add_buffer(
+	const struct virtqueue *vq, const struct descriptor *desc, struct virtqueue_chain *chain)
+{
+	bool writable = (desc->flags & VRING_DESC_F_WRITE) != 0;
+	uint32_t *bytes = writable ? &chain->writable_bytes : &chain->readable_bytes;
+	unsigned count = chain->readable + chain->writable;
+	uint32_t total;
+
+	if (!writable && chain->writable != 0)
+		return -EBADMSG;
+	if (desc->length == 0)
+		return 0;
+	void *hva = guest_memory_at(vq->memory, desc->gpa, desc->length);
+
+	if (hva == NULL || count == chain->iov_max)
+		return -EBADMSG;
+	/* All buffers of a chain together have less than 2^32 bytes. */
+	if (__builtin_add_overflow(chain->readable_bytes, desc->length, &total) ||
+		__builtin_add_overflow(total, chain->writable_bytes, &total))
+		return -EBADMSG;
+	chain->iov[count] = (struct iovec){ .iov_base = hva, .iov_len = desc->length };
+	*bytes += desc->length;
+	if (writable)
+		chain->writable++;
+	else
+		chain->readable++;
+	return 0;
+}
+
+/* Follows a chain from its head. The bound on steps is what ends a loop. */
+static int walk_chain(const struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
+{
+	struct walk walk = { .table = vq->desc, .entries = vq->size, .index = head };
+
+	for (;;) {
+		if (walk.index >= walk.entries || walk.steps == vq->size)
+			return -EBADMSG;
+		struct descriptor desc = fetch_descriptor(walk.table, walk.index);
+		int r;
+
+		if ((desc.flags & VRING_DESC_F_INDIRECT) != 0) {
+			r = enter_indirect(vq, &desc, &walk);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		walk.steps++;
+		r = add_buffer(vq, &desc, chain);
+		if (r < 0)
+			return r;
+		if ((desc.flags & VRING_DESC_F_NEXT) == 0)
+			return 0;
+		walk.index = desc.next;
+	}
+}
+
+/* How many chains the driver offers, or -EBADMSG when it claims more than the ring holds. */
+static int available(const struct virtqueue *vq)
+{
+	uint16_t idx = load_u16(vq->avail + RING_IDX, __ATOMIC_ACQUIRE);
+	uint16_t pending = (uint16_t)(idx - vq->next_avail);
+
+	return pending <= vq->size ? pending : -EBADMSG;
+}
+
+static int take_chain(const struct virtqueue *vq, struct virtqueue_chain *chain)
+{
+	uint32_t slot = vq->next_avail & (vq->size - 1u);
+	uint16_t head = load_u16(vq->avail + RING_HEADER + slot * 2, __ATOMIC_RELAXED);
+
+	if (head >= vq->size || is_in_flight(vq, head))
+		return -EBADMSG;
+	chain->head = head;
+	return walk_chain(vq, head, chain);
+}
+
+int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
+{
+	if (vq->broken)
+		return -EBADMSG;
+	int pending = available(vq);
+
+	if (pending == 0)
+		return 0;
+	chain->readable = chain->writable = 0;
+	chain->readable_bytes = chain->writable_bytes = 0;
+	int r = pending < 0 ? pending : take_chain(vq, chain);
+
+	if (r < 0) {
+		vq->broken = true;
+		return r;
+	}
+	vq->in_flight[chain->head / 64] |= UINT64_C(1) << (chain->head % 64);
+	vq->next_avail++;
+	return 1;
+}
+
+void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+{
+	uint32_t slot = vq->next_used & (vq->size - 1u);
+	uint32_t *entry = (uint32_t *)(void *)(vq->used + RING_HEADER + slot * USED_ENTRY_SIZE);
+
+	vq->in_flight[head / 64] &= ~(UINT64_C(1) << (head % 64));
+	__atomic_store_n(&entry[0], head, __ATOMIC_RELAXED);
+	__atomic_store_n(&entry[1], written, __ATOMIC_RELAXED);
+	vq->next_used++;
+}
+
+bool virtqueue_publish(struct virtqueue *vq)
+{
+	uint16_t before = vq->published_used;
+
+	if (vq->next_used == before)
+		return false;
+	store_u16(vq->used + RING_IDX, vq->next_used, __ATOMIC_RELEASE);
+	vq->published_used = vq->next_used;
+	/* The driver writes its wish, then looks at our idx; we write idx, then look at its wish.
+	 */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!vq->event_idx)
+		return (load_u16(vq->avail + RING_FLAGS, __ATOMIC_RELAXED) &
+			       VRING_AVAIL_F_NO_INTERRUPT) == 0;
+	uint16_t used_event = load_u16(vq->avail + RING_HEADER + vq->size * 2u, __ATOMIC_RELAXED);
+
+	return vring_need_event(used_event, vq->next_used, before) != 0;
+}
+
+bool virtqueue_enable_kicks(struct virtqueue *vq)
+{
+	if (vq->event_idx)
+		store_u16(vq->used + RING_HEADER + vq->size * (uint32_t)USED_ENTRY_SIZE,
+			vq->next_avail, __ATOMIC_RELAXED);
+	else
+		store_u16(vq->used + RING_FLAGS, 0, __ATOMIC_RELAXED);
+	/* The same handshake as in publish, for the other ring. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return !vq->broken && available(vq) != 0;
+}
+
+void virtqueue_disable_kicks(struct virtqueue *vq)
+{
+	/* With event indices, an avail_event that is not moved says the same. */
+	if (!vq->event_idx)
+		store_u16(vq->used + RING_FLAGS, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
+}
+
+uint16_t virtqueue_base(const struct virtqueue *vq)
+{
+	return vq->next_avail;
+}
