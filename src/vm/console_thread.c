@@ -302,6 +302,7 @@ static void handle_input(struct console *console, const struct pollfd *polled)
 
 static void accept_client(struct console *console)
 {
+	// cppcheck-suppress nullPointer ; accept4() takes NULL where nobody asks for the address
 	int fd = accept4(console->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
@@ -324,11 +325,9 @@ static int until_ms(uint64_t deadline_ns)
 /* Fills in what to wait for, and how long. False: the thread is done. */
 static bool prepare_poll(struct console *console, struct pollfd *fds, int *ret_timeout_ms)
 {
-	bool reads = console->input_fd >= 0;
-
 	*ret_timeout_ms = -1;
 	fds[POLL_WAKE] = (struct pollfd){ .fd = console->wake_fd, .events = POLLIN };
-	fds[POLL_INPUT] = reads ? poll_input(console, ret_timeout_ms) : (struct pollfd){ .fd = -1 };
+	fds[POLL_INPUT] = poll_input(console, ret_timeout_ms);
 	fds[POLL_LISTEN] = (struct pollfd){ .fd = -1, .events = POLLIN };
 	if (console->owned_fd < 0)
 		fds[POLL_LISTEN].fd = console->listener.fd;

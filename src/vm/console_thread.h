@@ -61,8 +61,9 @@ struct console {
 	uint8_t output[CONSOLE_OUTPUT_SIZE];
 };
 
-/* The thread. Runs until `stop` and no output is pending or its deadline is over. */
-void *console_thread(void *console);
+/* The thread; its argument is the console. Runs until `stop` and no output is pending or its
+ * deadline is over. */
+void *console_thread(void *argument);
 /* Nobody takes output any more: gives up what is pending. */
 void console_end_output(struct console *console);
 uint64_t console_monotonic_ns(void);

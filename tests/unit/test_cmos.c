@@ -65,7 +65,7 @@ static time_t read_clock(struct machine *machine, uint8_t format)
 {
 	bool binary = (format & B_BINARY) != 0;
 	struct tm utc = { 0 };
-	int seconds, century, weekday;
+	int seconds, weekday;
 
 	do {
 		while (get(machine, A) & 0x80)
@@ -78,8 +78,7 @@ static time_t read_clock(struct machine *machine, uint8_t format)
 		utc.tm_mday = decode(get(machine, 7), binary);
 		utc.tm_mon = decode(get(machine, 8), binary) - 1;
 		utc.tm_year = decode(get(machine, 9), binary) - 1900;
-		century = decode(get(machine, 0x32), binary);
-		utc.tm_year += century * 100;
+		utc.tm_year += decode(get(machine, 0x32), binary) * 100;
 	} while (decode(get(machine, 0), binary) != seconds);
 	time_t now = timegm(&utc);
 

@@ -164,12 +164,14 @@ static void a_flood_of_input_is_not_read(void **state)
 static void a_blocked_reader_holds_nobody(void **state)
 {
 	enum { SIZE = 1 << 20 };
+	struct capture capture;
 	struct guest guest;
 	struct pipes pipes;
 	uint64_t before = clock_ms(CLOCK_MONOTONIC);
 	uint8_t got[1000];
 
 	(void)state;
+	capture_begin(&capture);
 	up_on_pipes(&guest, &pipes);
 	for (unsigned i = 0; i < SIZE; i++)
 		guest_send_politely(&guest, &(uint8_t){ (uint8_t)(i % 251) }, 1);
@@ -184,6 +186,9 @@ static void a_blocked_reader_holds_nobody(void **state)
 	down_on_pipes(&guest, &pipes);
 	/* Stopping waits a second for the reader, and that is it. */
 	assert_in_range(clock_ms(CLOCK_MONOTONIC) - before, 0, PATIENCE_MS);
+	capture_end(&capture);
+	assert_int_equal(capture_lines(&capture), 1);
+	assert_non_null(strstr(capture.text, "output were lost"));
 }
 
 static void *send_numbers(void *argument)
@@ -285,16 +290,18 @@ static void a_full_disk_is_reported_once(void **state)
 
 /* ---- files ---- */
 
+enum { DIRECTORY_SIZE = 32 };
+
 static char *new_directory(char *template)
 {
-	strcpy(template, "/tmp/console-test-XXXXXX");
+	snprintf(template, DIRECTORY_SIZE, "/tmp/console-test-XXXXXX");
 	assert_non_null(mkdtemp(template));
 	return template;
 }
 
 static void a_file_is_emptied_and_filled(void **state)
 {
-	char directory[32], path[64], text[32] = { 0 };
+	char directory[DIRECTORY_SIZE], path[64], text[32] = { 0 };
 	struct stat status;
 	struct guest guest;
 
@@ -322,7 +329,7 @@ static void a_file_is_emptied_and_filled(void **state)
 
 static void bad_files_are_refused(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	struct capture capture;
 	struct console *console = NULL;
 	struct console_config config = { .kind = CONSOLE_FILE, .path = path };
@@ -348,7 +355,7 @@ static void bad_files_are_refused(void **state)
 /* A limit on file sizes raises SIGXFSZ, which would end the process. */
 static void a_size_limit_kills_nobody(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	struct capture capture;
 	struct guest guest;
 
@@ -426,7 +433,7 @@ static void down_on_socket(struct guest *guest, const char *directory, const cha
 
 static void clients_come_and_go(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	struct guest guest;
 
 	(void)state;
@@ -449,7 +456,7 @@ static void clients_come_and_go(void **state)
 
 static void the_second_client_waits_for_the_first(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	struct guest guest;
 
 	(void)state;
@@ -470,7 +477,7 @@ static void the_second_client_waits_for_the_first(void **state)
 /* `echo ls | nc -N`: what it sent arrives although it went at once. */
 static void a_hasty_client_is_heard(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	char data[5000], back[5000];
 	struct guest guest;
 
@@ -488,7 +495,7 @@ static void a_hasty_client_is_heard(void **state)
 
 static void a_client_that_only_listens_stays(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	struct guest guest;
 
 	(void)state;
@@ -511,7 +518,7 @@ static void a_client_that_only_listens_stays(void **state)
 static void a_lost_client_makes_way(void **state)
 {
 	static const char flood[4000];
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
 	struct guest guest;
 
 	(void)state;
@@ -530,10 +537,12 @@ static void a_lost_client_makes_way(void **state)
 
 static void a_client_that_does_not_read_holds_nobody(void **state)
 {
-	char directory[32], path[64];
+	char directory[DIRECTORY_SIZE], path[64];
+	struct capture capture;
 	struct guest guest;
 
 	(void)state;
+	capture_begin(&capture);
 	up_on_socket(&guest, directory, path, sizeof(path));
 	int client = connect_to(path);
 
@@ -547,6 +556,9 @@ static void a_client_that_does_not_read_holds_nobody(void **state)
 	say_until_heard(&guest, client);
 	close(client);
 	down_on_socket(&guest, directory, path);
+	capture_end(&capture);
+	assert_int_equal(capture_lines(&capture), 1);
+	assert_non_null(strstr(capture.text, "output were lost"));
 }
 
 int main(void)

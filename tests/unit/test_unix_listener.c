@@ -23,7 +23,7 @@ struct place {
 
 static void place_up(struct place *place)
 {
-	strcpy(place->directory, "/tmp/listener-test-XXXXXX");
+	*place = (struct place){ .directory = "/tmp/listener-test-XXXXXX" };
 	assert_non_null(mkdtemp(place->directory));
 	snprintf(place->path, sizeof(place->path), "%s/socket", place->directory);
 }
