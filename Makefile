@@ -105,7 +105,7 @@ $(B)/%.o: src/%.c $(B)/flags | $(GEN)
 
 # What tests link: an archive, so that a test can put a fake in the place of a module.
 $(B)/libcrosvm.a: $(LIB_OBJ)
-	$(Q)rm -f $@ && ar rcs $@ $^
+	$(Q)rm -f $@.new && ar rcs $@.new $^ && mv $@.new $@
 
 # The DSDT as bytes of C. iasl talks even when all is well; warnings fail.
 $(B)/gen/dsdt.h: src/x86_64/dsdt.asl
