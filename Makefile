@@ -65,6 +65,8 @@ COMMON   += $(or $(SANITIZE_$(SAN)),$(error SAN is asan, tsan or msan)) -fno-omi
 LINK     :=
 endif
 
+LIBS     := -luring
+
 # ---- sources -----------------------------------------------------------------
 
 SRC      := $(sort $(wildcard src/*/*.c))
@@ -88,7 +90,7 @@ build/crosvm: $(B)/crosvm
 
 $(B)/crosvm: $(OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) $(LINK) -o $@ $^
+	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) $(LINK) -o $@ $^ $(LIBS)
 
 # Flags are part of what a file is built from: a change of them rebuilds it.
 $(B)/flags: FORCE
@@ -141,7 +143,7 @@ $(B)/tests/%.o: tests/%.c $(B)/flags | $(GEN)
 
 $(UNIT): %: %.o $(B)/libcrosvm.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka
+	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
 .PHONY: tests
 tests: $(UNIT)
@@ -229,7 +231,7 @@ fuzz-short:
 ifeq ($(SAN),fuzz)
 $(FUZZ): %: %.o $(B)/libcrosvm.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(COMMON) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^
+	$(Q)$(CC) $(COMMON) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 -include $(FUZZ:=.d)
 

@@ -23,7 +23,8 @@ struct pci_host {
 	uint64_t window_used; /* bytes handed out to BARs at start */
 	uint8_t *ecam;        /* PCI_ECAM_SIZE bytes; only pages of devices are touched */
 	struct pci_device bridge;
-	unsigned count;
+	unsigned stride; /* from one device's devfn to the next */
+	unsigned next_devfn;
 	struct pci_device *devices[PCI_FUNCTIONS]; /* by devfn; NULL: nothing there */
 	/* Order: config_lock, then window_lock. Devices' own locks come after both. */
 	pthread_mutex_t config_lock;  /* config registers and their side effects */
@@ -41,7 +42,8 @@ static void make_bridge(struct pci_host *host)
 	pci_set16(host->bridge.config, PCI_CLASS_DEVICE, BRIDGE_CLASS);
 }
 
-int pci_host_create(uint64_t window_gpa, uint64_t window_size, struct pci_host **ret_host)
+int pci_host_create(
+	uint64_t window_gpa, uint64_t window_size, unsigned devices, struct pci_host **ret_host)
 {
 	struct pci_host *host = calloc(1, sizeof(*host));
 
@@ -59,6 +61,7 @@ int pci_host_create(uint64_t window_gpa, uint64_t window_size, struct pci_host *
 	host->window_size = window_size;
 	pthread_mutex_init(&host->config_lock, NULL);
 	pthread_rwlock_init(&host->window_lock, NULL);
+	host->stride = devices < PCI_SLOTS ? 8 : 1;
 	make_bridge(host);
 	*ret_host = host;
 	return 0;
@@ -108,12 +111,12 @@ static void place_bar(struct pci_host *host, struct pci_device *device, unsigned
 
 int pci_host_add(struct pci_host *host, struct pci_device *device, unsigned *ret_devfn)
 {
-	unsigned devfn = host->count % 32 * 8 + host->count / 32;
+	unsigned devfn = host->next_devfn;
 	uint64_t needed = 0;
 
 	for (unsigned bar = 0; bar < PCI_BARS; bar++)
 		needed += 2 * device->bar_sizes[bar]; /* with the worst alignment */
-	if (host->count == PCI_FUNCTIONS || needed > host->window_size - host->window_used)
+	if (devfn >= PCI_FUNCTIONS || needed > host->window_size - host->window_used)
 		return -ENOSPC;
 	device->config = host->ecam + (size_t)devfn * PCI_ECAM_FUNCTION_SIZE;
 	for (unsigned bar = 0; bar < PCI_BARS; bar++)
@@ -126,7 +129,7 @@ int pci_host_add(struct pci_host *host, struct pci_device *device, unsigned *ret
 	if (devfn % 8 != 0)
 		host->devices[devfn & ~7u]->config[PCI_HEADER_TYPE] |= HEADER_MULTIFUNCTION;
 	host->devices[devfn] = device;
-	host->count++;
+	host->next_devfn += devfn == 0 ? 8 : host->stride; /* the bridge has its slot alone */
 	*ret_devfn = devfn;
 	return 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The PCI host bridge: bus 0 with 256 functions, config space by ECAM, memory
- * BARs in one window. Devices get a slot each while there are free ones, then
- * further functions of the slots.
+ * BARs in one window. The bridge is in slot 0. Up to 31 devices get a slot
+ * each; more share slots, eight functions in each, so that a guest finds them
+ * in the order in which they were added.
  *
  * Config space is a piece of memory that the guest reads without an exit (a
  * read-only memslot, where KVM can): pci_host_ecam() gives it to the vm
@@ -19,7 +20,8 @@
 #include "bus/bus.h"
 
 enum {
-	PCI_FUNCTIONS = 256,   /* 32 slots of 8 */
+	PCI_SLOTS = 32,
+	PCI_FUNCTIONS = 256,   /* 8 in each slot */
 	PCI_CONFIG_SIZE = 256, /* no extended config space */
 	PCI_ECAM_FUNCTION_SIZE = 4096,
 	PCI_ECAM_SIZE = PCI_FUNCTIONS * PCI_ECAM_FUNCTION_SIZE,
@@ -61,10 +63,11 @@ struct pci_device {
 
 /*
  * A host bridge with a window of `window_size` bytes at `window_gpa` for the
- * BARs. 0 or -errno.
+ * BARs. `devices` of them will be added: if they need it, they share slots, in
+ * their order. 0 or -errno.
  */
 MUST_CHECK int pci_host_create(
-	uint64_t window_gpa, uint64_t window_size, struct pci_host **ret_host);
+	uint64_t window_gpa, uint64_t window_size, unsigned devices, struct pci_host **ret_host);
 void pci_host_free(struct pci_host *host);
 
 /*

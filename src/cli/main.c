@@ -17,7 +17,8 @@ static const struct command {
 	const char *name;
 	const char *summary;
 	int (*run)(int argc, char **argv);
-	const struct option_set *options; /* for `crosvm help NAME`; NULL: the summary says it all */
+	const struct option_set
+		*options; /* for `crosvm help NAME`; NULL: the summary says it all */
 } commands[] = {
 	{ "run", "start a virtual machine", command_run, &run_options },
 	{ "help", "explain a command: crosvm help run", command_help, NULL },

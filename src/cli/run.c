@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/disks.h"
 #include "vm/config.h"
 #include "vm/exit_status.h"
 #include "vm/vm.h"
@@ -25,8 +26,8 @@ static int apply_kernel(void *target, const char *value)
 	struct run_request *request = target;
 
 	if (request->config.kernel_path != NULL) {
-		log_error("two kernels, '%s' and '%s'; give one", request->config.kernel_path,
-			value);
+		log_error(
+			"two kernels, '%s' and '%s'; give one", request->config.kernel_path, value);
 		return -EINVAL;
 	}
 	request->config.kernel_path = value;
@@ -67,8 +68,8 @@ static int apply_mem(void *target, const char *value)
 		length = sizeof(digits) - 1;
 	memcpy(digits, value, length);
 	digits[length] = '\0';
-	int r = option_parse_number("mem", digits, (MEMORY_MIB_MIN + unit - 1) / unit,
-		MEMORY_MIB_MAX / unit, &number);
+	int r = option_parse_number(
+		"mem", digits, (MEMORY_MIB_MIN + unit - 1) / unit, MEMORY_MIB_MAX / unit, &number);
 
 	if (r == 0)
 		request->config.memory_size = number * unit * MIB;
@@ -124,6 +125,36 @@ static int apply_serial(void *target, const char *value)
 	return -EINVAL;
 }
 
+static int apply_block(void *target, const char *value)
+{
+	struct run_request *request = target;
+
+	/* A string of argv, which is ours to change. */
+	return disks_add_block(&request->config, (char *)value);
+}
+
+static int apply_disk(void *target, const char *value)
+{
+	return disks_add_path(&((struct run_request *)target)->config, "disk", value, true, false);
+}
+
+static int apply_rwdisk(void *target, const char *value)
+{
+	return disks_add_path(
+		&((struct run_request *)target)->config, "rwdisk", value, false, false);
+}
+
+static int apply_root(void *target, const char *value)
+{
+	return disks_add_path(&((struct run_request *)target)->config, "root", value, true, true);
+}
+
+static int apply_rwroot(void *target, const char *value)
+{
+	return disks_add_path(
+		&((struct run_request *)target)->config, "rwroot", value, false, true);
+}
+
 static int apply_log_level(void *target, const char *value)
 {
 	enum log_level level;
@@ -138,13 +169,19 @@ static int apply_log_level(void *target, const char *value)
 }
 
 static const struct option options[] = {
+	{ "block", 'b', "SPEC", "a disk: path=FILE[,ro][,root][,direct][,queues=N]...; repeatable",
+		true, apply_block },
 	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
+	{ "disk", 'd', "PATH", "a read-only disk; repeatable", true, apply_disk },
 	{ "initrd", 'i', "PATH", "initial RAM disk", false, apply_initrd },
 	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
 	{ "mem", 'm', "SIZE", "memory in MiB, or with a suffix M, G, T (default 256)", false,
 		apply_mem },
 	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
 		apply_params },
+	{ "root", 'r', "PATH", "a read-only disk with the root file system", true, apply_root },
+	{ "rwdisk", 0, "PATH", "a writable disk; repeatable", true, apply_rwdisk },
+	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
 	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
 		apply_serial },
 };
@@ -165,6 +202,7 @@ int command_run(int argc, char **argv)
 			.memory_size = DEFAULT_MEMORY_MIB * MIB,
 			.vcpus = DEFAULT_VCPUS,
 			.serial.kind = CONSOLE_STDIO,
+			.root_disk = -1,
 		},
 	};
 	int status = STATUS_USAGE;
@@ -180,5 +218,6 @@ int command_run(int argc, char **argv)
 		status = (int)vm_run(&request.config);
 	}
 	free(request.params);
+	free(request.config.disks);
 	return status;
 }

@@ -33,6 +33,33 @@ static int check_params(const char *params)
 	return 0;
 }
 
+/* vda to vdz, then vdaa, as the kernel counts them. Writes after "vd". */
+static void name_disk(unsigned index, char *ret_letters, size_t size)
+{
+	char reversed[8];
+	size_t n = 0;
+
+	do {
+		reversed[n++] = (char)('a' + index % 26);
+		index = index / 26;
+	} while (index-- > 0 && n < sizeof(reversed));
+	for (size_t i = 0; i < n && i + 1 < size; i++)
+		ret_letters[i] = reversed[n - 1 - i];
+	ret_letters[n < size ? n : size - 1] = '\0';
+}
+
+static void make_root_param(const struct vm_config *config, char *ret_param, size_t size)
+{
+	char letters[8];
+
+	*ret_param = '\0';
+	if (config->root_disk < 0)
+		return;
+	name_disk((unsigned)config->root_disk, letters, sizeof(letters));
+	snprintf(ret_param, size, " root=/dev/vd%s %s", letters,
+		config->disks[config->root_disk].read_only ? "ro" : "rw");
+}
+
 int cmdline_make(const struct vm_config *config, uint64_t max, char *ret_line, size_t size)
 {
 	bool has_console = config->serial.kind != CONSOLE_NULL;
@@ -40,8 +67,11 @@ int cmdline_make(const struct vm_config *config, uint64_t max, char *ret_line, s
 
 	if (r < 0)
 		return r;
-	int length = snprintf(ret_line, size, "%s%s%s%s", has_console ? console_param : "",
-		end_params, *config->params != '\0' ? " " : "", config->params);
+	char root_param[32];
+
+	make_root_param(config, root_param, sizeof(root_param));
+	int length = snprintf(ret_line, size, "%s%s%s%s%s", has_console ? console_param : "",
+		end_params, root_param, *config->params != '\0' ? " " : "", config->params);
 
 	if (length < 0)
 		return -EINVAL;

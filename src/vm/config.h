@@ -6,10 +6,13 @@
 #pragma once
 
 #include "base/util.h"
+#include "virtio/block.h"
 #include "vm/console.h"
 
 /* The smallest guest that boot data and a kernel fit in, and the largest that we lay out. */
 enum { MEMORY_MIB_MIN = 16, MEMORY_MIB_MAX = 64 << 20 };
+
+enum { VM_DISKS_MAX = 200 };
 
 struct vm_config {
 	const char *kernel_path;
@@ -18,4 +21,7 @@ struct vm_config {
 	uint64_t memory_size;    /* bytes, a multiple of 1 MiB */
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
+	struct block_options *disks;  /* in the order of /dev/vda, vdb, ... */
+	unsigned disk_count;
+	int root_disk; /* which of them has the root file system, or -1 */
 };

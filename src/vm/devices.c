@@ -11,13 +11,14 @@
 
 #include "base/log.h"
 #include "bus/pci_host.h"
+#include "virtio/block.h"
 #include "virtio/pci.h"
 #include "virtio/rng.h"
 #include "virtio/vhost_thread.h"
 #include "vm/fabric.h"
 #include "x86_64/layout.h"
 
-enum { DEVICES_MAX = 200 };
+enum { DEVICES_MAX = VM_DISKS_MAX + 8 };
 /* The memory slot of PCI config space; the RAM has those before. */
 enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX };
 
@@ -67,15 +68,27 @@ static int open_rng(struct devices *devices)
 	return r;
 }
 
+static int open_disk(struct devices *devices, const struct block_options *options)
+{
+	struct device *device;
+	int r = block_open(options, &device);
+
+	if (r == 0)
+		keep(devices, &block_device_ops, device);
+	return r;
+}
+
 int devices_open(const struct vm_config *config, struct devices **ret_devices)
 {
 	struct devices *devices = calloc(1, sizeof(*devices));
+	int r = 0;
 
-	(void)config;
 	if (devices == NULL)
 		return -ENOMEM;
-	int r = open_rng(devices);
-
+	for (unsigned i = 0; r == 0 && i < config->disk_count; i++)
+		r = open_disk(devices, &config->disks[i]);
+	if (r == 0)
+		r = open_rng(devices);
 	if (r < 0) {
 		devices_free(devices);
 		return r;
@@ -90,7 +103,8 @@ static int create_bus(struct devices *devices, const struct kvm_machine *machine
 	int r = vm_fabric_create(machine, loop, &devices->fabric);
 
 	if (r == 0)
-		r = pci_host_create(window_gpa, LAYOUT_PCI_WINDOW_SIZE, &devices->host);
+		r = pci_host_create(
+			window_gpa, LAYOUT_PCI_WINDOW_SIZE, devices->count, &devices->host);
 	if (r == 0)
 		r = bus_add(platform_mmio(platform), "PCI config", LAYOUT_ECAM, LAYOUT_ECAM_SIZE,
 			&pci_ecam_bus_ops, devices->host);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The life of a virtual machine, from the user's request to the exit status. */
+/*
+ * The life of a virtual machine, from the user's request to the exit status.
+ * The request is the user's and was parsed; what it names may still be anything.
+ */
 #pragma once
 
 #include "vm/config.h"

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Values that are lists: "path=disk.img,ro,queues=4". One row a word, as in
+ * options.h; a value without a name that comes first is the first row's.
+ */
+#pragma once
+
+#include "base/util.h"
+
+struct suboption {
+	const char *name;
+	bool takes_value; /* false: a word by itself; "name=true" and "name=false" too */
+	/* Takes the value. 0, or -EINVAL after logging why. `option` is for messages. */
+	int (*apply)(void *target, const char *option, char *value);
+};
+
+/*
+ * Parses `text`, which is changed: commas and equals signs become ends of
+ * strings, and values stay in use by `target`. 0, or -EINVAL, logged.
+ */
+MUST_CHECK int suboptions_parse(
+	const char *option, const struct suboption *rows, size_t count, char *text, void *target);
+
+/* "true" or "false"; NULL, for a word by itself, is true. 0, or -EINVAL, logged. */
+MUST_CHECK int suboption_bool(
+	const char *option, const char *name, const char *value, bool *ret_value);

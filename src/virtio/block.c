@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The block device: configuration, features, and the engine that works without
+ * io_uring. Requests are the guest's, parsed and checked by block_request.c;
+ * the file below may fail, shrink or fill up at any time.
+ */
+#include "virtio/block.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_ids.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "virtio/block_engine.h"
+
+enum { QUEUE_SIZE = 256, PHYSICAL_BLOCK_SIZE = 4096 };
+
+#define BIT(feature) (UINT64_C(1) << (feature))
+
+static unsigned block_queue_count(const struct device *device)
+{
+	return device->options.queues;
+}
+
+static uint64_t block_features(const struct device *device)
+{
+	uint64_t features = BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |
+			    BIT(VIRTIO_BLK_F_TOPOLOGY) | BIT(VIRTIO_BLK_F_FLUSH) |
+			    BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_BLK_F_MQ);
+
+	if (device->geometry.read_only)
+		return features | BIT(VIRTIO_BLK_F_RO);
+	features |= BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+	return device->geometry.discard ? features | BIT(VIRTIO_BLK_F_DISCARD) : features;
+}
+
+static struct virtio_blk_config make_config(const struct device *device)
+{
+	unsigned block_size = device->geometry.block_size;
+	uint32_t max_sectors = (uint32_t)min_u64(device->geometry.size / SECTOR_SIZE, 1u << 21);
+
+	return (struct virtio_blk_config){
+		.capacity = device->geometry.size / SECTOR_SIZE,
+		.seg_max = QUEUE_SIZE - 2, /* the header and the status take one each */
+		.blk_size = block_size,
+		.physical_block_exp = (uint8_t)__builtin_ctz(PHYSICAL_BLOCK_SIZE / block_size),
+		.min_io_size = (uint16_t)(PHYSICAL_BLOCK_SIZE / block_size),
+		.wce = device->writeback,
+		.num_queues = (uint16_t)device->options.queues,
+		.max_discard_sectors = max_sectors,
+		.max_discard_seg = BLOCK_SEGMENTS_MAX,
+		.discard_sector_alignment = block_size / SECTOR_SIZE,
+		.max_write_zeroes_sectors = max_sectors,
+		.max_write_zeroes_seg = BLOCK_SEGMENTS_MAX,
+		.write_zeroes_may_unmap = device->geometry.discard,
+	};
+}
+
+static void block_config_read(struct device *device, uint32_t offset, uint8_t *data, uint32_t size)
+{
+	const struct virtio_blk_config config = make_config(device);
+
+	memcpy(data, (const uint8_t *)&config + offset, size);
+}
+
+/* Only the write cache can be set. */
+static void block_config_write(
+	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	if (offset == offsetof(struct virtio_blk_config, wce) && size == 1)
+		device->writeback = data[0] != 0;
+}
+
+static int block_start(struct device *device, uint64_t features)
+{
+	device->flush_failed = false;
+	/* A driver that cannot flush must not need to. */
+	if ((features & BIT(VIRTIO_BLK_F_FLUSH)) == 0)
+		device->writeback = false;
+	else if ((features & BIT(VIRTIO_BLK_F_CONFIG_WCE)) == 0)
+		device->writeback = true;
+	return 0;
+}
+
+static void block_stop(struct device *device)
+{
+	device->writeback = true;
+}
+
+int block_write_flags(const struct device *device)
+{
+	return device->writeback ? 0 : RWF_DSYNC;
+}
+
+void block_flush_done(struct device *device, struct block_request *request, int result)
+{
+	if (result < 0 && !atomic_exchange(&device->flush_failed, true))
+		log_error("disk '%s': fdatasync failed: %s; flushes fail until the guest resets "
+			  "the disk",
+			device->options.path, strerror(-result));
+	if (device->flush_failed)
+		request->status = VIRTIO_BLK_S_IOERR;
+}
+
+static int write_zeroes(int fd, uint64_t offset, uint64_t length)
+{
+	static const uint8_t zeroes[64 << 10];
+
+	while (length > 0) {
+		ssize_t n = pwrite(fd, zeroes, min_u64(length, sizeof(zeroes)), (off_t)offset);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			offset += (uint64_t)n;
+			length -= (uint64_t)n;
+		}
+	}
+	return 0;
+}
+
+static int allocate(int fd, int mode, const struct block_segment *segment)
+{
+	if (segment->length == 0)
+		return 0;
+	return fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)segment->offset,
+		       (off_t)segment->length) < 0
+		       ? -errno
+		       : 0;
+}
+
+/* A discard is advice: a file system that cannot punch holes is no error. */
+static int do_segment(const struct device *device, enum block_operation operation,
+	const struct block_segment *segment)
+{
+	int fd = device->image.fd;
+	bool may_punch = operation == BLOCK_DISCARD || (segment->unmap && device->geometry.discard);
+	int r = allocate(fd, may_punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, segment);
+
+	if (r != -EOPNOTSUPP && r != -EINVAL)
+		return r;
+	return operation == BLOCK_DISCARD ? 0 : write_zeroes(fd, segment->offset, segment->length);
+}
+
+void block_do_segments(const struct device *device, struct block_request *request)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < request->segment_count; i++)
+		r = do_segment(device, request->operation, &request->segments[i]);
+	if (r == 0 && !device->writeback && fdatasync(device->image.fd) < 0)
+		r = -errno;
+	if (r < 0)
+		request->status = VIRTIO_BLK_S_IOERR;
+}
+
+/* Moves all data of a read or write; short transfers go on where they ended. */
+static void transfer(const struct device *device, struct block_request *request)
+{
+	bool more = true;
+
+	request->buffered = device->image.direct_fd < 0;
+	while (more) {
+		int fd = request->buffered ? device->image.fd : device->image.direct_fd;
+		ssize_t n = request->operation == BLOCK_READ
+				    ? preadv2(fd, request->iov, (int)request->iov_count,
+					      (off_t)request->offset, 0)
+				    : pwritev2(fd, request->iov, (int)request->iov_count,
+					      (off_t)request->offset, block_write_flags(device));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EINVAL && !request->buffered) {
+			request->buffered = true; /* buffers not aligned for O_DIRECT */
+			continue;
+		}
+		if (n <= 0) {
+			request->status = VIRTIO_BLK_S_IOERR;
+			return;
+		}
+		more = block_request_advance(request, (size_t)n);
+	}
+}
+
+static uint32_t handle_chain(struct device *device, const struct virtqueue_chain *chain)
+{
+	struct block_request request;
+
+	block_request_parse(&request, chain, &device->geometry);
+	switch (request.operation) {
+	case BLOCK_READ:
+	case BLOCK_WRITE:
+		transfer(device, &request);
+		break;
+	case BLOCK_FLUSH:
+		block_flush_done(device, &request, fdatasync(device->image.fd) < 0 ? -errno : 0);
+		break;
+	case BLOCK_DISCARD:
+	case BLOCK_WRITE_ZEROES:
+		block_do_segments(device, &request);
+		break;
+	case BLOCK_DONE:
+		break;
+	}
+	return block_request_finish(&request);
+}
+
+static int block_serve(struct device_queue *queue)
+{
+	struct device *device = queue->device;
+
+	if (!device->options.sync_engine) {
+		int r = block_serve_uring(queue);
+
+		if (r != -EOPNOTSUPP)
+			return r;
+		if (queue->index == 0)
+			log_info("disk '%s': this host gives us no io_uring, so it is slower",
+				device->options.path);
+	}
+	return device_serve_chains(queue, handle_chain);
+}
+
+static void block_free(struct device *device)
+{
+	block_image_close(&device->image);
+	free(device);
+}
+
+const struct device_ops block_device_ops = {
+	.name = "block",
+	.virtio_id = VIRTIO_ID_BLOCK,
+	.queue_size = QUEUE_SIZE,
+	.config_size = sizeof(struct virtio_blk_config),
+	.queue_count = block_queue_count,
+	.features = block_features,
+	.config_read = block_config_read,
+	.config_write = block_config_write,
+	.start = block_start,
+	.serve = block_serve,
+	.stop = block_stop,
+	.free = block_free,
+};
+
+int block_open(const struct block_options *options, struct device **ret_device)
+{
+	struct device *device = calloc(1, sizeof(*device));
+
+	if (device == NULL)
+		return -ENOMEM;
+	device->options = *options;
+	int r = block_image_open(options, &device->image);
+
+	if (r < 0) {
+		free(device);
+		return r;
+	}
+	device->geometry = (struct block_geometry){
+		.size = device->image.size,
+		.block_size = options->block_size,
+		.read_only = options->read_only,
+		.discard = !options->read_only && !options->no_discard,
+		.id = device->options.id,
+	};
+	device->writeback = true;
+	*ret_device = device;
+	return 0;
+}

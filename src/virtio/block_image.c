@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Opens disk images. A file is what the user says it is: a content that looks
+ * like another format is refused, never interpreted, because a guest could
+ * have written it into a raw disk.
+ */
+#include "virtio/block_image.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+
+static const struct {
+	const char *magic;
+	size_t length;
+	const char *name;
+} formats[] = {
+	{ "QFI\xfb", 4, "qcow2" },
+	{ "QED\0", 4, "qed" },
+	{ "KDMV", 4, "vmdk" },
+	{ "COWD", 4, "vmdk" },
+	{ "vhdxfile", 8, "vhdx" },
+	{ "conectix", 8, "vhd" },
+	{ "<<< Oracle VM", 13, "vdi" },
+	{ "\x1f\x8b", 2, "gzip" },
+	{ "\x28\xb5\x2f\xfd", 4, "zstd" },
+	{ "\xfd"
+	  "7zXZ",
+		5, "xz" },
+};
+
+static int refuse_other_formats(const struct block_options *options, int fd)
+{
+	char head[16];
+
+	if (options->raw || fd_pread_full(fd, head, sizeof(head), 0) < 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		if (memcmp(head, formats[i].magic, formats[i].length) != 0)
+			continue;
+		log_error("disk '%s' looks like %s; convert it ('qemu-img convert -O raw'), or say "
+			  "format=raw if the guest shall see it as it is",
+			options->path, formats[i].name);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static bool holds_file(const char *pid, const struct stat *file)
+{
+	char path[64];
+	struct dirent *entry;
+	struct stat held;
+	bool found = false;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
+	DIR *dir = opendir(path);
+
+	while (!found && dir != NULL && (entry = readdir(dir)) != NULL)
+		found = fstatat(dirfd(dir), entry->d_name, &held, 0) == 0 &&
+			held.st_dev == file->st_dev && held.st_ino == file->st_ino;
+	if (dir != NULL)
+		closedir(dir);
+	return found;
+}
+
+/* Another process that has the file open, as far as we may look; 0: not found. */
+static int find_holder(int fd)
+{
+	struct stat file;
+	struct dirent *entry;
+	int holder = 0;
+	DIR *proc = opendir("/proc");
+
+	if (proc == NULL || fstat(fd, &file) < 0) {
+		if (proc != NULL)
+			closedir(proc);
+		return 0;
+	}
+	while (holder == 0 && (entry = readdir(proc)) != NULL) {
+		int pid = atoi(entry->d_name);
+
+		if (pid > 0 && pid != getpid() && holds_file(entry->d_name, &file))
+			holder = pid;
+	}
+	closedir(proc);
+	return holder;
+}
+
+/* Writers exclude everybody, readers share. The lock goes with the descriptor. */
+static int lock_image(const struct block_options *options, int fd)
+{
+	struct flock lock = {
+		.l_type = options->read_only ? F_RDLCK : F_WRLCK,
+		.l_whence = SEEK_SET,
+	};
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	int error = errno;
+
+	if (error != EAGAIN && error != EACCES) {
+		log_error("cannot lock the disk '%s': %s", options->path, strerror(error));
+		return -error;
+	}
+	int holder = find_holder(fd);
+	char by[32] = "";
+
+	if (holder != 0)
+		snprintf(by, sizeof(by), " (process %d)", holder);
+	log_error("disk '%s' is in use by another VM%s; stop it, or use the disk read-only in both",
+		options->path, by);
+	return -EBUSY;
+}
+
+static int measure(const struct block_options *options, int fd, uint64_t *ret_size)
+{
+	struct stat st;
+	uint64_t size = 0;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISREG(st.st_mode)) {
+		size = (uint64_t)st.st_size;
+	} else if (!S_ISBLK(st.st_mode)) {
+		log_error("disk '%s' is neither a file nor a block device", options->path);
+		return -EINVAL;
+	} else if (ioctl(fd, BLKGETSIZE64, &size) < 0) {
+		return -errno;
+	}
+	uint64_t tail = size % options->block_size;
+
+	if (size < options->block_size) {
+		log_error("disk '%s' has %" PRIu64 " bytes, less than one block of %u",
+			options->path, size, options->block_size);
+		return -EINVAL;
+	}
+	if (tail != 0)
+		log_warn("disk '%s': the guest does not see its last %" PRIu64
+			 " bytes, which make no whole block of %u",
+			options->path, tail, options->block_size);
+	*ret_size = size - tail;
+	return 0;
+}
+
+static int open_file(const struct block_options *options, int extra_flags, int *ret_fd)
+{
+	bool writes = !options->read_only;
+	int fd = open(options->path,
+		(writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | extra_flags);
+
+	if (fd < 0) {
+		int error = errno;
+
+		log_error("cannot open the disk '%s'%s: %s%s", options->path,
+			extra_flags != 0 ? " with O_DIRECT" : "", strerror(error),
+			error == EACCES && writes ? "; is it meant to be read-only?"
+			: error == EINVAL && extra_flags != 0
+				? "; its file system cannot, leave out 'direct'"
+				: "");
+		return -error;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+int block_image_open(const struct block_options *options, struct block_image *ret_image)
+{
+	CLEANUP_FD int fd = -1;
+	CLEANUP_FD int direct_fd = -1;
+	uint64_t size = 0;
+	int r = open_file(options, 0, &fd);
+
+	if (r == 0 && options->direct)
+		r = open_file(options, O_DIRECT, &direct_fd);
+	if (r == 0)
+		r = measure(options, fd, &size);
+	if (r == 0)
+		r = refuse_other_formats(options, fd);
+	if (r == 0)
+		r = lock_image(options, fd);
+	if (r < 0)
+		return r;
+	*ret_image = (struct block_image){
+		.fd = fd_steal(&fd),
+		.direct_fd = fd_steal(&direct_fd),
+		.size = size,
+	};
+	return 0;
+}
+
+void block_image_close(struct block_image *image)
+{
+	fd_close(&image->fd);
+	fd_close(&image->direct_fd);
+}

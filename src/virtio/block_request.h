@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One block request: from a descriptor chain to a checked operation, and from
+ * its result to the status byte.
+ *
+ * Everything that a driver can say wrong is decided here; what comes out is an
+ * operation on a range that lies in the disk. Pure functions on the chain and
+ * the geometry, in the queue's thread. Source: virtio 1.2, section 5.2.6.
+ */
+#pragma once
+
+#include <linux/virtio_blk.h>
+
+#include "virtio/virtqueue.h"
+
+enum { BLOCK_SEGMENTS_MAX = 32 }; /* of one discard or write-zeroes request */
+
+enum block_operation {
+	BLOCK_DONE,  /* nothing to do but to tell `status` */
+	BLOCK_READ,  /* into iov */
+	BLOCK_WRITE, /* from iov */
+	BLOCK_FLUSH,
+	BLOCK_DISCARD,      /* segments */
+	BLOCK_WRITE_ZEROES, /* segments */
+};
+
+/* What the driver may ask for. */
+struct block_geometry {
+	uint64_t size;       /* bytes */
+	unsigned block_size; /* bytes */
+	bool read_only;
+	bool discard; /* offered, so are the segment requests */
+	const char *id;
+};
+
+struct block_segment {
+	uint64_t offset; /* bytes */
+	uint64_t length;
+	bool unmap; /* write zeroes: may deallocate */
+};
+
+struct block_request {
+	enum block_operation operation;
+	uint8_t status; /* VIRTIO_BLK_S_*: what to tell so far */
+	uint16_t head;
+	bool buffered;     /* O_DIRECT would not take it */
+	uint32_t written;  /* bytes in the chain's writable buffers, without the status */
+	uint64_t offset;   /* bytes; read and write */
+	uint64_t length;   /* left to transfer */
+	struct iovec *iov; /* left to transfer; points into the chain's */
+	unsigned iov_count;
+	uint8_t *status_byte; /* in guest memory; NULL: the chain has no room for it */
+	unsigned segment_count;
+	struct block_segment segments[BLOCK_SEGMENTS_MAX];
+};
+
+/* Reads a popped chain; the request uses the chain's iov until it is finished. */
+void block_request_parse(struct block_request *request, const struct virtqueue_chain *chain,
+	const struct block_geometry *geometry);
+
+/*
+ * Accounts for `done` transferred bytes. True when bytes are left, and then
+ * iov and offset are those.
+ */
+bool block_request_advance(struct block_request *request, size_t done);
+
+/* Writes the status byte; returns the used length. */
+uint32_t block_request_finish(struct block_request *request);
