@@ -38,6 +38,31 @@ static void set_attributes(int fd, const struct termios *attributes)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+static void on_fatal_signal(int signal_number)
+{
+	terminal_restore();
+	raise(signal_number); /* SA_RESETHAND: now it has its usual effect */
+}
+
+/* Should we crash, the user's terminal must not stay raw. Sanitizers report by these handlers. */
+static void catch_fatal_signals(void)
+{
+	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS,
+		SIGQUIT };
+	const struct sigaction action = {
+		.sa_handler = on_fatal_signal,
+		.sa_flags = (int)SA_RESETHAND | SA_NODEFER,
+	};
+
+#ifndef SANITIZED
+	for (size_t i = 0; i < ARRAY_SIZE(fatal); i++)
+		(void)sigaction(fatal[i], &action, NULL);
+#else
+	(void)fatal;
+	(void)action;
+#endif
+}
+
 enum terminal_state terminal_acquire(int fd)
 {
 	struct termios raw;
@@ -50,6 +75,7 @@ enum terminal_state terminal_acquire(int fd)
 		terminal.fd = fd;
 		terminal.saved = raw;
 		terminal.known = true;
+		catch_fatal_signals();
 	}
 	raw = terminal.saved;
 	raw.c_iflag &= ~(tcflag_t)(BRKINT | PARMRK | INPCK | ISTRIP | INLCR | IGNCR | ICRNL | IXON |

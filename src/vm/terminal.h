@@ -20,7 +20,8 @@ enum terminal_state {
 /*
  * Makes `fd` raw if it is a terminal and ours: every key comes as it is typed,
  * none is echoed and none sends a signal. Output processing stays on, because
- * our messages go to the same screen. Main thread only; may be repeated.
+ * our messages go to the same screen. Main thread only; may be repeated. From
+ * the first time on, a signal that kills us gives the terminal back before.
  */
 enum terminal_state terminal_acquire(int fd);
 
