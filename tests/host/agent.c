@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // First process of the nested test host. Runs commands for host.py, which is at the other end of a
-// virtio-serial port and is trusted: it is this machine's owner. The protocol is described in host.py.
+// virtio-serial port and is trusted: it is this machine's owner. The protocol is described in
+// host.py.
 //
 // One poll loop. Output goes to the port only while its queue is short, so a slow reader stops the
 // command, not us. Input is limited by the peer to INPUT_WINDOW bytes per command that are not
@@ -26,10 +27,16 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { START = 1, STDIN, SIGNAL, RESIZE, POWEROFF };               // from host.py
-enum { HELLO = 16, STDOUT, STDERR, EXIT, ACK };                    // to host.py
-enum { ENDED = 0, KILLED = 1, NOT_STARTED = 2 };                   // first byte of EXIT
-enum { HEADER = 9, CHUNK = 64 * 1024, QUEUE_MAX = 512 * 1024, FRAME_MAX = 4 * 1024 * 1024, COMMANDS_MAX = 64 };
+enum { START = 1, STDIN, SIGNAL, RESIZE, POWEROFF }; // from host.py
+enum { HELLO = 16, STDOUT, STDERR, EXIT, ACK };      // to host.py
+enum { ENDED = 0, KILLED = 1, NOT_STARTED = 2 };     // first byte of EXIT
+enum {
+	HEADER = 9,
+	CHUNK = 64 * 1024,
+	QUEUE_MAX = 512 * 1024,
+	FRAME_MAX = 4 * 1024 * 1024,
+	COMMANDS_MAX = 64
+};
 
 struct buffer {
 	uint8_t *data;
@@ -205,7 +212,7 @@ static void become(const struct request *r, uint32_t id, const int fds[3], int f
 		ioctl(0, TIOCSCTTY, 0);
 	umask(022);
 	if (setgroups(r->group_count, r->groups) == 0 && setresgid(r->gid, r->gid, r->gid) == 0 &&
-	    setresuid(r->uid, r->uid, r->uid) == 0 && chdir(r->cwd) == 0) {
+		setresuid(r->uid, r->uid, r->uid) == 0 && chdir(r->cwd) == 0) {
 		environ = r->envp;
 		execvp(r->argv[0], r->argv);
 	}
@@ -217,7 +224,7 @@ static void become(const struct request *r, uint32_t id, const int fds[3], int f
 
 static int open_pty(const struct request *r, int ours[3], int theirs[3])
 {
-	struct winsize size = {.ws_row = r->rows, .ws_col = r->columns};
+	struct winsize size = { .ws_row = r->rows, .ws_col = r->columns };
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (master < 0 || grantpt(master) || unlockpt(master))
 		return -1;
@@ -251,7 +258,7 @@ static int open_pipes(const struct request *r, int ours[3], int theirs[3])
 
 static void send_exit(uint32_t id, uint8_t kind, uint32_t value)
 {
-	uint8_t data[5] = {kind};
+	uint8_t data[5] = { kind };
 	value = htole32(value);
 	memcpy(data + 1, &value, 4);
 	send_frame(EXIT, id, data, sizeof data);
@@ -259,14 +266,14 @@ static void send_exit(uint32_t id, uint8_t kind, uint32_t value)
 
 static void start(uint32_t id, const uint8_t *data)
 {
-	struct request r = {0};
+	struct request r = { 0 };
 	struct command *c = commands;
 	int ours[3], theirs[3], failed[2], error = 0;
 	decode(&r, data);
 	while (c < commands + COMMANDS_MAX && c->pid)
 		c++;
 	if (c == commands + COMMANDS_MAX || pipe2(failed, O_CLOEXEC) ||
-	    (r.pty ? open_pty(&r, ours, theirs) : open_pipes(&r, ours, theirs))) {
+		(r.pty ? open_pty(&r, ours, theirs) : open_pipes(&r, ours, theirs))) {
 		send_exit(id, NOT_STARTED, EAGAIN);
 		goto out;
 	}
@@ -283,7 +290,9 @@ static void start(uint32_t id, const uint8_t *data)
 	if (!error && read(failed[0], &error, sizeof error) != sizeof error)
 		error = 0;
 	close(failed[0]);
-	*c = (struct command){.id = id, .pid = pid, .pty = r.pty, .in = ours[0], .out = ours[1], .err = ours[2]};
+	*c = (struct command){
+		.id = id, .pid = pid, .pty = r.pty, .in = ours[0], .out = ours[1], .err = ours[2]
+	};
 	if (error) {
 		send_exit(id, NOT_STARTED, (uint32_t)error);
 		rmdir(path);
@@ -326,7 +335,7 @@ static void handle(uint8_t type, uint32_t id, const uint8_t *data, size_t length
 	} else if (type == SIGNAL) {
 		send_signal(c, data[0]);
 	} else if (type == RESIZE && c->pty) {
-		struct winsize size = {.ws_row = (uint16_t)take_u32(&data)};
+		struct winsize size = { .ws_row = (uint16_t)take_u32(&data) };
 		size.ws_col = (uint16_t)take_u32(&data);
 		ioctl(c->out, TIOCSWINSZ, &size);
 	}
@@ -383,10 +392,12 @@ static bool read_output(struct command *c, int *fd, uint8_t type)
 static void write_input(struct command *c)
 {
 	if (buffer_length(&c->input)) {
-		ssize_t done = write(c->in, c->input.data + c->input.start, buffer_length(&c->input));
+		ssize_t done =
+			write(c->in, c->input.data + c->input.start, buffer_length(&c->input));
 		if (done < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		// A command that closed its input loses it, as with a pipe; it is acknowledged all the same.
+		// A command that closed its input loses it, as with a pipe; it is acknowledged all
+		// the same.
 		size_t used = done < 0 ? buffer_length(&c->input) : (size_t)done;
 		if (done < 0)
 			close_fd(&c->in);
@@ -409,7 +420,8 @@ static void reap(void)
 			}
 }
 
-// The command has ended: send what is left in its pipes, but do not wait for daemons that hold them.
+// The command has ended: send what is left in its pipes, but do not wait for daemons that hold
+// them.
 static void finish(struct command *c)
 {
 	while (buffer_length(&to_port) < QUEUE_MAX)
@@ -430,16 +442,19 @@ static int watch(struct pollfd *polls, int signals)
 {
 	int count = 0;
 	bool room = buffer_length(&to_port) < QUEUE_MAX;
-	polls[count++] = (struct pollfd){.fd = port, .events = POLLIN};
+	polls[count++] = (struct pollfd){ .fd = port, .events = POLLIN };
 	if (buffer_length(&to_port))
 		polls[0].events |= POLLOUT;
-	polls[count++] = (struct pollfd){.fd = signals, .events = POLLIN};
+	polls[count++] = (struct pollfd){ .fd = signals, .events = POLLIN };
 	for (struct command *c = commands; c < commands + COMMANDS_MAX; c++) {
 		// Negative descriptors are ignored, which keeps three places for each command.
 		bool more = c->pid && (buffer_length(&c->input) || c->input_ended);
-		polls[count++] = (struct pollfd){.fd = c->pid && more ? c->in : -1, .events = POLLOUT};
-		polls[count++] = (struct pollfd){.fd = c->pid && room ? c->out : -1, .events = POLLIN};
-		polls[count++] = (struct pollfd){.fd = c->pid && room ? c->err : -1, .events = POLLIN};
+		polls[count++] =
+			(struct pollfd){ .fd = c->pid && more ? c->in : -1, .events = POLLOUT };
+		polls[count++] =
+			(struct pollfd){ .fd = c->pid && room ? c->out : -1, .events = POLLIN };
+		polls[count++] =
+			(struct pollfd){ .fd = c->pid && room ? c->err : -1, .events = POLLIN };
 	}
 	return count;
 }

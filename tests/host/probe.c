@@ -33,10 +33,16 @@ static int fail(const char *what)
 static int set_registers(int vcpu)
 {
 	struct kvm_sregs sregs;
-	struct kvm_regs regs = {.rip = ENTRY, .rflags = 2};
+	struct kvm_regs regs = { .rip = ENTRY, .rflags = 2 };
 	if (ioctl(vcpu, KVM_GET_SREGS, &sregs))
 		return -1;
-	struct kvm_segment data = {.limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1};
+	struct kvm_segment data = { .limit = 0xffffffff,
+		.selector = 16,
+		.type = 3,
+		.present = 1,
+		.db = 1,
+		.s = 1,
+		.g = 1 };
 	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
 	sregs.cs = data;
 	sregs.cs.selector = 8;
@@ -62,11 +68,13 @@ int main(void)
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 	if (vm < 0)
 		return fail("KVM_CREATE_VM");
-	uint8_t *memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint8_t *memory =
+		mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
 		return fail("mmap");
 	memcpy(memory + ENTRY, code, sizeof code);
-	struct kvm_userspace_memory_region region = {.memory_size = MEMORY, .userspace_addr = (uintptr_t)memory};
+	struct kvm_userspace_memory_region region = { .memory_size = MEMORY,
+		.userspace_addr = (uintptr_t)memory };
 	ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); // some Intel processors want it
 	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region))
 		return fail("KVM_SET_USER_MEMORY_REGION");
@@ -74,11 +82,13 @@ int main(void)
 	if (vcpu < 0)
 		return fail("KVM_CREATE_VCPU");
 	int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	struct kvm_run *run = mmap(NULL, size < 0 ? 0 : (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+	struct kvm_run *run = mmap(
+		NULL, size < 0 ? 0 : (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (run == MAP_FAILED)
 		return fail("KVM_GET_VCPU_MMAP_SIZE");
 	double ns = 1e9;
-	// The fastest of three: the first one also pays for page tables and, in an emulator, translation.
+	// The fastest of three: the first one also pays for page tables and, in an emulator,
+	// translation.
 	for (int i = 0; i < 3; i++) {
 		if (set_registers(vcpu))
 			return fail("KVM_SET_SREGS");
