@@ -15,10 +15,10 @@
 
 enum log_level {
 	LOG_LEVEL_NONE = -1, /* for fuzzers: say nothing */
-	LOG_LEVEL_ERROR, /* crosvm or one of its devices cannot do what was asked */
-	LOG_LEVEL_WARN,  /* it goes on, but not as the user may expect */
-	LOG_LEVEL_INFO,  /* life of the VM: how it ended (default) */
-	LOG_LEVEL_DEBUG, /* for people who work on crosvm */
+	LOG_LEVEL_ERROR,     /* crosvm or one of its devices cannot do what was asked */
+	LOG_LEVEL_WARN,      /* it goes on, but not as the user may expect */
+	LOG_LEVEL_INFO,      /* life of the VM: how it ended (default) */
+	LOG_LEVEL_DEBUG,     /* for people who work on crosvm */
 	LOG_LEVELS,
 };
 

@@ -17,29 +17,29 @@ struct draft {
 	bool root;
 };
 
-static int apply_path(void *target, const char *option, char *value)
+static int apply_path(void *target, const char *option, const char *value)
 {
 	(void)option;
 	((struct draft *)target)->disk.path = value;
 	return 0;
 }
 
-static int apply_ro(void *target, const char *option, char *value)
+static int apply_ro(void *target, const char *option, const char *value)
 {
 	return suboption_bool(option, "ro", value, &((struct draft *)target)->disk.read_only);
 }
 
-static int apply_root(void *target, const char *option, char *value)
+static int apply_root(void *target, const char *option, const char *value)
 {
 	return suboption_bool(option, "root", value, &((struct draft *)target)->root);
 }
 
-static int apply_direct(void *target, const char *option, char *value)
+static int apply_direct(void *target, const char *option, const char *value)
 {
 	return suboption_bool(option, "direct", value, &((struct draft *)target)->disk.direct);
 }
 
-static int apply_sparse(void *target, const char *option, char *value)
+static int apply_sparse(void *target, const char *option, const char *value)
 {
 	bool sparse;
 	int r = suboption_bool(option, "sparse", value, &sparse);
@@ -49,7 +49,7 @@ static int apply_sparse(void *target, const char *option, char *value)
 	return r;
 }
 
-static int apply_block_size(void *target, const char *option, char *value)
+static int apply_block_size(void *target, const char *option, const char *value)
 {
 	uint64_t size;
 	int r = option_parse_number(option, value, SECTOR_SIZE, 4096, &size);
@@ -63,7 +63,7 @@ static int apply_block_size(void *target, const char *option, char *value)
 	return r;
 }
 
-static int apply_id(void *target, const char *option, char *value)
+static int apply_id(void *target, const char *option, const char *value)
 {
 	struct block_options *disk = &((struct draft *)target)->disk;
 
@@ -71,11 +71,11 @@ static int apply_id(void *target, const char *option, char *value)
 		log_error("--%s: id=%s is longer than %d characters", option, value, BLOCK_ID_SIZE);
 		return -EINVAL;
 	}
-	strcpy(disk->id, value);
+	memcpy(disk->id, value, strlen(value) + 1);
 	return 0;
 }
 
-static int apply_queues(void *target, const char *option, char *value)
+static int apply_queues(void *target, const char *option, const char *value)
 {
 	uint64_t queues;
 	int r = option_parse_number(option, value, 1, DEVICE_QUEUES_MAX, &queues);
@@ -85,7 +85,7 @@ static int apply_queues(void *target, const char *option, char *value)
 	return r;
 }
 
-static int apply_format(void *target, const char *option, char *value)
+static int apply_format(void *target, const char *option, const char *value)
 {
 	if (strcmp(value, "raw") != 0) {
 		log_error("--%s: format=%s: only raw is there; convert the image with qemu-img",
@@ -96,7 +96,7 @@ static int apply_format(void *target, const char *option, char *value)
 	return 0;
 }
 
-static int apply_engine(void *target, const char *option, char *value)
+static int apply_engine(void *target, const char *option, const char *value)
 {
 	bool sync = strcmp(value, "sync") == 0;
 

@@ -181,13 +181,14 @@ void options_print_help(const struct option_set *set, FILE *stream)
 int option_parse_number(
 	const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
 {
-	char *end;
+	char *end = NULL;
+	unsigned long long number = 0;
 
+	/* strtoull() takes signs and blanks, we do not. */
 	errno = 0;
-	unsigned long long number = isdigit((unsigned char)*text) ? strtoull(text, &end, 10) : 0;
-
-	if (!isdigit((unsigned char)*text) || errno != 0 || *end != '\0' || number < min ||
-		number > max) {
+	if (isdigit((unsigned char)*text))
+		number = strtoull(text, &end, 10);
+	if (end == NULL || *end != '\0' || errno != 0 || number < min || number > max) {
 		log_error("--%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, name, text,
 			min, max);
 		return -EINVAL;

@@ -86,7 +86,7 @@ static int apply_params(void *target, const char *value)
 		return -ENOMEM;
 	if (used != 0)
 		params[used++] = ' ';
-	strcpy(params + used, value);
+	memcpy(params + used, value, strlen(value) + 1);
 	request->params = params;
 	return 0;
 }

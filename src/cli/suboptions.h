@@ -11,7 +11,7 @@ struct suboption {
 	const char *name;
 	bool takes_value; /* false: a word by itself; "name=true" and "name=false" too */
 	/* Takes the value. 0, or -EINVAL after logging why. `option` is for messages. */
-	int (*apply)(void *target, const char *option, char *value);
+	int (*apply)(void *target, const char *option, const char *value);
 };
 
 /*

@@ -63,8 +63,8 @@ static int map_memfd(struct guest_memory *memory)
 	/* Sealed: no process that gets this fd can make the others fault by shrinking it. */
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	void *mapping = mmap(NULL, memory->size, PROT_READ | PROT_WRITE,
-		MAP_SHARED | MAP_NORESERVE, fd, 0);
+	void *mapping =
+		mmap(NULL, memory->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
 	if (mapping == MAP_FAILED)
 		return -errno;

@@ -65,5 +65,5 @@ MUST_CHECK int guest_memory_read(
  * -EFAULT when the range is not guest memory, -ENODATA when the file is
  * shorter, else -errno.
  */
-MUST_CHECK int guest_memory_read_file(const struct guest_memory *memory, uint64_t gpa, int fd,
-	uint64_t offset, uint64_t size);
+MUST_CHECK int guest_memory_read_file(
+	const struct guest_memory *memory, uint64_t gpa, int fd, uint64_t offset, uint64_t size);

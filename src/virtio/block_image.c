@@ -89,7 +89,7 @@ static int find_holder(int fd)
 		return 0;
 	}
 	while (holder == 0 && (entry = readdir(proc)) != NULL) {
-		int pid = atoi(entry->d_name);
+		int pid = (int)strtol(entry->d_name, NULL, 10);
 
 		if (pid > 0 && pid != getpid() && holds_file(entry->d_name, &file))
 			holder = pid;

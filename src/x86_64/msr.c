@@ -10,11 +10,11 @@
 #include "base/log.h"
 
 /* Intel SDM volume 4, table 2-2. */
-#define MSR_MISC_ENABLE               0x1a0
-#define MSR_MISC_ENABLE_FAST_STRING   (1u << 0)
-#define MSR_MTRR_DEF_TYPE             0x2ff
-#define MSR_MTRR_DEF_TYPE_ENABLE      (1u << 11)
-#define MSR_MTRR_DEF_TYPE_WRITE_BACK  6u
+#define MSR_MISC_ENABLE              0x1a0
+#define MSR_MISC_ENABLE_FAST_STRING  (1u << 0)
+#define MSR_MTRR_DEF_TYPE            0x2ff
+#define MSR_MTRR_DEF_TYPE_ENABLE     (1u << 11)
+#define MSR_MTRR_DEF_TYPE_WRITE_BACK 6u
 
 int msr_set_boot_state(const struct kvm_vcpu *vcpu)
 {
