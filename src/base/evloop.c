@@ -33,13 +33,7 @@ int evloop_create(struct evloop **ret_loop)
 
 	if (loop == NULL)
 		return -ENOMEM;
-	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (loop->epoll_fd < 0) {
-		int error = errno;
-
-		free(loop);
-		return -error;
-	}
+	loop->epoll_fd = -1;
 	pthread_mutex_init(&loop->lock, NULL);
 	*ret_loop = loop;
 	return 0;
@@ -83,24 +77,54 @@ static int take_place(struct evloop *loop, uint32_t *ret_place)
 	return 0;
 }
 
+/* Gives an entry to epoll; before evloop_open() it waits for that. */
+static int watch_entry(struct evloop *loop, uint32_t place)
+{
+	const struct entry *entry = &loop->entries[place];
+	struct epoll_event event = {
+		.events = EPOLLIN,
+		.data.u64 = (uint64_t)entry->age << 32 | place,
+	};
+
+	if (loop->epoll_fd < 0)
+		return 0;
+	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, entry->fd, &event) < 0 ? -errno : 0;
+}
+
 int evloop_add(struct evloop *loop, int fd, void (*function)(void *argument), void *argument)
 {
 	uint32_t place;
 
+	if (fd < 0)
+		return -EBADF;
 	pthread_mutex_lock(&loop->lock);
-	int r = take_place(loop, &place);
+	int r = find(loop, fd) < loop->count ? -EEXIST : take_place(loop, &place);
 
 	if (r == 0) {
-		uint32_t age = loop->entries[place].age + 1;
-		struct epoll_event event = {
-			.events = EPOLLIN,
-			.data.u64 = (uint64_t)age << 32 | place,
-		};
+		struct entry *entry = &loop->entries[place];
 
-		r = epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-		if (r == 0)
-			loop->entries[place] = (struct entry){ fd, age, function, argument };
+		*entry = (struct entry){ fd, entry->age + 1, function, argument };
+		r = watch_entry(loop, place);
+		if (r < 0)
+			entry->fd = -1;
 	}
+	pthread_mutex_unlock(&loop->lock);
+	return r;
+}
+
+int evloop_open(struct evloop *loop, int *ret_fd)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&loop->lock);
+	if (loop->epoll_fd < 0) {
+		loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+		r = loop->epoll_fd < 0 ? -errno : 0;
+		for (uint32_t i = 0; r == 0 && i < loop->count; i++)
+			if (loop->entries[i].fd >= 0)
+				r = watch_entry(loop, i);
+	}
+	*ret_fd = loop->epoll_fd;
 	pthread_mutex_unlock(&loop->lock);
 	return r;
 }
@@ -111,15 +135,11 @@ void evloop_remove(struct evloop *loop, int fd)
 	uint32_t place = find(loop, fd);
 
 	if (fd >= 0 && place < loop->count) {
-		(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+		if (loop->epoll_fd >= 0)
+			(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 		loop->entries[place].fd = -1;
 	}
 	pthread_mutex_unlock(&loop->lock);
-}
-
-int evloop_fd(const struct evloop *loop)
-{
-	return loop->epoll_fd;
 }
 
 static void dispatch(struct evloop *loop, uint64_t event_data)
@@ -137,7 +157,12 @@ static void dispatch(struct evloop *loop, uint64_t event_data)
 int evloop_run_once(struct evloop *loop)
 {
 	struct epoll_event events[16];
-	int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), -1);
+	int epoll_fd;
+	int r = evloop_open(loop, &epoll_fd);
+
+	if (r < 0)
+		return r;
+	int n = epoll_wait(epoll_fd, events, ARRAY_SIZE(events), -1);
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;

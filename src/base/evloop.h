@@ -20,8 +20,12 @@ MUST_CHECK int evloop_add(
 	struct evloop *loop, int fd, void (*function)(void *argument), void *argument);
 void evloop_remove(struct evloop *loop, int fd);
 
-/* Readable when evloop_run_once() would not wait. */
-int evloop_fd(const struct evloop *loop);
+/*
+ * Makes the epoll descriptor, if it is not there yet, and tells it: readable
+ * when evloop_run_once() would not wait. Not made before it is needed, because
+ * a VM's start counts its system calls. 0 or -errno.
+ */
+MUST_CHECK int evloop_open(struct evloop *loop, int *ret_fd);
 
 /* Waits for events and calls the functions of those that came. 0 or -errno. */
 MUST_CHECK int evloop_run_once(struct evloop *loop);

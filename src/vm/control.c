@@ -61,8 +61,12 @@ enum vm_end control_run(
 	struct pollfd fds[] = {
 		{ .fd = control->signalfd, .events = POLLIN },
 		{ .fd = lifecycle->eventfd, .events = POLLIN },
-		{ .fd = evloop_fd(control->loop), .events = POLLIN },
+		{ .fd = -1, .events = POLLIN },
 	};
+	int r = evloop_open(control->loop, &fds[2].fd);
+
+	if (r < 0)
+		log_warn("cannot watch the devices: %s; their interrupts need MSI-X", strerror(-r));
 
 	while (lifecycle_get(lifecycle) == VM_RUNNING) {
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
