@@ -70,7 +70,23 @@ static void set_entry(int vcpu)
 	check(10, ioctl(vcpu, KVM_SET_REGS, &regs));
 }
 
-int main(void)
+/*
+ * With the argument "cpuid": what a guest needs that is to be a kernel. Asking
+ * KVM for the leaves is cheap on hardware, but dear on a host that is itself a
+ * guest, where each CPUID instruction is an exit: 0.3 ms was seen.
+ */
+static void set_cpuid(int kvm, int vcpu)
+{
+	static struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[256];
+	} cpuid = { .head.nent = 256 };
+
+	check(17, ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid));
+	check(18, ioctl(vcpu, KVM_SET_CPUID2, &cpuid));
+}
+
+int main(int argc, char **argv)
 {
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
@@ -87,6 +103,8 @@ int main(void)
 
 	if (run == MAP_FAILED)
 		_exit(13);
+	if (argc > 1 && strcmp(argv[1], "cpuid") == 0)
+		set_cpuid(kvm, vcpu);
 	set_entry(vcpu);
 	check(14, ioctl(vcpu, KVM_RUN, 0));
 	if (run->exit_reason != KVM_EXIT_IO || run->io.port != COM1)
