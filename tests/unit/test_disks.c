@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The disk options: what each spec makes, the defaults, and every bad value
+ * with its message. A refused disk leaves the configuration as it was.
+ */
+#include "unit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "capture.h"
+#include "cli/disks.h"
+
+struct setup {
+	struct vm_config config;
+	char *texts[8];
+	unsigned text_count;
+};
+
+static struct setup new_setup(void)
+{
+	return (struct setup){ .config.root_disk = -1 };
+}
+
+static void free_setup(struct setup *setup)
+{
+	free(setup->config.disks);
+	for (unsigned i = 0; i < setup->text_count; i++)
+		free(setup->texts[i]);
+}
+
+static int add(struct setup *setup, const char *spec)
+{
+	char *text = strdup(spec);
+
+	assert_non_null(text);
+	assert_true(setup->text_count < ARRAY_SIZE(setup->texts));
+	setup->texts[setup->text_count++] = text;
+	return disks_add_block(&setup->config, text);
+}
+
+static void a_path_gives_a_writable_disk_with_defaults(void **state)
+{
+	static const char *const specs[] = { "a.img", "path=a.img", "path=a.img,ro=false",
+		"a.img,root=false,direct=false,sparse=true,engine=uring,queues=1,block-size=512" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(specs); i++) {
+		struct setup setup = new_setup();
+
+		assert_int_equal(add(&setup, specs[i]), 0);
+		assert_int_equal(setup.config.disk_count, 1);
+		assert_int_equal(setup.config.root_disk, -1);
+		const struct block_options *disk = &setup.config.disks[0];
+
+		assert_string_equal(disk->path, "a.img");
+		assert_false(disk->read_only || disk->direct || disk->raw || disk->no_discard ||
+			     disk->sync_engine);
+		assert_int_equal(disk->block_size, 512);
+		assert_int_equal(disk->queues, 1);
+		assert_string_equal(disk->id, "");
+		free_setup(&setup);
+	}
+}
+
+static void every_word_arrives(void **state)
+{
+	struct setup setup = new_setup();
+
+	(void)state;
+	assert_int_equal(add(&setup, "ro,root,direct,sparse=false,block-size=4096,"
+				     "id=12345678901234567890,queues=16,format=raw,engine=sync,"
+				     "path=./x=y"),
+		0);
+	const struct block_options *disk = &setup.config.disks[0];
+
+	assert_string_equal(disk->path, "./x=y");
+	assert_true(disk->read_only && disk->direct && disk->raw && disk->no_discard &&
+		    disk->sync_engine);
+	assert_int_equal(disk->block_size, 4096);
+	assert_int_equal(disk->queues, 16);
+	assert_string_equal(disk->id, "12345678901234567890");
+	assert_int_equal(setup.config.root_disk, 0);
+	free_setup(&setup);
+}
+
+static const struct {
+	const char *spec;
+	const char *message;
+} bad[] = {
+	{ "", "no path" },
+	{ "ro", "no path" },
+	{ "path", "needs a value" },
+	{ "path=", "needs a value" },
+	{ "a,unknown", "unknown word 'unknown'" },
+	{ "a,b", "unknown word 'b'" },
+	{ "a,", "unknown word ''" },
+	{ "a,ro=yes", "ro=yes" },
+	{ "a,ro=", "neither true nor false" },
+	{ "a,root=2", "root=2" },
+	{ "a,direct=on", "direct=on" },
+	{ "a,sparse=no", "sparse=no" },
+	{ "a,block-size", "needs a value" },
+	{ "a,block-size=0", "'0' is not a number from 512 to 4096" },
+	{ "a,block-size=511", "not a number from 512" },
+	{ "a,block-size=513", "not a power of two" },
+	{ "a,block-size=4095", "not a power of two" },
+	{ "a,block-size=4097", "not a number from 512" },
+	{ "a,block-size=8192", "not a number from 512" },
+	{ "a,block-size=4k", "not a number" },
+	{ "a,block-size=-512", "not a number" },
+	{ "a,block-size=18446744073709552128", "not a number" },
+	{ "a,id", "needs a value" },
+	{ "a,id=123456789012345678901", "longer than 20" },
+	{ "a,queues=0", "not a number from 1 to 16" },
+	{ "a,queues=17", "not a number from 1 to 16" },
+	{ "a,queues=x", "not a number" },
+	{ "a,queues=4294967297", "not a number" },
+	{ "a,queues= 4", "not a number" },
+	{ "a,queues", "needs a value" },
+	{ "a,format=qcow2", "only raw" },
+	{ "a,format=RAW", "only raw" },
+	{ "a,format", "needs a value" },
+	{ "a,engine=aio", "neither uring nor sync" },
+	{ "a,engine=", "needs a value" },
+};
+
+static void bad_specs_are_refused_in_one_line(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct setup setup = new_setup();
+		struct capture capture;
+
+		capture_begin(&capture);
+		int r = add(&setup, bad[i].spec);
+
+		capture_end(&capture);
+		if (r != -EINVAL || strstr(capture.text, bad[i].message) == NULL ||
+			capture_lines(&capture) != 1)
+			fail_msg("'%s': %d, %s", bad[i].spec, r, capture.text);
+		assert_int_equal(setup.config.disk_count, 0);
+		assert_int_equal(setup.config.root_disk, -1);
+		free_setup(&setup);
+	}
+}
+
+static void disks_keep_their_order_and_one_is_root(void **state)
+{
+	struct setup setup = new_setup();
+	struct capture capture;
+
+	(void)state;
+	assert_int_equal(add(&setup, "a"), 0);
+	assert_int_equal(disks_add_path(&setup.config, "disk", "b", true, false), 0);
+	assert_int_equal(disks_add_path(&setup.config, "rwroot", "c", false, true), 0);
+	assert_int_equal(add(&setup, "d,ro"), 0);
+	capture_begin(&capture);
+	assert_int_equal(add(&setup, "e,root"), -EINVAL);
+	assert_int_equal(disks_add_path(&setup.config, "root", "f", true, true), -EINVAL);
+	assert_int_equal(disks_add_path(&setup.config, "disk", "", true, false), -EINVAL);
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "--block: a second root disk"));
+	assert_non_null(strstr(capture.text, "--root: a second root disk"));
+	assert_non_null(strstr(capture.text, "--disk: no path"));
+	assert_int_equal(setup.config.disk_count, 4);
+	assert_int_equal(setup.config.root_disk, 2);
+	for (unsigned i = 0; i < 4; i++) {
+		const char name[] = { (char)('a' + i), '\0' };
+
+		assert_string_equal(setup.config.disks[i].path, name);
+		assert_int_equal(setup.config.disks[i].read_only, i == 1 || i == 3);
+		assert_int_equal(setup.config.disks[i].block_size, 512);
+		assert_int_equal(setup.config.disks[i].queues, 1);
+	}
+	free_setup(&setup);
+}
+
+static void too_many_disks(void **state)
+{
+	struct setup setup = new_setup();
+	struct capture capture;
+
+	(void)state;
+	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
+		assert_int_equal(disks_add_path(&setup.config, "disk", "a", true, false), 0);
+	capture_begin(&capture);
+	assert_int_equal(disks_add_path(&setup.config, "disk", "a", true, false), -EINVAL);
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "more than"));
+	assert_int_equal(setup.config.disk_count, VM_DISKS_MAX);
+	free_setup(&setup);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_path_gives_a_writable_disk_with_defaults),
+		cmocka_unit_test(every_word_arrives),
+		cmocka_unit_test(bad_specs_are_refused_in_one_line),
+		cmocka_unit_test(disks_keep_their_order_and_one_is_root),
+		cmocka_unit_test(too_many_disks),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
