@@ -76,6 +76,20 @@ static int apply_mem(void *target, const char *value)
 	return r;
 }
 
+static int apply_hugepages(void *target, const char *value)
+{
+	(void)value;
+	((struct run_request *)target)->config.memory_flags |= GUEST_MEMORY_HUGE_PAGES;
+	return 0;
+}
+
+static int apply_prealloc(void *target, const char *value)
+{
+	(void)value;
+	((struct run_request *)target)->config.memory_flags |= GUEST_MEMORY_PREALLOCATE;
+	return 0;
+}
+
 static int apply_params(void *target, const char *value)
 {
 	struct run_request *request = target;
@@ -173,12 +187,16 @@ static const struct option options[] = {
 		true, apply_block },
 	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
 	{ "disk", 'd', "PATH", "a read-only disk; repeatable", true, apply_disk },
+	{ "hugepages", 0, NULL, "memory from the host's reserved huge pages of 2 MiB", false,
+		apply_hugepages },
 	{ "initrd", 'i', "PATH", "initial RAM disk", false, apply_initrd },
 	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
 	{ "mem", 'm', "SIZE", "memory in MiB, or with a suffix M, G, T (default 256)", false,
 		apply_mem },
 	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
 		apply_params },
+	{ "prealloc", 0, NULL, "take all memory from the host at the start", false,
+		apply_prealloc },
 	{ "root", 'r', "PATH", "a read-only disk with the root file system", true, apply_root },
 	{ "rwdisk", 0, "PATH", "a writable disk; repeatable", true, apply_rwdisk },
 	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
@@ -213,6 +231,9 @@ int command_run(int argc, char **argv)
 		status = STATUS_OK;
 	} else if (r == 0 && request.config.kernel_path == NULL) {
 		log_error("no kernel; usage: crosvm run [OPTIONS] KERNEL");
+	} else if (r == 0 && (request.config.memory_flags & GUEST_MEMORY_HUGE_PAGES) != 0 &&
+		   request.config.memory_size % (2 * MIB) != 0) {
+		log_error("--mem: with --hugepages an even number of MiB");
 	} else if (r == 0) {
 		request.config.params = request.params != NULL ? request.params : "";
 		status = (int)vm_run(&request.config);

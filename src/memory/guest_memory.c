@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,7 +15,8 @@
 
 #include "base/fd.h"
 
-static const uint64_t page_size = 4096;
+static const uint64_t small_page = 4096;
+static const uint64_t huge_page = 2 << 20;
 
 struct guest_memory {
 	int fd;
@@ -25,8 +27,8 @@ struct guest_memory {
 };
 
 /* Checks the ranges and lays them out one after the other in the memfd. */
-static int plan_regions(
-	struct guest_memory *memory, const struct guest_memory_range *ranges, size_t count)
+static int plan_regions(struct guest_memory *memory, const struct guest_memory_range *ranges,
+	size_t count, uint64_t page_size)
 {
 	uint64_t previous_end = 0;
 
@@ -54,17 +56,20 @@ static int plan_regions(
 	return 0;
 }
 
-static int map_memfd(struct guest_memory *memory)
+static int map_memfd(struct guest_memory *memory, unsigned flags)
 {
-	CLEANUP_FD int fd = memfd_create("crosvm-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	bool huge = (flags & GUEST_MEMORY_HUGE_PAGES) != 0;
+	CLEANUP_FD int fd = memfd_create("crosvm-guest",
+		MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 
 	if (fd < 0 || ftruncate(fd, (off_t)memory->size) < 0)
 		return -errno;
 	/* Sealed: no process that gets this fd can make the others fault by shrinking it. */
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	void *mapping =
-		mmap(NULL, memory->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	/* Huge pages are reserved here: without that, a missing one would be a SIGBUS later. */
+	void *mapping = mmap(NULL, memory->size, PROT_READ | PROT_WRITE,
+		MAP_SHARED | (huge ? 0 : MAP_NORESERVE), fd, 0);
 
 	if (mapping == MAP_FAILED)
 		return -errno;
@@ -72,21 +77,25 @@ static int map_memfd(struct guest_memory *memory)
 	memory->fd = fd_steal(&fd);
 	for (size_t i = 0; i < memory->count; i++)
 		memory->regions[i].hva = memory->mapping + memory->regions[i].file_offset;
+	if ((flags & GUEST_MEMORY_PREALLOCATE) != 0 &&
+		madvise(memory->mapping, memory->size, MADV_POPULATE_WRITE) < 0)
+		return -errno;
 	return 0;
 }
 
-int guest_memory_create(
-	const struct guest_memory_range *ranges, size_t count, struct guest_memory **ret_memory)
+int guest_memory_create(const struct guest_memory_range *ranges, size_t count, unsigned flags,
+	struct guest_memory **ret_memory)
 {
 	struct guest_memory *memory = calloc(1, sizeof(*memory));
 
 	if (memory == NULL)
 		return -ENOMEM;
 	memory->fd = -1;
-	int r = plan_regions(memory, ranges, count);
+	bool huge = (flags & GUEST_MEMORY_HUGE_PAGES) != 0;
+	int r = plan_regions(memory, ranges, count, huge ? huge_page : small_page);
 
 	if (r == 0)
-		r = map_memfd(memory);
+		r = map_memfd(memory, flags);
 	if (r < 0) {
 		guest_memory_free(memory);
 		return r;

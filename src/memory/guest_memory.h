@@ -25,6 +25,12 @@ struct guest_memory_range {
 	uint64_t size;
 };
 
+/* How the memory is had from the host. */
+enum guest_memory_flags {
+	GUEST_MEMORY_HUGE_PAGES = 1,  /* of 2 MiB, reserved by the administrator */
+	GUEST_MEMORY_PREALLOCATE = 2, /* all pages now, not when they are first touched */
+};
+
 /* A range with what backs it: the mapping, and its place in the memfd. */
 struct guest_memory_region {
 	uint64_t gpa;
@@ -36,12 +42,14 @@ struct guest_memory_region {
 struct guest_memory;
 
 /*
- * Makes memory for `count` ascending ranges that do not overlap. Pages are
- * allocated when they are first touched. -EINVAL for bad ranges, else -errno
- * of memfd_create, ftruncate or mmap. Free with guest_memory_free().
+ * Makes memory for `count` ascending ranges that do not overlap. `flags` are
+ * enum guest_memory_flags; without any, pages are allocated when they are first
+ * touched. -EINVAL for bad ranges (huge pages want multiples of 2 MiB), -ENOMEM
+ * when the host has not enough (huge pages), else -errno of memfd_create,
+ * ftruncate, mmap or madvise. Free with guest_memory_free().
  */
-MUST_CHECK int guest_memory_create(
-	const struct guest_memory_range *ranges, size_t count, struct guest_memory **ret_memory);
+MUST_CHECK int guest_memory_create(const struct guest_memory_range *ranges, size_t count,
+	unsigned flags, struct guest_memory **ret_memory);
 void guest_memory_free(struct guest_memory *memory);
 
 size_t guest_memory_region_count(const struct guest_memory *memory);

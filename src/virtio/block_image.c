@@ -175,6 +175,17 @@ static int open_file(const struct block_options *options, int extra_flags, int *
 	return 0;
 }
 
+/*
+ * O_NONBLOCK is for the open(), which must not wait for a FIFO's other end. Left
+ * set, io_uring of Linux 5.10 to 5.17 gives EAGAIN for all that is not cached.
+ */
+static int clear_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 int block_image_open(const struct block_options *options, struct block_image *ret_image)
 {
 	CLEANUP_FD int fd = -1;
@@ -190,6 +201,10 @@ int block_image_open(const struct block_options *options, struct block_image *re
 		r = refuse_other_formats(options, fd);
 	if (r == 0)
 		r = lock_image(options, fd);
+	if (r == 0)
+		r = clear_nonblock(fd);
+	if (r == 0 && direct_fd >= 0)
+		r = clear_nonblock(direct_fd);
 	if (r < 0)
 		return r;
 	*ret_image = (struct block_image){

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/util.h"
+#include "memory/guest_memory.h"
 #include "virtio/block.h"
 #include "vm/console.h"
 
@@ -19,6 +20,7 @@ struct vm_config {
 	const char *initrd_path; /* NULL: none */
 	const char *params;      /* what -p gave, joined by spaces; "" without */
 	uint64_t memory_size;    /* bytes, a multiple of 1 MiB */
+	unsigned memory_flags;   /* enum guest_memory_flags */
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
 	struct block_options *disks;  /* in the order of /dev/vda, vdb, ... */

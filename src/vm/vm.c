@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/fd.h"
@@ -110,11 +111,16 @@ static int create_memory(struct vm *vm)
 {
 	struct guest_memory_range ranges[GUEST_MEMORY_REGIONS_MAX];
 	size_t count = layout_ram_ranges(vm->config->memory_size, ranges);
-	int r = guest_memory_create(ranges, count, &vm->memory);
+	unsigned flags = vm->config->memory_flags;
+	int r = guest_memory_create(ranges, count, flags, &vm->memory);
 
-	if (r < 0)
-		log_error("no memory for a guest of %llu MiB: %s; pass a smaller --mem",
-			(unsigned long long)(vm->config->memory_size / MIB), strerror(-r));
+	if (r < 0 && (flags & GUEST_MEMORY_HUGE_PAGES) != 0)
+		log_error("no %" PRIu64 " huge pages of 2 MiB for the guest: %s; reserve them "
+			  "('sudo sysctl vm.nr_hugepages=N'), or leave out --hugepages",
+			vm->config->memory_size / (2 * MIB), strerror(-r));
+	else if (r < 0)
+		log_error("no memory for a guest of %" PRIu64 " MiB: %s; pass a smaller --mem",
+			vm->config->memory_size / MIB, strerror(-r));
 	return r;
 }
 

@@ -40,7 +40,7 @@ static inline void loader_fuzz_open(struct loader_fuzz *fuzz, uint64_t low, uint
 	if (fuzz->memory != NULL)
 		return;
 	log_set_level(LOG_LEVEL_NONE);
-	REQUIRE(guest_memory_create(ranges, 2, &fuzz->memory) == 0);
+	REQUIRE(guest_memory_create(ranges, 2, 0, &fuzz->memory) == 0);
 	fuzz->kernel_fd = memfd_create("kernel", MFD_CLOEXEC);
 	fuzz->initrd_fd = memfd_create("initrd", MFD_CLOEXEC);
 	REQUIRE(fuzz->kernel_fd >= 0 && fuzz->initrd_fd >= 0);

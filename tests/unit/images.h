@@ -53,7 +53,7 @@ static inline struct guest_memory *test_memory(uint64_t mib)
 	const struct guest_memory_range range = { 0, mib * MIB };
 	struct guest_memory *memory = NULL;
 
-	assert_int_equal(guest_memory_create(&range, 1, &memory), 0);
+	assert_int_equal(guest_memory_create(&range, 1, 0, &memory), 0);
 	return memory;
 }
 

@@ -22,7 +22,7 @@ static struct guest_memory *make_memory(void)
 	const struct guest_memory_range ranges[] = { { 0, 2 * MIB }, { HIGH, MIB } };
 	struct guest_memory *memory = NULL;
 
-	assert_int_equal(guest_memory_create(ranges, 2, &memory), 0);
+	assert_int_equal(guest_memory_create(ranges, 2, 0, &memory), 0);
 	return memory;
 }
 
@@ -170,7 +170,7 @@ static void test_bad_ranges(void **state)
 		struct guest_memory *memory = untouched;
 
 		assert_int_equal(
-			guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count, &memory),
+			guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count, 0, &memory),
 			-EINVAL);
 		assert_ptr_equal(memory, untouched);
 	}
