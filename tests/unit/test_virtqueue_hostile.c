@@ -227,6 +227,11 @@ static const struct bad_chain bad_chains[] = {
 		.table = { BUFFER(NEXT, 1), BUFFER(NEXT, 2), BUFFER(NEXT, 3), BUFFER(NEXT, 4),
 			BUFFER(NEXT, 5), BUFFER(NEXT, 6), BUFFER(NEXT, 7), BUFFER(NEXT, 8),
 			BUFFER(0, 0) } },
+	{ .why = "the same, and one of them is empty",
+		.desc = { { TABLE, 16 * (SIZE + 1), INDIRECT, 0 } },
+		.table = { BUFFER(NEXT, 1), BUFFER(NEXT, 2), BUFFER(NEXT, 3), BUFFER(NEXT, 4),
+			BUFFER(NEXT, 5), BUFFER(NEXT, 6), { 0, 0, NEXT, 7 }, BUFFER(NEXT, 8),
+			BUFFER(0, 0) } },
 	{ .why = "one before the table, and the queue's size in it",
 		.desc = { BUFFER(NEXT, 1), { TABLE, 16 * SIZE, INDIRECT, 0 } },
 		.table = { BUFFER(NEXT, 1), BUFFER(NEXT, 2), BUFFER(NEXT, 3), BUFFER(NEXT, 4),
@@ -340,7 +345,7 @@ static void the_sum_of_lengths_stays_below_4_gib(void **state)
 	const struct guest_memory_range range = { 0, 64 * MIB }; /* never touched */
 
 	(void)state;
-	assert_int_equal(guest_memory_create(&range, 1, 0, &memory), 0);
+	assert_int_equal(guest_memory_create(&range, 1, &memory), 0);
 	driver_init(&driver, memory, 1024);
 	for (unsigned i = 0; i < 1024; i++)
 		driver_put(&driver, i, 0, length * 128, NEXT, (uint16_t)(i + 1));
@@ -377,6 +382,8 @@ static void avail_idx_may_be_ahead_by_size_at_most(void **state)
 
 			assert_int_equal(virtqueue_init(&vq, *state, &config, (uint16_t)base), 0);
 			driver_set_avail_idx(&driver, (uint16_t)(base + ahead));
+			/* A bad one counts as something to look at: pop finds out. */
+			assert_int_equal(virtqueue_enable_kicks(&vq), expected != 0);
 			if (pop(&vq, iov, SIZE) != expected || vq.broken != (expected < 0))
 				fail_msg("at %u, ahead by %u", base, ahead);
 		}
@@ -408,16 +415,18 @@ static void moving_idx_does_not_make_chains(void **state)
 
 static void a_head_in_flight_is_refused_until_it_is_pushed(void **state)
 {
-	const struct virtqueue_config config = config_of(SIZE);
+	const struct virtqueue_config config = config_of(1024);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
 
-	for (unsigned i = 0; i < SIZE; i++) {
+	driver_init(&driver, *state, 1024);
+	for (unsigned i = 0; i < 1024; i++)
+		driver_put(&driver, i, DRIVER_DATA, 1, 0, 0);
+	for (unsigned i = 0; i < 1024; i++) {
 		const uint16_t head = (uint16_t)i;
 
-		driver_init(&driver, *state, SIZE);
-		driver_put(&driver, head, DRIVER_DATA, 1, 0, 0);
+		driver_set_avail_idx(&driver, 0);
 		assert_int_equal(virtqueue_init(&vq, *state, &config, 0), 0);
 		for (unsigned n = 0; n < 3; n++) {
 			driver_offer(&driver, head);
@@ -435,6 +444,29 @@ static void a_head_in_flight_is_refused_until_it_is_pushed(void **state)
 	}
 }
 
+static void all_heads_may_be_in_flight(void **state)
+{
+	const struct virtqueue_config config = config_of(1024);
+	struct iovec iov[SIZE];
+	struct driver driver;
+	struct virtqueue vq;
+
+	driver_init(&driver, *state, 1024);
+	assert_int_equal(virtqueue_init(&vq, *state, &config, 0), 0);
+	for (unsigned i = 0; i < 1024; i++) {
+		driver_put(&driver, i, DRIVER_DATA, 1, 0, 0);
+		driver_offer(&driver, (uint16_t)(i * 5 % 1024));
+	}
+	for (unsigned i = 0; i < 1024; i++)
+		assert_int_equal(pop(&vq, iov, SIZE), 1);
+	assert_int_equal(pop(&vq, iov, SIZE), 0);
+	virtqueue_push(&vq, 700, 0);
+	driver_offer(&driver, 700);
+	assert_int_equal(pop(&vq, iov, SIZE), 1);
+	driver_offer(&driver, 701);
+	assert_int_equal(pop(&vq, iov, SIZE), -EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -448,6 +480,7 @@ int main(void)
 		cmocka_unit_test(avail_idx_may_be_ahead_by_size_at_most),
 		cmocka_unit_test(moving_idx_does_not_make_chains),
 		cmocka_unit_test(a_head_in_flight_is_refused_until_it_is_pushed),
+		cmocka_unit_test(all_heads_may_be_in_flight),
 	};
 
 	return cmocka_run_group_tests(tests, make_memory, free_memory);
