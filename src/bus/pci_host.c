@@ -2,7 +2,7 @@
 /*
  * Bus 0. The guest writes any register with any value at any time, from all
  * vCPUs: BARs may be moved out of the window or onto each other, and then they
- * answer nowhere until they are moved to a good place.
+ * answer nowhere until their place is good.
  */
 #include "bus/pci_host.h"
 
@@ -196,22 +196,44 @@ static bool bar_fits(
 	return true;
 }
 
-/* Lets a BAR answer where its register says, if the guest enabled it and the place is good. */
-static void update_bar(struct pci_host *host, struct pci_device *device, unsigned bar)
+/*
+ * Lets a BAR answer where its register says, if the guest enabled it and the
+ * place is good. True when that is somewhere else than before.
+ */
+static bool update_bar(struct pci_host *host, struct pci_device *device, unsigned bar)
 {
 	bool enabled = (pci_get16(device->config, PCI_COMMAND) & PCI_COMMAND_MEMORY) != 0;
 	uint64_t gpa = get_bar_register(device, bar);
 	uint64_t before = device->bar_gpas[bar];
 
-	if (!enabled || !bar_fits(host, device, bar, gpa))
+	if (!enabled || (gpa != before && !bar_fits(host, device, bar, gpa)))
 		gpa = 0;
 	if (gpa == before)
-		return;
+		return false;
 	pthread_rwlock_wrlock(&host->window_lock);
 	device->bar_gpas[bar] = gpa;
 	pthread_rwlock_unlock(&host->window_lock);
 	if (device->ops->bar_moved != NULL)
 		device->ops->bar_moved(device->owner, bar, gpa);
+	return true;
+}
+
+static bool update_bars(struct pci_host *host, struct pci_device *device)
+{
+	bool moved = false;
+
+	for (unsigned bar = 0; bar < PCI_BARS; bar++)
+		if (device->bar_sizes[bar] != 0 && update_bar(host, device, bar))
+			moved = true;
+	return moved;
+}
+
+/* The place that a BAR left may be what another one waits for. */
+static void update_all_bars(struct pci_host *host)
+{
+	for (unsigned devfn = 0; devfn < PCI_FUNCTIONS; devfn++)
+		if (host->devices[devfn] != NULL)
+			(void)update_bars(host, host->devices[devfn]);
 }
 
 static void ecam_write(void *owner, uint64_t offset, const uint8_t *data, unsigned size)
@@ -229,9 +251,8 @@ static void ecam_write(void *owner, uint64_t offset, const uint8_t *data, unsign
 		device->config[reg + i] =
 			(uint8_t)((device->config[reg + i] & ~mask) | (data[i] & mask));
 	}
-	for (unsigned bar = 0; bar < PCI_BARS; bar++)
-		if (device->bar_sizes[bar] != 0)
-			update_bar(host, device, bar);
+	if (update_bars(host, device))
+		update_all_bars(host);
 	if (device->ops != NULL && device->ops->config_written != NULL)
 		device->ops->config_written(device->owner, reg, size);
 	pthread_mutex_unlock(&host->config_lock);
