@@ -65,7 +65,8 @@ COMMON   += $(or $(SANITIZE_$(SAN)),$(error SAN is asan, tsan or msan)) -fno-omi
 LINK     :=
 endif
 
-LIBS     := -luring
+# The archive: the shared library of Debian 12 does not export io_uring_enable_rings().
+LIBS     := -l:liburing.a
 
 # ---- sources -----------------------------------------------------------------
 

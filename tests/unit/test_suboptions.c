@@ -20,11 +20,10 @@ struct target {
 static int note(void *target, const char *name, const char *value)
 {
 	char *seen = ((struct target *)target)->seen;
+	size_t used = strlen(seen);
 
-	strcat(seen, name);
-	strcat(seen, "=");
-	strcat(seen, value != NULL ? value : "(null)");
-	strcat(seen, ";");
+	snprintf(seen + used, sizeof(((struct target *)target)->seen) - used, "%s=%s;", name,
+		value != NULL ? value : "(null)");
 	return strcmp(value != NULL ? value : "", "refused") == 0 ? -EINVAL : 0;
 }
 
