@@ -46,7 +46,7 @@ static const uint8_t allowed_operations[] = {
 
 static int restrict_ring(struct io_uring *ring)
 {
-	struct io_uring_restriction rules[ARRAY_SIZE(allowed_operations) + 1] = { 0 };
+	struct io_uring_restriction rules[ARRAY_SIZE(allowed_operations) + 2] = { 0 };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(allowed_operations); i++) {
 		rules[i].opcode = IORING_RESTRICTION_SQE_OP;
@@ -54,6 +54,8 @@ static int restrict_ring(struct io_uring *ring)
 	}
 	rules[ARRAY_SIZE(allowed_operations)].opcode = IORING_RESTRICTION_REGISTER_OP;
 	rules[ARRAY_SIZE(allowed_operations)].register_op = IORING_REGISTER_ENABLE_RINGS;
+	rules[ARRAY_SIZE(allowed_operations) + 1].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+	rules[ARRAY_SIZE(allowed_operations) + 1].sqe_flags = IOSQE_CQE_SKIP_SUCCESS;
 	int r = io_uring_register_restrictions(ring, rules, ARRAY_SIZE(rules));
 
 	return r < 0 ? r : io_uring_enable_rings(ring);
@@ -136,6 +138,9 @@ static void submit_call(struct engine *engine)
 	io_uring_prep_write(
 		sqe, engine->queue->call_fd, &engine->call_value, sizeof(engine->call_value), 0);
 	sqe->user_data = TAG_NONE;
+	/* Its completion would end the wait that it is submitted with. Linux 5.17 */
+	if ((engine->ring.features & IORING_FEAT_CQE_SKIP) != 0)
+		io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
 }
 
 static void submit_request(struct engine *engine, struct block_request *request)
