@@ -167,7 +167,9 @@ static void ecam_read(void *owner, uint64_t offset, uint8_t *data, unsigned size
 	pthread_mutex_lock(&host->config_lock);
 	if (device->ops != NULL && device->ops->config_read != NULL)
 		device->ops->config_read(device->owner, reg, size);
-	memcpy(data, device->config + reg, size);
+	/* Its owner changes read-only bytes at any time (PCI_STATUS), with its own lock. */
+	for (unsigned i = 0; i < size; i++)
+		data[i] = __atomic_load_n(&device->config[reg + i], __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&host->config_lock);
 }
 
@@ -248,8 +250,9 @@ static void ecam_write(void *owner, uint64_t offset, const uint8_t *data, unsign
 	for (unsigned i = 0; i < size; i++) {
 		uint8_t mask = device->writable[reg + i];
 
-		device->config[reg + i] =
-			(uint8_t)((device->config[reg + i] & ~mask) | (data[i] & mask));
+		if (mask != 0)
+			device->config[reg + i] =
+				(uint8_t)((device->config[reg + i] & ~mask) | (data[i] & mask));
 	}
 	if (update_bars(host, device))
 		update_all_bars(host);

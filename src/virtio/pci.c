@@ -8,6 +8,7 @@
 #include "virtio/pci.h"
 
 #include <errno.h>
+#include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,12 +25,27 @@ static const struct vhost_ops *back(const struct virtio_pci *device)
 	return device->vhost->ops;
 }
 
-static void set_intx_level(struct virtio_pci *device, bool asserted)
+void virtio_pci_update_line(struct virtio_pci *device)
 {
+	bool asserted = device->intx_wanted && !device->intx_disabled;
+
 	if (asserted == device->intx_asserted)
 		return;
 	device->intx_asserted = asserted;
 	irq_line_set(&device->intx, asserted);
+}
+
+/* The status register tells the wish also while the driver has disabled the line. */
+static void want_intx(struct virtio_pci *device, bool wanted)
+{
+	uint8_t *status = device->pci.config + PCI_STATUS;
+
+	device->intx_wanted = wanted;
+	if (wanted)
+		(void)__atomic_fetch_or(status, PCI_STATUS_INTERRUPT, __ATOMIC_RELAXED);
+	else
+		(void)__atomic_fetch_and(status, (uint8_t)~PCI_STATUS_INTERRUPT, __ATOMIC_RELAXED);
+	virtio_pci_update_line(device);
 }
 
 /* Runs in the control loop while the driver uses INTx: a call eventfd was signalled. */
@@ -45,7 +61,7 @@ static void on_call(void *argument)
 	if (device->watching && eventfd_read(device->config_fd, &count) == 0)
 		device->isr |= ISR_CONFIG;
 	if (device->isr != 0)
-		set_intx_level(device, true);
+		want_intx(device, true);
 	pthread_mutex_unlock(&device->lock);
 }
 
@@ -54,7 +70,7 @@ uint8_t virtio_pci_take_isr(struct virtio_pci *device)
 	uint8_t isr = device->isr;
 
 	device->isr = 0;
-	set_intx_level(device, false);
+	want_intx(device, false);
 	return isr;
 }
 

@@ -214,6 +214,14 @@ static void config_written(void *owner, unsigned offset, unsigned size)
 	uint32_t target;
 	unsigned target_size;
 
+	if (touches(offset, size, PCI_COMMAND, 2)) {
+		uint16_t command = pci_get16(config, PCI_COMMAND);
+
+		pthread_mutex_lock(&device->lock);
+		device->intx_disabled = (command & PCI_COMMAND_INTX_DISABLE) != 0;
+		virtio_pci_update_line(device);
+		pthread_mutex_unlock(&device->lock);
+	}
 	if (touches(offset, size, CAP_MSIX + PCI_MSIX_FLAGS, 2)) {
 		uint16_t flags = pci_get16(config, CAP_MSIX + PCI_MSIX_FLAGS);
 

@@ -59,6 +59,8 @@ struct virtio_pci {
 	uint8_t status;
 	uint8_t generation; /* of the device configuration */
 	uint8_t isr;
+	bool intx_wanted;   /* isr is not 0 */
+	bool intx_disabled; /* by the driver, in the command register */
 	bool intx_asserted;
 	bool watching;          /* call eventfds, for INTx */
 	uint64_t bar_gpa;       /* 0: nowhere */
@@ -81,6 +83,8 @@ void virtio_pci_reset_queue(struct virtio_pci *device, unsigned index);
 void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index);
 /* Attaches doorbells and interrupts as state, BAR and MSI-X say. */
 void virtio_pci_update_notifications(struct virtio_pci *device);
+/* Pulls the INTx line or lets go of it, as the fields say. */
+void virtio_pci_update_line(struct virtio_pci *device);
 uint8_t virtio_pci_take_isr(struct virtio_pci *device);
 
 /* pci_common.c. Rules as in struct bus_ops. */
