@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Linux guests under crosvm: kernels, initramfs, runs to the end, and guests at a terminal."""
+import base64
+import contextlib
+import hashlib
+import os
+import pathlib
+import pty
+import re
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from typing import NamedTuple
+
+import pexpect
+import pytest
+from pexpect.fdpexpect import fdspawn
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "guest"))
+import debian  # noqa: E402
+
+CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
+TIMEOUT = 120  # seconds for a guest's life; the slowest takes 15 where the processor is emulated
+PROMPT = "/ # "
+
+# src/vm/exit_status.h
+OK, HOST, USAGE, IMAGE, CRASH, KVM = range(6)
+
+# Text of src/vm/lifecycle.c
+POWERED_OFF = "the guest powered off"
+REBOOTED = "the guest rebooted"
+PANICKED = "the guest's kernel panicked"
+TRIPLE_FAULT = "the guest crashed with a triple fault"
+STOPPED = "the VM was stopped"
+
+# Linux before 6.2 says so of a machine without CF8/CFC, an instant before it finds the ECAM (ARCHITECTURE.md).
+EXPECTED_ERROR = "PCI: Fatal: No config space access function found"
+
+# How a kernel image is called here -> directory in the cache, file. A stock vmlinux is the ELF file that
+# vmlinuz holds compressed, with neither symbols nor sections.
+KERNELS = {
+    "cloud-6.1": ("kernel-cloud-6.1", "vmlinuz"),
+    "generic-6.1": ("kernel-generic-6.1", "vmlinuz"),
+    "cloud-6.12": ("kernel-cloud-6.12", "vmlinuz"),
+    "cloud-6.1-vmlinux": ("kernel-cloud-6.1", "vmlinux"),
+    "small": ("kernel-small", "bzImage"),
+    "small-vmlinux": ("kernel-small", "vmlinux"),
+    "small-compressed": ("kernel-small", "compressed-vmlinux"),
+}
+
+
+def kernel(name):
+    """Path of a kernel. It is not made here: the tests run where there is no network."""
+    directory, file = KERNELS[name]
+    maker = f"guest/fetch-kernel {directory.removeprefix('kernel-')}"
+    if directory == "kernel-small":
+        maker = "guest/build-kernel"
+        directory += "-*-" + hashlib.sha256((ROOT / "guest/small.config").read_bytes()).hexdigest()[:12]
+    found = sorted(debian.cache().glob(f"{directory}/{file}"))
+    if not found:
+        pytest.skip(f"no kernel {name}: run {maker}")
+    return str(found[-1])
+
+
+def make_initramfs(path, *args):
+    """Runs guest/mkinitramfs with these arguments; returns the path as text."""
+    subprocess.run([ROOT / "guest/mkinitramfs", "-o", path, *args], check=True)
+    return str(path)
+
+
+class Ended(NamedTuple):
+    """A guest's life, looked back at."""
+
+    status: int  # crosvm's exit status
+    console: str  # without carriage returns
+    stderr: str
+    seconds: float
+
+    @property
+    def script_status(self):
+        match = re.search(r"^crosvm-init: exit status (\d+)$", self.console, re.MULTILINE)
+        return int(match[1]) if match else None
+
+    @property
+    def output(self):
+        """What the script printed."""
+        text = self.console.partition("crosvm-init: up\n")[2]
+        return re.split(r"^crosvm-init: exit status", text, maxsplit=1, flags=re.MULTILINE)[0]
+
+    def check(self, says=POWERED_OFF, status=OK, script_status=0):
+        """Asserts how it ended; returns self."""
+        assert (self.status, self.script_status) == (status, script_status), self.last_words()
+        assert self.stderr.count(f"crosvm: {says}") == 1, self.last_words()
+        return self
+
+    def last_words(self):
+        return f"status {self.status} after {self.seconds:.1f} s\n{self.stderr}console:\n{self.console[-3000:]}"
+
+
+def command(kernel_name, initrd, *, script=None, cpus=1, mem=None, params="", options=(), end=None):
+    """The command line. A script runs in the guest instead of a shell; both end by power off unless told."""
+    words = ["quiet", params] if params else ["quiet"]
+    if script is not None:
+        words.append("crosvm.run=" + base64.b64encode(script.encode()).decode())
+    if end is not None:
+        words.append(f"crosvm.end={end}")
+    size = ["-m", mem] if mem else []
+    return [CROSVM, "run", "-c", str(cpus), *size, "-i", str(initrd), "-p", " ".join(words), *options,
+            kernel(kernel_name)]
+
+
+def run(*args, stdin=None, timeout=TIMEOUT, wrapper=(), **kwargs):
+    """Runs a guest to its end; arguments are those of command(), or a whole command line as list."""
+    argv = args[0] if isinstance(args[0], list) else command(*args, **kwargs)
+    start = time.monotonic()
+    with subprocess.Popen([*wrapper, *argv], stdin=subprocess.DEVNULL if stdin is None else stdin,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        late = False
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            late = True
+    ended = Ended(process.returncode, text(out), text(err), time.monotonic() - start)
+    if late:
+        pytest.fail(f"not at its end, killed: {ended.last_words()}", pytrace=False)
+    return ended
+
+
+def text(data):
+    return data.decode(errors="replace").replace("\r", "")
+
+
+class Guest:
+    """A running guest. Its console is a terminal of ours, or nothing if crosvm was told another place."""
+
+    def __init__(self, argv):
+        self.terminal, self.other_side = pty.openpty()
+        self.modes = termios.tcgetattr(self.other_side)
+        self.stderr = tempfile.TemporaryFile()
+        # Its own session with that terminal, as under a shell.
+        self.process = subprocess.Popen(argv, stdin=self.other_side, stdout=self.other_side, stderr=self.stderr,
+                                        start_new_session=True)
+        self.console = fdspawn(self.terminal, encoding="utf-8", codec_errors="replace", timeout=TIMEOUT)
+        self.console.delaybeforesend = None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def expect(self, what, timeout=TIMEOUT):
+        return expect(self.console, what, timeout)
+
+    def send(self, what):
+        self.console.send(what)
+
+    def ask(self, line):
+        """Types a command at the shell's prompt; returns what it answers."""
+        return ask(self.console, line)
+
+    def messages(self):
+        self.stderr.seek(0)
+        return text(self.stderr.read())
+
+    def end(self, status=OK, says=STOPPED, timeout=10):
+        """Waits until crosvm ended, and asserts how; seconds that it took."""
+        start = time.monotonic()
+        assert self.process.wait(timeout) == status, self.messages()
+        assert f"crosvm: {says}" in self.messages()
+        assert termios.tcgetattr(self.other_side) == self.modes
+        return time.monotonic() - start
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.stderr.close()
+        os.close(self.terminal)
+        os.close(self.other_side)
+
+
+@contextlib.contextmanager
+def piped(argv):
+    """(process, console) of a running guest with pipes instead of a terminal; killed at the end."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process, fdspawn(process.stdout.fileno(), encoding="utf-8", codec_errors="replace")
+        finally:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+
+@contextlib.contextmanager
+def started(*args, **kwargs):
+    """A running guest with the arguments of command(); killed at the end if it still runs."""
+    guest = Guest(command(*args, **kwargs))
+    try:
+        yield guest
+    finally:
+        guest.close()
+
+
+def expect(console, what, timeout=TIMEOUT):
+    """pexpect's expect_exact, but a failure shows the console; returns what came before."""
+    try:
+        console.expect_exact(what, timeout=timeout)
+    except (pexpect.TIMEOUT, pexpect.EOF) as error:
+        seen = (console.before or "").replace("\r", "")[-3000:]
+        pytest.fail(f"{type(error).__name__}, no {what!r} in:\n{seen}", pytrace=False)
+    return console.before.replace("\r", "")
+
+
+def ask(console, line):
+    """Types a command at the prompt of a guest's shell; returns what it answers."""
+    console.send(line + "\n")
+    expect(console, line)  # its echo
+    return expect(console, PROMPT).strip("\n")
+
+
+def sections(output):
+    """{name: lines} of a text with lines '=== name'."""
+    parts = re.split(r"^=== (.*)\n", output, flags=re.MULTILINE)[1:]
+    return {name: body.splitlines() for name, body in zip(parts[::2], parts[1::2])}
+
+
+def memory_kib(pid, field="Pss"):
+    """Memory of a process without that of its guest."""
+    total = 0
+    for block in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", pathlib.Path(f"/proc/{pid}/smaps").read_text()):
+        found = re.search(rf"^{field}:\s+(\d+)", block, re.MULTILINE)
+        if found and "memfd:crosvm-guest" not in block.split("\n", 1)[0]:
+            total += int(found[1])
+    return total
+
+
+def processes():
+    """Processes of crosvm that belong to these tests or to nobody."""
+    found = set()
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if not (entry / "cmdline").read_bytes().startswith(CROSVM.encode() + b"\0"):
+                continue
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent in (os.getpid(), 1):
+                found.add(int(entry.name))
+    return found
