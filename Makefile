@@ -286,7 +286,7 @@ build/guest/machine.c.o build/guest/hostile.c.o: tests/guest/start.inc
 
 # ---- benchmarks ----------------------------------------------------------------
 
-BENCH_HOST := tests/host/run --icount --
+BENCH_HOST ?= tests/host/run --icount --
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
 .PHONY: bench
