@@ -3,6 +3,7 @@
  * crosvm: the table of subcommands, and what is said to someone who names
  * none of them. The arguments may be anything.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -92,5 +93,10 @@ int main(int argc, char **argv)
 
 	if (command == NULL)
 		return unknown_command(name);
-	return command->run(argc - 1, argv + 1);
+	int status = command->run(argc - 1, argv + 1);
+
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	log_error("cannot write to stdout: %s", strerror(errno));
+	return status == STATUS_OK ? STATUS_HOST : status;
 }

@@ -120,10 +120,12 @@ int console_open(const struct console_config *config, void (*quit)(void *owner),
 		*ret_console = NULL;
 		return 0;
 	}
-	struct console *console = calloc(1, sizeof(*console));
+	struct console *console = malloc(sizeof(*console));
 
 	if (console == NULL)
 		return -ENOMEM;
+	/* Not the ring at its end: it is memory only when it is used. */
+	memset(console, 0, offsetof(struct console, output));
 	console->kind = config->kind;
 	console->path = config->path;
 	console->quit = quit;

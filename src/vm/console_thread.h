@@ -58,7 +58,7 @@ struct console {
 	uint64_t dropped_bytes;
 	size_t output_start;
 	size_t output_count;
-	uint8_t output[CONSOLE_OUTPUT_SIZE];
+	uint8_t output[CONSOLE_OUTPUT_SIZE]; /* last: not initialised */
 };
 
 /* The thread; its argument is the console. Runs until `stop` and no output is pending or its

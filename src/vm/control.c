@@ -10,7 +10,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/footprint.h"
 #include "base/log.h"
+
+/* After so long without an event the VM is taken to have started. */
+enum { START_UP_MS = 1000 };
 
 /* SIGCONT: whoever stopped us may have used the terminal since. */
 static const int taken_signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT };
@@ -39,6 +43,14 @@ void control_destroy(struct control *control)
 	evloop_free(control->loop);
 }
 
+/* What nohup(1) and the like want ignored stays so; a blocked signal reaches us all the same. */
+static bool is_ignored(int signal_number)
+{
+	struct sigaction action;
+
+	return sigaction(signal_number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 static void take_signal(
 	struct control *control, struct lifecycle *lifecycle, struct console *console)
 {
@@ -50,6 +62,8 @@ static void take_signal(
 		console_resume_terminal(console);
 		return;
 	}
+	if (is_ignored((int)info.ssi_signo))
+		return;
 	log_debug("signal %u (%s) from process %u", info.ssi_signo, strsignal((int)info.ssi_signo),
 		info.ssi_pid);
 	lifecycle_end(lifecycle, VM_END_STOPPED);
@@ -68,9 +82,18 @@ enum vm_end control_run(
 	if (r < 0)
 		log_warn("cannot watch the devices: %s; their interrupts need MSI-X", strerror(-r));
 
+	int timeout_ms = START_UP_MS;
+
 	while (lifecycle_get(lifecycle) == VM_RUNNING) {
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
-			continue; /* EINTR; there is no other error */
+		int n = poll(fds, ARRAY_SIZE(fds), timeout_ms);
+
+		if (n == 0) {
+			/* The start is over; the code for it is of no more use. */
+			footprint_drop_program();
+			timeout_ms = -1;
+		}
+		if (n <= 0)
+			continue; /* or EINTR; there is no other error */
 		if (fds[0].revents != 0)
 			take_signal(control, lifecycle, console);
 		if (fds[2].revents != 0)

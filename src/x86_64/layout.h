@@ -28,7 +28,7 @@
 #define LAYOUT_PD           UINT64_C(0xb000) /* up to four pages, one for each GiB */
 #define LAYOUT_PVH_INFO     UINT64_C(0xf000)
 #define LAYOUT_CMDLINE      UINT64_C(0x20000)
-#define LAYOUT_CMDLINE_SIZE UINT64_C(0x10000) /* with the final NUL */
+#define LAYOUT_CMDLINE_SIZE UINT64_C(0x1000) /* with the final NUL; Linux takes 2 KiB */
 
 #define LAYOUT_EBDA     UINT64_C(0x9fc00)
 #define LAYOUT_EBDA_END UINT64_C(0xa0000)
