@@ -31,7 +31,8 @@ int control_init(struct control *control)
 	blocked = taken;
 	for (size_t i = 0; i < ARRAY_SIZE(ignored_signals); i++)
 		sigaddset(&blocked, ignored_signals[i]);
-	if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
+	/* Set, not added: what we inherit could block the signal that kicks vCPUs. */
+	if (sigprocmask(SIG_SETMASK, &blocked, NULL) < 0)
 		return -errno;
 	control->signalfd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
 	return control->signalfd < 0 ? -errno : evloop_create(&control->loop);
@@ -43,7 +44,7 @@ void control_destroy(struct control *control)
 	evloop_free(control->loop);
 }
 
-/* What nohup(1) and the like want ignored stays so; a blocked signal reaches us all the same. */
+/* For nohup(1): a signal that is blocked reaches us although it is ignored. */
 static bool is_ignored(int signal_number)
 {
 	struct sigaction action;
@@ -62,7 +63,7 @@ static void take_signal(
 		console_resume_terminal(console);
 		return;
 	}
-	if (is_ignored((int)info.ssi_signo))
+	if (info.ssi_signo == SIGHUP && is_ignored(SIGHUP))
 		return;
 	log_debug("signal %u (%s) from process %u", info.ssi_signo, strsignal((int)info.ssi_signo),
 		info.ssi_pid);

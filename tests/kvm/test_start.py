@@ -34,7 +34,7 @@ def test_system_calls_to_the_first_instruction(record_property):
 @release_only
 @pytest.mark.parametrize("vms", [
     8,  # which share the pages of the program
-    pytest.param(1, marks=pytest.mark.xfail(reason="libc's code counts whole for a VM that is alone")),
+    1,
 ])
 def test_memory_of_an_idle_vm(vms, record_property):
     command = ["--memory", "64", "--vms", str(vms), "--", *vmm.command("hang")]
