@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Linux guests on disks: roots, data, sizes, many disks, disks that fail, and VMs that die on them."""
+import os
+import re
+import subprocess
+import time
+
+import disks
+import pytest
+import vm
+from disks import MIB, attached, command
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return disks.make_tree(tmp_path_factory.mktemp("root") / "tree")
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    """An initramfs for Debian's kernel: all that makes a disk are modules there."""
+    modules = os.path.join(os.path.dirname(vm.kernel("cloud-6.1")), "modules")
+    path = tmp_path_factory.mktemp("stock") / "initrd.gz"
+    return vm.make_initramfs(path, "-m", modules, "virtio_pci", "virtio_blk", "ext4")
+
+
+# ---- root file systems ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind, kernel", [("squashfs", "small"), ("erofs", "small-vmlinux")])
+def test_read_only_root(tree, tmp_path, kind, kernel):
+    """-r alone: the kernel finds its root, read-only, and no write reaches the image."""
+    image = disks.make_root(kind, tree, tmp_path / "root.img")
+    size = image.stat().st_size
+    # A root is a whole number of blocks, or its tail would be lost.
+    if size % 512:
+        os.truncate(image, size + 512 - size % 512)
+    before = image.read_bytes()
+    script = "grep ' / ' /proc/mounts; cat /proc/cmdline /sys/block/vda/ro; touch /x && exit 1; true"
+    done = vm.run(command(kernel, "-r", image, script=script)).check()
+    assert re.search(rf"^/dev/root / {kind} ro", done.output, re.MULTILINE), done.last_words()
+    assert " root=/dev/vda ro " in done.output
+    assert "\n1\n" in done.output
+    assert image.read_bytes() == before
+
+
+def test_writable_root(tree, tmp_path):
+    """--rwroot among other disks: what the guest writes is there, the file system is clean, and root= names it."""
+    image = disks.make_root("ext4", tree, tmp_path / "root.img")
+    other = disks.numbered(tmp_path / "other.img", 1)
+    script = "cat /proc/cmdline; echo hello from the guest >/etc/mark; mount -o remount,ro / && sync"
+    done = vm.run(command("small", "--disk", other, "--rwroot", image, script=script)).check()
+    assert " root=/dev/vdb rw " in done.output
+    disks.check_ext4(image)
+    assert disks.cat_ext4(image, "/etc/mark") == b"hello from the guest\n"
+
+
+def test_root_by_parameter(tree, tmp_path):
+    """crosvm run --rwdisk root.ext4 -p "root=/dev/vda" vmlinux"""
+    image = disks.make_root("ext4", tree, tmp_path / "root.img")
+    done = vm.run(command("small-vmlinux", "--rwdisk", image, params="root=/dev/vda",
+                          script="grep ' / ' /proc/mounts; echo x >/y && mount -o remount,ro /")).check()
+    assert "/dev/root / ext4 rw" in done.output  # the default of a vmlinux
+    disks.check_ext4(image)
+    assert disks.cat_ext4(image, "/y") == b"x\n"
+
+
+# ---- data -----------------------------------------------------------------------------
+
+# Four writers at once, each with its quarter of the disk and its size of request, direct and through the
+# guest's cache; then all is read back around the cache.
+COPY = """cd /dev
+writer() {{ dd if=vdb of=vda bs=$1 skip=$(($2*Q/$1)) seek=$(($2*Q/$1)) count=$((Q/$1)) conv=notrunc $3 2>/dev/null || echo bad $*; }}
+Q={quarter}
+writer 4096 0 oflag=direct & writer 512 1 & writer 65536 2 oflag=direct & writer 1048576 3 conv=fsync &
+wait
+sync; echo 3 >/proc/sys/vm/drop_caches
+cmp vda vdb && echo same
+ls /sys/block/vda/mq
+"""
+
+
+def copies():
+    for kernel in ("small", "cloud-6.1"):
+        for queues in (1, 4):
+            for cpus in (1, 4):
+                for engine in ("uring", "sync"):
+                    sampled = (kernel, queues, cpus, engine) in [("small", 1, 1, "uring"), ("small", 4, 4, "uring"),
+                                                                 ("small", 4, 4, "sync"), ("cloud-6.1", 4, 4, "uring")]
+                    yield pytest.param(kernel, queues, cpus, engine, marks=[] if sampled else [pytest.mark.soak])
+
+
+@pytest.mark.parametrize("kernel, queues, cpus, engine", copies())
+def test_data(request, initrd, tmp_path, kernel, queues, cpus, engine):
+    size = (8 if engine == "uring" else 4) * MIB
+    source = disks.noise(tmp_path / "source", size, queues * cpus)
+    target = disks.sparse(tmp_path / "target", size)
+    ramdisk = request.getfixturevalue("stock") if kernel == "cloud-6.1" else initrd
+    options = attached(target, queues=queues, engine=engine) + ["--disk", str(source)]
+    done = vm.run(kernel, ramdisk, script=COPY.format(quarter=size // 4), cpus=cpus, mem="512", options=options).check()
+    assert "same" in done.output and "bad" not in done.output, done.last_words()
+    assert done.output.split("same\n")[1].split() == [str(n) for n in range(min(queues, cpus))]
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_discard_frees_blocks_of_the_host(initrd, tmp_path):
+    image = disks.noise(tmp_path / "disk", 8 * MIB, 1)
+    before = image.read_bytes()
+    script = "blkdiscard -o 1048576 -l 4194304 /dev/vda && dd if=/dev/vda bs=1M skip=1 count=4 2>/dev/null | tr -d '\\0' | wc -c"
+    allocated = disks.allocated(image)
+    done = vm.run("small", initrd, script=script, options=["--rwdisk", str(image)]).check()
+    assert done.output.strip() == "0"
+    assert allocated - disks.allocated(image) == 4 * MIB
+    after = image.read_bytes()
+    assert after[:MIB] == before[:MIB] and after[5 * MIB:] == before[5 * MIB:] and not any(after[MIB:5 * MIB])
+
+
+def test_sparse_false_keeps_blocks(initrd, tmp_path):
+    image = disks.noise(tmp_path / "disk", 4 * MIB, 1)
+    allocated = disks.allocated(image)
+    script = "blkdiscard /dev/vda 2>/dev/null; cat /sys/block/vda/queue/discard_max_bytes"
+    done = vm.run("small", initrd, script=script, options=attached(image, sparse="false")).check()
+    assert done.output.strip() == "0"
+    assert disks.allocated(image) == allocated
+
+
+# ---- what the guest sees ------------------------------------------------------------------
+
+LOOK = """cd /sys/block
+for d in vd?; do echo "=== $d"; for f in ro size serial queue/logical_block_size queue/physical_block_size cache_type; do
+echo $f $(cat $d/$f); done; done
+echo "=== writes"
+echo x 2>/dev/null >/dev/vda && echo vda written
+blkdiscard /dev/vda 2>/dev/null && echo vda discarded
+echo write through >vdb/cache_type && cat vdb/cache_type
+dd if=/dev/zero of=/dev/vdb bs=4k count=4 oflag=direct 2>/dev/null && echo vdb written
+"""
+
+
+def test_options_reach_the_guest(initrd, tmp_path):
+    """Read-only is read-only also for root; id, sizes and the write cache are what was asked for."""
+    first = disks.noise(tmp_path / "first", 64 << 10, 1)
+    second = disks.noise(tmp_path / "second", MIB, 2)
+    before = first.read_bytes()
+    options = ["--disk", str(first), *attached(second, id="disk-with-an-id-20ch", block_size=4096)]
+    done = vm.run("small", initrd, script=LOOK, options=options).check()
+    found = vm.sections(done.output)
+    assert found["vda"] == ["ro 1", "size 128", "serial", "queue/logical_block_size 512",
+                            "queue/physical_block_size 4096", "cache_type write back"]
+    assert found["vdb"] == ["ro 0", "size 2048", "serial disk-with-an-id-20ch", "queue/logical_block_size 4096",
+                            "queue/physical_block_size 4096", "cache_type write back"]
+    assert found["writes"] == ["write through", "vdb written"]
+    assert first.read_bytes() == before
+    assert not any(second.read_bytes()[:16384])
+
+
+def letters(index):
+    name = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        name = chr(ord("a") + rest) + name
+    return f"vd{name}"
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(40, marks=pytest.mark.soak)])
+def test_many_disks_in_order(initrd, tmp_path, count):
+    images = [disks.numbered(tmp_path / f"disk{number}", number) for number in range(count)]
+    options = [word for image in images for word in ("--disk", str(image))]
+    script = "for d in /sys/block/vd*; do n=${d##*/}; echo $n $(head -c 8 /dev/$n); done"
+    done = vm.run("small", initrd, script=script, options=options).check()
+    assert sorted(done.output.split("\n")[:-1]) == sorted(f"{letters(n)} {n}" for n in range(count))
+
+
+# ---- two VMs, full disks, dead VMs ------------------------------------------------------------
+
+
+def test_one_writer_an_image(initrd, tmp_path):
+    image = disks.sparse(tmp_path / "disk", MIB)
+    with vm.started("small", initrd, options=["--rwdisk", str(image)]) as guest:
+        guest.expect(vm.PROMPT)
+        for option in ("--rwdisk", "--disk"):
+            done = vm.run("small", initrd, script=":", options=[option, str(image)])
+            assert done.status == vm.HOST
+            assert done.console == ""
+            assert f"disk '{image}' is in use by another VM (process {guest.pid}); stop it" in done.stderr
+            assert done.stderr.count("\n") == 1
+    vm.run("small", initrd, script=":", options=["--rwdisk", str(image)]).check()
+
+
+@pytest.fixture
+def small_file_system(tmp_path):
+    """A directory with room for 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a file system")
+    place = tmp_path / "full"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_full_host_disk_is_an_io_error(initrd, small_file_system):
+    """A sparse image outgrows its file system: the guest sees I/O errors, and goes on."""
+    image = disks.sparse(small_file_system / "disk", 8 * MIB)
+    script = """dd if=/dev/zero of=/dev/vda bs=64k oflag=direct 2>&1 | grep -c 'rror'
+dd if=/dev/vda of=/dev/null bs=64k iflag=direct count=4 2>/dev/null && echo read
+blkdiscard /dev/vda && dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct 2>/dev/null && echo room again"""
+    done = vm.run("small", initrd, script=script, params="loglevel=0",
+                  options=["--rwdisk", str(image)]).check()
+    assert done.output.split("\n")[:3] == ["1", "read", "room again"], done.last_words()
+
+
+# Each number is on the disk when it is on the console.
+LOAD = """mount -t ext4 /dev/vda /mnt || exit 1
+(while :; do dd if=/dev/zero of=/mnt/big bs=64k count=64 2>/dev/null; rm /mnt/big; done) &
+n=0; while :; do n=$((n+1)); echo number $n | dd of=/mnt/f$n conv=fsync 2>/dev/null && echo "synced $n"; done"""
+
+
+@pytest.mark.parametrize("count, engine", [(8, "uring"), pytest.param(25, "uring", marks=pytest.mark.soak),
+                                           pytest.param(25, "sync", marks=pytest.mark.soak)])
+def test_killed_under_load(initrd, tmp_path, count, engine):
+    """kill -9: the journal replays, the file system is clean, and all that was told to be on the disk is."""
+    image = disks.sparse(tmp_path / "disk", 24 * MIB)
+    subprocess.run([disks.tool("mkfs.ext4"), "-q", "-F", image], check=True)
+    with vm.started("small", initrd, script=LOAD, cpus=2, options=attached(image, engine=engine)) as guest:
+        guest.expect(f"synced {count}")
+        guest.process.kill()
+        guest.process.wait()
+    disks.check_ext4(image, replay=True)
+    for number in range(1, count + 1):
+        assert disks.cat_ext4(image, f"/f{number}") == f"number {number}\n".encode()
+
+
+def test_made_and_checked_after_a_stop(initrd, tmp_path):
+    """SIGTERM in the middle of writes: it ends at once, and the journal makes the file system whole."""
+    image = disks.sparse(tmp_path / "disk", 24 * MIB)
+    subprocess.run([disks.tool("mkfs.ext4"), "-q", "-F", image], check=True)
+    with vm.started("small", initrd, script=LOAD, cpus=2, options=["--rwdisk", str(image)]) as guest:
+        guest.expect("synced 3")
+        start = time.monotonic()
+        guest.process.terminate()
+        guest.end()
+        assert time.monotonic() - start < 5
+    disks.check_ext4(image, replay=True)
+
+
+def test_a_file_cut_under_the_guest(initrd, tmp_path):
+    """The image shrinks while the guest runs: I/O errors behind its new end, the rest works, nobody dies."""
+    image = disks.noise(tmp_path / "disk", 4 * MIB, 1)
+    with vm.started("small", initrd, params="loglevel=0", options=["--rwdisk", str(image)]) as guest:
+        guest.expect(vm.PROMPT)
+        os.truncate(image, MIB)
+        assert "rror" in guest.ask("dd if=/dev/vda of=/dev/null bs=64k skip=32 count=1 iflag=direct")
+        assert "rror" not in guest.ask("dd if=/dev/vda of=/dev/null bs=64k count=1 iflag=direct")
+        guest.send("exit\n")
+        guest.end(says=vm.POWERED_OFF, timeout=vm.TIMEOUT)
