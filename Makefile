@@ -241,6 +241,16 @@ fuzz-run: $(FUZZ)
 		$(FUZZ:%='tools/run-fuzzer % $(FUZZ_SECONDS)')
 endif
 
+# ---- proofs ------------------------------------------------------------------
+
+## make proofs         CBMC's proofs of tests/proofs, and that they find planted bugs; proofs-short: the quick ones
+.PHONY: proofs proofs-short
+proofs:
+	$(Q)tests/proofs/run -j $(JOBS)
+	$(Q)tests/proofs/run -j $(JOBS) --self-test
+proofs-short:
+	$(Q)tests/proofs/run -j $(JOBS) --short
+
 # ---- freestanding guests and the benchmark's floor ---------------------------
 
 # Guests are machine code for the vCPU, so no flag of the host's programs applies. What is in
