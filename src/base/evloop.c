@@ -93,7 +93,7 @@ static int watch_entry(struct evloop *loop, uint32_t place)
 
 int evloop_add(struct evloop *loop, int fd, void (*function)(void *argument), void *argument)
 {
-	uint32_t place;
+	uint32_t place = 0;
 
 	if (fd < 0)
 		return -EBADF;

@@ -58,7 +58,8 @@ static struct guest_memory *make_memory(size_t index)
 	};
 	struct guest_memory *memory = NULL;
 
-	assert_int_equal(guest_memory_create(ranges, cases[index].high != 0 ? 2 : 1, 0, &memory), 0);
+	assert_int_equal(
+		guest_memory_create(ranges, cases[index].high != 0 ? 2 : 1, 0, &memory), 0);
 	return memory;
 }
 

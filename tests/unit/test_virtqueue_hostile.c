@@ -345,7 +345,7 @@ static void the_sum_of_lengths_stays_below_4_gib(void **state)
 	const struct guest_memory_range range = { 0, 64 * MIB }; /* never touched */
 
 	(void)state;
-	assert_int_equal(guest_memory_create(&range, 1, &memory), 0);
+	assert_int_equal(guest_memory_create(&range, 1, 0, &memory), 0);
 	driver_init(&driver, memory, 1024);
 	for (unsigned i = 0; i < 1024; i++)
 		driver_put(&driver, i, 0, length * 128, NEXT, (uint16_t)(i + 1));
