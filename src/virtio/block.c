@@ -40,7 +40,8 @@ static uint64_t block_features(const struct device *device)
 static struct virtio_blk_config make_config(const struct device *device)
 {
 	unsigned block_size = device->geometry.block_size;
-	uint32_t max_sectors = (uint32_t)min_u64(device->geometry.size / SECTOR_SIZE, 1u << 21);
+	uint32_t max_sectors =
+		(uint32_t)min_u64(device->geometry.size / SECTOR_SIZE, BLOCK_SEGMENT_SECTORS_MAX);
 
 	return (struct virtio_blk_config){
 		.capacity = device->geometry.size / SECTOR_SIZE,
@@ -70,23 +71,25 @@ static void block_config_read(struct device *device, uint32_t offset, uint8_t *d
 static void block_config_write(
 	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
 {
-	if (offset == offsetof(struct virtio_blk_config, wce) && size == 1)
+	if (offset == offsetof(struct virtio_blk_config, wce) && size == 1 &&
+		device->cache_is_settable)
 		device->writeback = data[0] != 0;
 }
 
 static int block_start(struct device *device, uint64_t features)
 {
+	bool can_flush = (features & BIT(VIRTIO_BLK_F_FLUSH)) != 0;
+
 	device->flush_failed = false;
+	device->cache_is_settable = can_flush && (features & BIT(VIRTIO_BLK_F_CONFIG_WCE)) != 0;
 	/* A driver that cannot flush must not need to. */
-	if ((features & BIT(VIRTIO_BLK_F_FLUSH)) == 0)
-		device->writeback = false;
-	else if ((features & BIT(VIRTIO_BLK_F_CONFIG_WCE)) == 0)
-		device->writeback = true;
+	device->writeback = can_flush;
 	return 0;
 }
 
 static void block_stop(struct device *device)
 {
+	device->cache_is_settable = false;
 	device->writeback = true;
 }
 

@@ -16,8 +16,9 @@ struct device {
 	struct block_options options;
 	struct block_image image;
 	struct block_geometry geometry;
-	atomic_bool writeback;    /* false: each write is durable when it completes */
-	atomic_bool flush_failed; /* until the next start */
+	atomic_bool cache_is_settable; /* both FLUSH and CONFIG_WCE were negotiated */
+	atomic_bool writeback;         /* false: each write is durable when it completes */
+	atomic_bool flush_failed;      /* until the next start */
 };
 
 /* The flags of a write at this moment. */

@@ -130,14 +130,18 @@ static int measure(const struct block_options *options, int fd, uint64_t *ret_si
 	uint64_t size = 0;
 
 	if (fstat(fd, &st) < 0)
-		return -errno;
+		st.st_mode = 0; /* a descriptor that we have just opened */
 	if (S_ISREG(st.st_mode)) {
 		size = (uint64_t)st.st_size;
 	} else if (!S_ISBLK(st.st_mode)) {
 		log_error("disk '%s' is neither a file nor a block device", options->path);
 		return -EINVAL;
 	} else if (ioctl(fd, BLKGETSIZE64, &size) < 0) {
-		return -errno;
+		int error = errno;
+
+		log_error("cannot tell the size of the disk '%s': %s", options->path,
+			strerror(error));
+		return -error;
 	}
 	uint64_t tail = size % options->block_size;
 

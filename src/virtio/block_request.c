@@ -99,6 +99,8 @@ static uint8_t parse_segment(const struct virtio_blk_discard_write_zeroes *raw, 
 
 	if ((raw->flags & ~allowed) != 0)
 		return VIRTIO_BLK_S_UNSUPP;
+	if (raw->num_sectors > BLOCK_SEGMENT_SECTORS_MAX)
+		return VIRTIO_BLK_S_IOERR;
 	ret_segment->length = (uint64_t)raw->num_sectors * SECTOR_SIZE;
 	ret_segment->unmap = raw->flags != 0;
 	return in_disk(geometry, raw->sector, ret_segment->length, &ret_segment->offset)

@@ -13,7 +13,8 @@
 
 #include "virtio/virtqueue.h"
 
-enum { BLOCK_SEGMENTS_MAX = 32 }; /* of one discard or write-zeroes request */
+/* Of one discard or write-zeroes request: segments, and sectors of each. */
+enum { BLOCK_SEGMENTS_MAX = 32, BLOCK_SEGMENT_SECTORS_MAX = 1 << 21 };
 
 enum block_operation {
 	BLOCK_DONE,  /* nothing to do but to tell `status` */

@@ -296,7 +296,8 @@ static bool work(struct engine *engine)
 	if (!engine->stopping && engine->broken == 0) {
 		more = drain(engine);
 		publish(engine);
-		if (!more && engine->broken == 0)
+		/* With every request in flight a completion comes before more can be taken. */
+		if (!more && engine->broken == 0 && engine->free_count != 0)
 			more = virtqueue_enable_kicks(&engine->queue->vq);
 	}
 	return more;
