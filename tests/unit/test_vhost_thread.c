@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The thread backend with a device that copies: features, bounds of the config
+ * space, start and stop of rings in any order, a driver that breaks a ring or
+ * never stops offering. Also device_serve_chains(), which serves here.
+ */
+#include "unit/unit.h"
+
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+#include "base/fd.h"
+#include "unit/capture.h"
+#include "unit/virtio_driver.h"
+#include "virtio/vhost_thread.h"
+
+enum { QUEUES = 2, SIZE = 8, CONFIG_SIZE = 6, DATA_SIZE = 16 };
+
+struct device {
+	unsigned starts, stops, frees;
+	unsigned served; /* atomic: chains */
+	int start_error;
+	uint64_t features;
+	uint8_t config[CONFIG_SIZE];
+};
+
+static unsigned copier_queues(const struct device *device)
+{
+	(void)device;
+	return QUEUES;
+}
+
+static uint64_t copier_features(const struct device *device)
+{
+	(void)device;
+	return 0x30;
+}
+
+static void copier_config_read(struct device *device, uint32_t offset, uint8_t *data, uint32_t size)
+{
+	memcpy(data, device->config + offset, size);
+}
+
+static void copier_config_write(
+	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	memcpy(device->config + offset, data, size);
+}
+
+static int copier_start(struct device *device, uint64_t features)
+{
+	device->starts++;
+	device->features = features;
+	return device->start_error;
+}
+
+static uint32_t copy(struct device *device, const struct virtqueue_chain *chain)
+{
+	size_t size = 0;
+
+	(void)__atomic_add_fetch(&device->served, 1, __ATOMIC_RELAXED);
+	if (chain->readable == 1 && chain->writable == 1) {
+		size = min_u64(chain->iov[0].iov_len, chain->iov[1].iov_len);
+		memcpy(chain->iov[1].iov_base, chain->iov[0].iov_base, size);
+	}
+	return (uint32_t)size;
+}
+
+static int copier_serve(struct device_queue *queue)
+{
+	return device_serve_chains(queue, copy);
+}
+
+static void copier_stop(struct device *device)
+{
+	device->stops++;
+}
+
+static void copier_free(struct device *device)
+{
+	device->frees++;
+}
+
+static const struct device_ops copier_ops = {
+	.name = "copier",
+	.queue_size = SIZE,
+	.config_size = CONFIG_SIZE,
+	.queue_count = copier_queues,
+	.features = copier_features,
+	.config_read = copier_config_read,
+	.config_write = copier_config_write,
+	.start = copier_start,
+	.serve = copier_serve,
+	.stop = copier_stop,
+	.free = copier_free,
+};
+
+struct rig {
+	struct device device;
+	struct guest_memory *memory;
+	struct driver driver;
+	struct vhost *vhost;
+	int kick_fd, call_fd, error_fd;
+};
+
+static int make_rig(void **state)
+{
+	static struct rig rig;
+
+	rig = (struct rig){
+		.memory = driver_memory(),
+		.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+		.call_fd = eventfd(0, EFD_CLOEXEC),
+		.error_fd = eventfd(0, EFD_CLOEXEC),
+	};
+	driver_init(&rig.driver, rig.memory, SIZE);
+	*state = &rig;
+	int r = vhost_thread_create(&copier_ops, &rig.device, rig.memory, &rig.vhost);
+
+	return r != 0 ? r : rig.vhost->ops->set_error_fd(rig.vhost, rig.error_fd);
+}
+
+static int free_rig(void **state)
+{
+	struct rig *rig = *state;
+
+	rig->vhost->ops->free(rig->vhost);
+	guest_memory_free(rig->memory);
+	fd_close(&rig->kick_fd);
+	fd_close(&rig->call_fd);
+	fd_close(&rig->error_fd);
+	return rig->device.frees != 1 || rig->device.starts < rig->device.stops;
+}
+
+static struct vhost_ring ring_of(const struct rig *rig)
+{
+	return (struct vhost_ring){
+		.size = SIZE,
+		.desc = DRIVER_DESC,
+		.avail = DRIVER_AVAIL,
+		.used = DRIVER_USED,
+		.kick_fd = rig->kick_fd,
+		.call_fd = rig->call_fd,
+	};
+}
+
+static int start(struct rig *rig, unsigned index, uint16_t base)
+{
+	struct vhost_ring ring = ring_of(rig);
+
+	ring.base = base;
+	int r = rig->vhost->ops->set_vring(rig->vhost, index, &ring);
+
+	return r != 0 ? r : rig->vhost->ops->start_vring(rig->vhost, index);
+}
+
+static int stop(struct rig *rig, unsigned index, uint16_t *ret_base)
+{
+	return rig->vhost->ops->stop_vring(rig->vhost, index, ret_base);
+}
+
+/* A request to copy 16 bytes, at descriptors 2 * slot and the next. */
+static void offer_copy(struct rig *rig, unsigned slot, uint8_t byte)
+{
+	uint64_t gpa = DRIVER_DATA + slot * 2 * DATA_SIZE;
+	uint8_t *data = guest_memory_at(rig->memory, gpa, (uint64_t)2 * DATA_SIZE);
+
+	memset(data, byte, DATA_SIZE);
+	memset(data + DATA_SIZE, 0, DATA_SIZE);
+	driver_put(&rig->driver, slot * 2, gpa, DATA_SIZE, VRING_DESC_F_NEXT,
+		(uint16_t)(slot * 2 + 1));
+	driver_put(&rig->driver, slot * 2 + 1, gpa + DATA_SIZE, DATA_SIZE, VRING_DESC_F_WRITE, 0);
+	driver_offer(&rig->driver, (uint16_t)(slot * 2));
+}
+
+static void kick(const struct rig *rig)
+{
+	assert_int_equal(eventfd_write(rig->kick_fd, 1), 0);
+}
+
+/* Waits for interrupts until so many are used; a hang is killed by the runner. */
+static void wait_for_used(const struct rig *rig, uint16_t idx)
+{
+	eventfd_t count;
+
+	while (driver_used_idx(&rig->driver) != idx)
+		assert_int_equal(eventfd_read(rig->call_fd, &count), 0);
+}
+
+static bool is_copied(const struct rig *rig, unsigned slot)
+{
+	const uint8_t *data = guest_memory_at(
+		rig->memory, DRIVER_DATA + slot * 2 * DATA_SIZE, (uint64_t)2 * DATA_SIZE);
+
+	return memcmp(data, data + DATA_SIZE, DATA_SIZE) == 0;
+}
+
+static void features_are_the_devices_and_the_rings(void **state)
+{
+	struct rig *rig = *state;
+	const struct vhost_ops *ops = rig->vhost->ops;
+	uint64_t offered;
+	uint16_t base;
+
+	assert_int_equal(ops->get_features(rig->vhost, &offered), 0);
+	assert_int_equal(offered, UINT64_C(0x30) | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
+					  1ull << VIRTIO_RING_F_EVENT_IDX |
+					  1ull << VIRTIO_F_VERSION_1);
+	for (unsigned bit = 0; bit < 64; bit++)
+		assert_int_equal(ops->set_features(rig->vhost, UINT64_C(1) << bit),
+			(offered >> bit & 1) != 0 ? 0 : -EINVAL);
+	assert_int_equal(ops->set_features(rig->vhost, 0x10), 0);
+	assert_int_equal(start(rig, 0, 0), 0);
+	assert_int_equal(rig->device.features, 0x10);
+	assert_int_equal(ops->set_features(rig->vhost, 0x30), -EINVAL);
+	assert_int_equal(ops->reset(rig->vhost), -EINVAL);
+	assert_int_equal(stop(rig, 0, &base), 0);
+	assert_int_equal(ops->reset(rig->vhost), 0);
+	assert_int_equal(start(rig, 0, 0), 0);
+	assert_int_equal(rig->device.features, 0);
+}
+
+static void config_has_bounds(void **state)
+{
+	static const uint32_t far[] = { 7, 8, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff };
+	struct rig *rig = *state;
+	const struct vhost_ops *ops = rig->vhost->ops;
+	uint8_t data[16] = { 1, 2, 3, 4, 5, 6 };
+
+	for (uint32_t offset = 0; offset <= CONFIG_SIZE; offset++)
+		for (uint32_t size = 0; size < sizeof(data); size++) {
+			int expected = offset + size <= CONFIG_SIZE ? 0 : -EINVAL;
+
+			assert_int_equal(ops->get_config(rig->vhost, offset, data, size), expected);
+			assert_int_equal(ops->set_config(rig->vhost, offset, data, size), expected);
+		}
+	for (unsigned i = 0; i < ARRAY_SIZE(far); i++) {
+		assert_int_equal(ops->get_config(rig->vhost, far[i], data, 1), -EINVAL);
+		assert_int_equal(ops->set_config(rig->vhost, far[i], data, 2), -EINVAL);
+		assert_int_equal(ops->get_config(rig->vhost, 1, data, far[i]), -EINVAL);
+	}
+}
+
+static void rings_out_of_range_or_too_large_are_refused(void **state)
+{
+	struct rig *rig = *state;
+	const struct vhost_ops *ops = rig->vhost->ops;
+	struct vhost_ring ring = ring_of(rig);
+	uint16_t base = 77;
+
+	assert_int_equal(ops->set_vring(rig->vhost, QUEUES, &ring), -EINVAL);
+	assert_int_equal(ops->set_vring(rig->vhost, UINT32_MAX, &ring), -EINVAL);
+	assert_int_equal(ops->start_vring(rig->vhost, QUEUES), -EINVAL);
+	assert_int_equal(stop(rig, QUEUES, &base), -EINVAL);
+	assert_int_equal(stop(rig, 0, &base), -EINVAL);
+	ring.size = SIZE * 2;
+	assert_int_equal(ops->set_vring(rig->vhost, 0, &ring), -EINVAL);
+	assert_int_equal(ops->start_vring(rig->vhost, 1), -EINVAL); /* never set */
+	assert_int_equal(rig->device.starts, 0);
+	assert_int_equal(base, 77);
+}
+
+static void bad_places_and_devices_that_fail_start_nothing(void **state)
+{
+	struct rig *rig = *state;
+	const struct vhost_ops *ops = rig->vhost->ops;
+	struct vhost_ring ring = ring_of(rig);
+
+	ring.used = HIGH_END - 4;
+	assert_int_equal(ops->set_vring(rig->vhost, 0, &ring), 0);
+	assert_int_equal(ops->start_vring(rig->vhost, 0), -EINVAL);
+	assert_int_equal(rig->device.starts, 0);
+	rig->device.start_error = -EIO;
+	assert_int_equal(start(rig, 0, 0), -EIO);
+	assert_int_equal(rig->device.stops, 0);
+	rig->device.start_error = 0;
+	assert_int_equal(start(rig, 0, 0), 0);
+	assert_int_equal(start(rig, 0, 0), -EINVAL); /* it runs */
+}
+
+static void the_device_runs_while_any_ring_does(void **state)
+{
+	struct rig *rig = *state;
+	uint16_t base;
+
+	for (unsigned round = 1; round <= 3; round++) {
+		assert_int_equal(start(rig, 1, 0), 0);
+		assert_int_equal(start(rig, 0, 0), 0);
+		assert_int_equal(rig->device.starts, round);
+		assert_int_equal(stop(rig, 1, &base), 0);
+		assert_int_equal(rig->device.stops, round - 1);
+		assert_int_equal(stop(rig, 0, &base), 0);
+		assert_int_equal(rig->device.stops, round);
+	}
+	assert_int_equal(start(rig, 0, 0), 0); /* and is freed while it runs */
+}
+
+static void kicks_are_served(void **state)
+{
+	struct rig *rig = *state;
+
+	offer_copy(rig, 0, 1); /* before the start: needs no kick */
+	assert_int_equal(start(rig, 0, 0), 0);
+	wait_for_used(rig, 1);
+	for (uint16_t n = 1; n < 5000; n++) {
+		offer_copy(rig, n % 4, (uint8_t)n);
+		kick(rig);
+		wait_for_used(rig, (uint16_t)(n + 1));
+		assert_true(is_copied(rig, n % 4));
+		assert_int_equal(driver_used_length(&rig->driver, n), DATA_SIZE);
+	}
+}
+
+static void a_stopped_ring_goes_on_at_its_base(void **state)
+{
+	struct rig *rig = *state;
+	uint16_t base = 0;
+
+	for (uint16_t n = 0; n < 200; n++) {
+		assert_int_equal(start(rig, 0, base), 0);
+		offer_copy(rig, n % 4, (uint8_t)n);
+		kick(rig);
+		wait_for_used(rig, (uint16_t)(n + 1));
+		assert_int_equal(stop(rig, 0, &base), 0);
+		assert_int_equal(base, n + 1);
+		/* Nobody looks any more. */
+		kick(rig);
+	}
+	assert_int_equal(rig->device.served, 200);
+}
+
+static void a_broken_ring_is_reported_and_stops_alone(void **state)
+{
+	struct rig *rig = *state;
+	struct capture capture;
+	eventfd_t count;
+	uint16_t base;
+
+	assert_int_equal(start(rig, 0, 0), 0);
+	driver_set_avail_idx(&rig->driver, SIZE + 1);
+	capture_begin(&capture);
+	kick(rig);
+	assert_int_equal(eventfd_read(rig->error_fd, &count), 0);
+	kick(rig); /* nobody serves it any more, nobody spins */
+	assert_int_equal(stop(rig, 0, &base), 0);
+	capture_end(&capture);
+	assert_int_equal(capture_lines(&capture), 1);
+	assert_int_equal(base, 0);
+	driver_init(&rig->driver, rig->memory, SIZE);
+	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+	assert_int_equal(start(rig, 0, 0), 0);
+	offer_copy(rig, 0, 9);
+	kick(rig);
+	wait_for_used(rig, 1);
+	assert_true(is_copied(rig, 0));
+}
+
+struct offerer {
+	struct rig *rig;
+	bool stop; /* atomic */
+};
+
+static void *offer_for_ever(void *argument)
+{
+	struct offerer *offerer = argument;
+	struct driver *driver = &offerer->rig->driver;
+
+	while (!__atomic_load_n(&offerer->stop, __ATOMIC_RELAXED)) {
+		uint16_t offered = driver_avail_idx(driver);
+
+		if ((uint16_t)(offered - driver_used_idx(driver)) < SIZE)
+			driver_offer(driver, offered % SIZE);
+	}
+	return NULL;
+}
+
+static void a_driver_that_never_stops_can_be_stopped(void **state)
+{
+	struct rig *rig = *state;
+	struct offerer offerer = { .rig = rig };
+	uint16_t base = 0;
+	pthread_t thread;
+
+	for (unsigned i = 0; i < SIZE; i++)
+		driver_put(&rig->driver, i, DRIVER_DATA, 1, VRING_DESC_F_WRITE, 0);
+	assert_int_equal(pthread_create(&thread, NULL, offer_for_ever, &offerer), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(start(rig, 0, base), 0);
+		kick(rig);
+		(void)poll(NULL, 0, 1); /* let it run */
+		assert_int_equal(stop(rig, 0, &base), 0);
+		/* All that was popped is pushed. */
+		assert_int_equal(driver_used_idx(&rig->driver), base);
+	}
+	__atomic_store_n(&offerer.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	assert_true(rig->device.served > 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, free_rig)
+	const struct CMUnitTest tests[] = {
+		TEST(features_are_the_devices_and_the_rings),
+		TEST(config_has_bounds),
+		TEST(rings_out_of_range_or_too_large_are_refused),
+		TEST(bad_places_and_devices_that_fail_start_nothing),
+		TEST(the_device_runs_while_any_ring_does),
+		TEST(kicks_are_served),
+		TEST(a_stopped_ring_goes_on_at_its_base),
+		TEST(a_broken_ring_is_reported_and_stops_alone),
+		TEST(a_driver_that_never_stops_can_be_stopped),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
