@@ -298,6 +298,11 @@ build/guest/machine.c.o build/guest/hostile.c.o: tests/guest/start.inc
 
 BENCH_HOST ?= tests/host/run --icount --
 
+## make soak           all combinations of the Linux guests' tests: kernels, vCPUs, disks; about an hour in the nested host
+.PHONY: soak
+soak: build/crosvm
+	tests/host/run --auto -- /usr/bin/python3 -m pytest -ra -p no:cacheprovider --soak tests/vm
+
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
 .PHONY: bench
 bench: build/crosvm guests build/floor
