@@ -294,11 +294,31 @@ static void a_reset_detaches_everything(void **state)
 	put_status(machine, 0);
 	assert_int_equal(fabric_count(machine->fabric.interrupts), 0);
 	assert_int_equal(fabric_count(machine->fabric.doorbells), 0);
-	/* An interrupt of before does not come after. */
+}
+
+static bool kicked(const struct machine *machine, unsigned queue)
+{
+	eventfd_t count;
+
+	return eventfd_read(machine->vhost.rings[queue].kick_fd, &count) == 0;
+}
+
+/* What was signalled to a device that is reset is not for the next driver. */
+static void signals_do_not_outlive_a_reset(void **state)
+{
+	struct machine *machine = *state;
+
+	start_with_msix(machine);
+	enable_msix(machine, true);
+	assert_int_equal(call(machine, 0), 0);
+	assert_int_equal(eventfd_write(machine->vhost.error_fd, 1), 0);
+	fabric_run(&machine->fabric); /* and a configuration change waits as well */
 	assert_int_equal(eventfd_write(machine->vhost.rings[0].kick_fd, 1), 0);
 	start_with_msix(machine);
 	fabric_run(&machine->fabric);
-	assert_int_equal(machine->fabric.sent[GSI], 0);
+	for (unsigned i = 0; i < FABRIC_GSIS; i++)
+		assert_int_equal(machine->fabric.sent[i], 0);
+	assert_false(kicked(machine, 0));
 }
 
 /* ---- INTx ---- */
@@ -376,13 +396,6 @@ static void a_driver_can_disable_the_line(void **state)
 
 /* ---- doorbells ---- */
 
-static bool kicked(const struct machine *machine, unsigned queue)
-{
-	eventfd_t count;
-
-	return eventfd_read(machine->vhost.rings[queue].kick_fd, &count) == 0;
-}
-
 static void doorbells_are_where_the_bar_is(void **state)
 {
 	struct machine *machine = *state;
@@ -455,6 +468,7 @@ int main(void)
 		TEST(reserved_bits_of_control_read_as_0),
 		TEST(masks_may_storm),
 		TEST(a_reset_detaches_everything),
+		TEST(signals_do_not_outlive_a_reset),
 		TEST(without_msix_a_line_is_pulled),
 		TEST(msix_takes_over_from_the_line),
 		TEST(a_reset_lets_go_of_the_line),

@@ -353,6 +353,19 @@ static void a_driver_starts_its_queues(void **state)
 	assert_int_equal(machine->vhost.starts, VHOST_QUEUES);
 }
 
+static void no_queue_is_enabled_before_features_ok(void **state)
+{
+	struct machine *machine = *state;
+
+	put_status(machine, STATUS_READY);
+	set_up_queue(machine, 0);
+	assert_int_equal(bar_read(machine, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+	accept(machine, MACHINE_FEATURES);
+	put_status(machine, STATUS_RUNNING);
+	assert_int_equal(get_status(machine), STATUS_RUNNING);
+	assert_int_equal(machine->vhost.starts, 0);
+}
+
 static void queues_may_be_left_out(void **state)
 {
 	struct machine *machine = *state;
@@ -602,6 +615,7 @@ int main(void)
 		TEST(features_are_fixed_by_features_ok),
 		TEST(any_status_in_any_state),
 		TEST(a_driver_starts_its_queues),
+		TEST(no_queue_is_enabled_before_features_ok),
 		TEST(queues_may_be_left_out),
 		TEST(an_enabled_queue_is_frozen),
 		TEST(a_queue_can_be_reset_alone),
