@@ -23,8 +23,8 @@ struct pci_host {
 	uint64_t window_used; /* bytes handed out to BARs at start */
 	uint8_t *ecam;        /* PCI_ECAM_SIZE bytes; only pages of devices are touched */
 	struct pci_device bridge;
-	unsigned stride; /* from one device's devfn to the next */
-	unsigned next_devfn;
+	unsigned stride;                           /* from one device's devfn to the next */
+	unsigned next_devfn;                       /* behind all devices */
 	struct pci_device *devices[PCI_FUNCTIONS]; /* by devfn; NULL: nothing there */
 	/* Order: config_lock, then window_lock. Devices' own locks come after both. */
 	pthread_mutex_t config_lock;  /* config registers and their side effects */
@@ -187,7 +187,7 @@ static bool bar_fits(
 	if (gpa < host->window_gpa || gpa - host->window_gpa > host->window_size ||
 		size > host->window_size - (gpa - host->window_gpa))
 		return false;
-	for (unsigned devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
+	for (unsigned devfn = 0; devfn < host->next_devfn; devfn++) {
 		const struct pci_device *other = host->devices[devfn];
 
 		for (unsigned i = 0; other != NULL && i < PCI_BARS; i++)
@@ -233,7 +233,7 @@ static bool update_bars(struct pci_host *host, struct pci_device *device)
 /* The place that a BAR left may be what another one waits for. */
 static void update_all_bars(struct pci_host *host)
 {
-	for (unsigned devfn = 0; devfn < PCI_FUNCTIONS; devfn++)
+	for (unsigned devfn = 0; devfn < host->next_devfn; devfn++)
 		if (host->devices[devfn] != NULL)
 			(void)update_bars(host, host->devices[devfn]);
 }
@@ -271,7 +271,7 @@ static struct pci_device *find_bar(struct pci_host *host, uint64_t window_offset
 	struct pci_device *found = NULL;
 
 	pthread_rwlock_rdlock(&host->window_lock);
-	for (unsigned devfn = 0; found == NULL && devfn < PCI_FUNCTIONS; devfn++) {
+	for (unsigned devfn = 0; found == NULL && devfn < host->next_devfn; devfn++) {
 		struct pci_device *device = host->devices[devfn];
 
 		for (unsigned bar = 0; device != NULL && bar < PCI_BARS; bar++) {

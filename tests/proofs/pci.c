@@ -35,6 +35,7 @@ static bool is_power_of_two(uint64_t value)
 /* Any BARs where update_bar() may have left them: in the window or nowhere. */
 static void any_host(void)
 {
+	model_host.next_devfn = PROVED_FUNCTIONS;
 	model_host.window_gpa = nondet_u64();
 	model_host.window_size = nondet_u64();
 	ASSUME(model_host.window_gpa != 0);
