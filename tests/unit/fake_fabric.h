@@ -13,7 +13,7 @@
 
 #include "bus/fabric.h"
 
-enum { FABRIC_GSIS = 64, FABRIC_FIRST_GSI = 24, FABRIC_LINKS = 64 };
+enum { FABRIC_GSIS = 32, FABRIC_FIRST_GSI = 24, FABRIC_LINKS = 16 };
 
 struct fabric_message {
 	uint64_t address;
