@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 enum {
@@ -34,7 +34,6 @@ enum {
 };
 
 #define PM_TIMER_HZ 3579545
-#define NS_PER_S    UINT64_C(1000000000)
 
 struct acpi_pm {
 	struct irq_line sci;
@@ -47,14 +46,6 @@ struct acpi_pm {
 	bool ended; /* power off or reset was requested */
 	bool bad_sleep_logged;
 };
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
 
 /* Seconds and the rest apart, for the product of both would not fit. */
 static uint32_t timer_ticks(uint64_t ns)
@@ -99,7 +90,7 @@ static void acpi_pm_read(void *device, uint64_t offset, uint8_t *data, unsigned 
 
 	if (offset >= sizeof(image) || size > sizeof(image) - offset)
 		return;
-	uint32_t ticks = timer_ticks(monotonic_ns() - pm->created_ns);
+	uint32_t ticks = timer_ticks(clock_monotonic_ns() - pm->created_ns);
 
 	pthread_mutex_lock(&pm->mutex);
 	memcpy(image + ACPI_PM_EVENT, &pm->status, sizeof(pm->status));
@@ -184,7 +175,7 @@ int acpi_pm_create(struct irq_line sci, struct power_sink power, struct acpi_pm 
 		return -ENOMEM;
 	pm->sci = sci;
 	pm->power = power;
-	pm->created_ns = monotonic_ns();
+	pm->created_ns = clock_monotonic_ns();
 	pthread_mutex_init(&pm->mutex, NULL);
 	*ret_acpi_pm = pm;
 	return 0;

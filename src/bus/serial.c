@@ -9,7 +9,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 enum serial_register {
 	REG_DATA = 0,             /* RBR, THR; divisor low with DLAB */
@@ -96,14 +97,6 @@ struct serial {
 	uint64_t transmit_busy_since_ns;
 	uint64_t dropped_bytes;
 };
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static bool loopback(const struct serial *serial)
 {
@@ -225,7 +218,7 @@ static void transmit(struct serial *serial, uint8_t byte)
 	if (serial->transmit_busy || backend->transmit_room(backend->owner))
 		return;
 	serial->transmit_busy = true;
-	serial->transmit_busy_since_ns = monotonic_ns();
+	serial->transmit_busy_since_ns = clock_monotonic_ns();
 }
 
 static void write_data(struct serial *serial, uint8_t byte)
@@ -255,7 +248,7 @@ void serial_transmit_ready(struct serial *serial)
 static void lose_patience(struct serial *serial)
 {
 	if (!serial->transmit_busy || serial->transmit_lossy ||
-		monotonic_ns() - serial->transmit_busy_since_ns < TRANSMIT_PATIENCE_NS)
+		clock_monotonic_ns() - serial->transmit_busy_since_ns < TRANSMIT_PATIENCE_NS)
 		return;
 	serial->transmit_lossy = true;
 	serial->thr_empty_pending = true;

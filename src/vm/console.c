@@ -15,13 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "vm/console_thread.h"
 #include "vm/terminal.h"
 
-#define FLUSH_NS (1000 * NS_PER_MS) /* how long console_stop() waits for output */
+#define FLUSH_NS NS_PER_S /* how long console_stop() waits for output */
 
 static void wake(struct console *console)
 {
@@ -197,8 +198,8 @@ static bool join_within(pthread_t thread, uint64_t timeout_ns)
 	clock_gettime(CLOCK_REALTIME, &until);
 	uint64_t ns = (uint64_t)until.tv_nsec + timeout_ns;
 
-	until.tv_sec += (time_t)(ns / (1000 * NS_PER_MS));
-	until.tv_nsec = (long)(ns % (1000 * NS_PER_MS));
+	until.tv_sec += (time_t)(ns / NS_PER_S);
+	until.tv_nsec = (long)(ns % NS_PER_S);
 	return pthread_timedjoin_np(thread, NULL, &until) == 0;
 }
 
@@ -234,7 +235,7 @@ static void set_stop(struct console *console)
 {
 	pthread_mutex_lock(&console->mutex);
 	console->stop = true;
-	console->stop_deadline_ns = console_monotonic_ns() + FLUSH_NS;
+	console->stop_deadline_ns = clock_monotonic_ns() + FLUSH_NS;
 	pthread_mutex_unlock(&console->mutex);
 }
 

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 
@@ -23,18 +23,10 @@ enum {
 	CTRL_A = 1,
 };
 
-#define STALL_NS      (1000 * NS_PER_MS) /* a guest that took no input for so long hangs */
-#define FULL_RETRY_NS (1000 * NS_PER_MS) /* between attempts to write to a full disk */
+#define STALL_NS      NS_PER_S /* a guest that took no input for so long hangs */
+#define FULL_RETRY_NS NS_PER_S /* between attempts to write to a full disk */
 
 enum { POLL_WAKE, POLL_INPUT, POLL_OUTPUT, POLL_LISTEN, POLL_COUNT };
-
-uint64_t console_monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 * NS_PER_MS + (uint64_t)now.tv_nsec;
-}
 
 /* ---- output: the thread ---- */
 
@@ -109,7 +101,7 @@ static void output_failed(struct console *console, int error)
 				 "until there is space",
 				output_name(console), strerror(error));
 		console->full_logged = true;
-		console->full_until_ns = console_monotonic_ns() + FULL_RETRY_NS;
+		console->full_until_ns = clock_monotonic_ns() + FULL_RETRY_NS;
 		return;
 	default:
 		break;
@@ -133,7 +125,7 @@ static void write_output(struct console *console)
 
 	if (count == 0)
 		return;
-	if (console_monotonic_ns() < console->full_until_ns) {
+	if (clock_monotonic_ns() < console->full_until_ns) {
 		consume_output(console, count, true);
 		return;
 	}
@@ -160,7 +152,7 @@ static void feed_serial(struct console *console)
 		return;
 	console->input_count -= taken;
 	memmove(console->input, console->input + taken, console->input_count);
-	console->input_progress_ns = console_monotonic_ns();
+	console->input_progress_ns = clock_monotonic_ns();
 }
 
 /* Full means that the guest hangs; then only the escape is of interest. */
@@ -241,7 +233,7 @@ static void read_input(struct console *console)
 	if (stopping(console))
 		return;
 	if (console->input_count == 0)
-		console->input_progress_ns = console_monotonic_ns();
+		console->input_progress_ns = clock_monotonic_ns();
 	for (ssize_t i = 0; i < n; i++) {
 		if (console->terminal)
 			take_key(console, bytes[i]);
@@ -253,7 +245,7 @@ static void read_input(struct console *console)
 /* Whether input has waited so long that the guest hangs, or soon will have: *ret_ms. */
 static bool input_stalled(const struct console *console, int *ret_ms)
 {
-	uint64_t waited = console_monotonic_ns() - console->input_progress_ns;
+	uint64_t waited = clock_monotonic_ns() - console->input_progress_ns;
 
 	*ret_ms = waited >= STALL_NS ? -1 : (int)((STALL_NS - waited) / NS_PER_MS) + 1;
 	return waited >= STALL_NS;
@@ -317,7 +309,7 @@ static void accept_client(struct console *console)
 
 static int until_ms(uint64_t deadline_ns)
 {
-	uint64_t now = console_monotonic_ns();
+	uint64_t now = clock_monotonic_ns();
 
 	return now >= deadline_ns ? 0 : (int)((deadline_ns - now) / NS_PER_MS) + 1;
 }

@@ -18,8 +18,6 @@ enum {
 	CONSOLE_INPUT_SIZE = 1 << 10,
 };
 
-#define NS_PER_MS UINT64_C(1000000)
-
 struct console {
 	enum console_kind kind;
 	const char *path;
@@ -66,4 +64,3 @@ struct console {
 void *console_thread(void *argument);
 /* Nobody takes output any more: gives up what is pending. */
 void console_end_output(struct console *console);
-uint64_t console_monotonic_ns(void);
