@@ -242,6 +242,7 @@ static void block_free(struct device *device)
 const struct device_ops block_device_ops = {
 	.name = "block",
 	.virtio_id = VIRTIO_ID_BLOCK,
+	.pci_class = 0x0100, /* SCSI storage controller */
 	.queue_size = QUEUE_SIZE,
 	.config_size = sizeof(struct virtio_blk_config),
 	.queue_count = block_queue_count,

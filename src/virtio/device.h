@@ -40,6 +40,7 @@ struct device_queue {
 struct device_ops {
 	const char *name;    /* "block" */
 	uint32_t virtio_id;  /* virtio 1.2, section 5 */
+	uint16_t pci_class;  /* class and subclass that PCI shows */
 	uint16_t queue_size; /* the most entries of a queue */
 	uint32_t config_size;
 

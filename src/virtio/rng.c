@@ -76,6 +76,7 @@ static void rng_free(struct device *device)
 const struct device_ops rng_device_ops = {
 	.name = "rng",
 	.virtio_id = VIRTIO_ID_RNG,
+	.pci_class = 0x00ff, /* none that fits */
 	.queue_size = 64,
 	.queue_count = rng_queue_count,
 	.features = rng_features,

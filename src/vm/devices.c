@@ -35,24 +35,6 @@ struct devices {
 	struct device_slot slots[DEVICES_MAX];
 };
 
-/* What PCI says a device is, by its virtio id. */
-static uint16_t pci_class(uint32_t virtio_id)
-{
-	static const struct {
-		uint32_t virtio_id;
-		uint16_t class;
-	} classes[] = {
-		{ 1, 0x0200 }, /* network: Ethernet controller */
-		{ 2, 0x0100 }, /* block: SCSI storage controller */
-		{ 3, 0x0780 }, /* console: other communication controller */
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
-		if (classes[i].virtio_id == virtio_id)
-			return classes[i].class;
-	return 0x00ff;
-}
-
 static void keep(struct devices *devices, const struct device_ops *ops, struct device *device)
 {
 	devices->slots[devices->count++] = (struct device_slot){ .ops = ops, .device = device };
@@ -121,7 +103,7 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 	const struct virtio_pci_identity identity = {
 		.name = slot->ops->name,
 		.virtio_id = slot->ops->virtio_id,
-		.pci_class = pci_class(slot->ops->virtio_id),
+		.pci_class = slot->ops->pci_class,
 		.queue_size = slot->ops->queue_size,
 		.config_size = slot->ops->config_size,
 	};
