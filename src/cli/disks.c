@@ -17,6 +17,8 @@ struct draft {
 	bool root;
 };
 
+static const struct block_options default_disk = { .block_size = SECTOR_SIZE, .queues = 1 };
+
 static int apply_path(void *target, const char *option, const char *value)
 {
 	(void)option;
@@ -149,7 +151,7 @@ static int add(struct vm_config *config, const char *option, const struct draft 
 
 int disks_add_block(struct vm_config *config, char *spec)
 {
-	struct draft draft = { .disk = { .block_size = SECTOR_SIZE, .queues = 1 } };
+	struct draft draft = { .disk = default_disk };
 	int r = suboptions_parse("block", rows, ARRAY_SIZE(rows), spec, &draft);
 
 	return r == 0 ? add(config, "block", &draft) : r;
@@ -158,13 +160,9 @@ int disks_add_block(struct vm_config *config, char *spec)
 int disks_add_path(
 	struct vm_config *config, const char *option, const char *path, bool read_only, bool root)
 {
-	const struct draft draft = {
-		.disk = { .path = path,
-			.read_only = read_only,
-			.block_size = SECTOR_SIZE,
-			.queues = 1 },
-		.root = root,
-	};
+	struct draft draft = { .disk = default_disk, .root = root };
 
+	draft.disk.path = path;
+	draft.disk.read_only = read_only;
 	return add(config, option, &draft);
 }

@@ -127,9 +127,12 @@ static int apply_serial(void *target, const char *value)
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		size_t length = strlen(kinds[i].word);
-		bool has_path = value[length < strlen(value) ? length : strlen(value)] != '\0';
 
-		if (strncmp(value, kinds[i].word, length) != 0 || has_path != kinds[i].has_path)
+		if (strncmp(value, kinds[i].word, length) != 0)
+			continue;
+		bool has_path = value[length] != '\0';
+
+		if (has_path != kinds[i].has_path)
 			continue;
 		serial->kind = kinds[i].kind;
 		serial->path = has_path ? value + length : NULL;

@@ -90,15 +90,22 @@ void kvm_machine_close(struct kvm_machine *machine)
 	fd_close(&machine->fd);
 }
 
-int kvm_machine_add_memory(
-	const struct kvm_machine *machine, unsigned slot, uint64_t gpa, uint64_t size, void *hva)
+static struct kvm_userspace_memory_region memory_slot(
+	unsigned slot, uint32_t flags, uint64_t gpa, uint64_t size, void *hva)
 {
-	struct kvm_userspace_memory_region region = {
+	return (struct kvm_userspace_memory_region){
 		.slot = slot,
+		.flags = flags,
 		.guest_phys_addr = gpa,
 		.memory_size = size,
 		.userspace_addr = (uintptr_t)hva,
 	};
+}
+
+int kvm_machine_add_memory(
+	const struct kvm_machine *machine, unsigned slot, uint64_t gpa, uint64_t size, void *hva)
+{
+	struct kvm_userspace_memory_region region = memory_slot(slot, 0, gpa, size, hva);
 
 	return vm_ioctl(
 		machine->fd, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
@@ -107,13 +114,8 @@ int kvm_machine_add_memory(
 int kvm_machine_add_readonly_memory(
 	const struct kvm_machine *machine, unsigned slot, uint64_t gpa, uint64_t size, void *hva)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.flags = KVM_MEM_READONLY,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = (uintptr_t)hva,
-	};
+	struct kvm_userspace_memory_region region =
+		memory_slot(slot, KVM_MEM_READONLY, gpa, size, hva);
 
 	return ioctl(machine->fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? -errno : 0;
 }
