@@ -20,26 +20,10 @@ enum { EVENT_STEP = 1 };
 
 static struct virtqueue_config config_of(const struct driver *driver)
 {
-	return (struct virtqueue_config){
-		.size = driver->size,
-		.desc = DRIVER_DESC,
-		.avail = DRIVER_AVAIL,
-		.used = DRIVER_USED,
-		.event_idx = true,
-		.indirect = true,
-	};
-}
+	struct virtqueue_config config = driver_config(driver->size);
 
-static int make_memory(void **state)
-{
-	*state = driver_memory();
-	return 0;
-}
-
-static int free_memory(void **state)
-{
-	guest_memory_free(*state);
-	return 0;
+	config.event_idx = true;
+	return config;
 }
 
 /* A queue and its driver, both at position `base`. */
@@ -451,5 +435,5 @@ int main(void)
 		cmocka_unit_test(a_stopped_queue_goes_on_at_its_base),
 	};
 
-	return cmocka_run_group_tests(tests, make_memory, free_memory);
+	return cmocka_run_group_tests(tests, driver_make_memory, driver_free_memory);
 }

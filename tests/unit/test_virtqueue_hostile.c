@@ -14,29 +14,6 @@
 enum { NEXT = VRING_DESC_F_NEXT, WRITE = VRING_DESC_F_WRITE, INDIRECT = VRING_DESC_F_INDIRECT };
 enum { SIZE = 8, TABLE = DRIVER_DATA + 0x1000 };
 
-static struct virtqueue_config config_of(uint16_t size)
-{
-	return (struct virtqueue_config){
-		.size = size,
-		.desc = DRIVER_DESC,
-		.avail = DRIVER_AVAIL,
-		.used = DRIVER_USED,
-		.indirect = true,
-	};
-}
-
-static int make_memory(void **state)
-{
-	*state = driver_memory();
-	return 0;
-}
-
-static int free_memory(void **state)
-{
-	guest_memory_free(*state);
-	return 0;
-}
-
 static int pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max)
 {
 	struct virtqueue_chain chain = { .iov = iov, .iov_max = iov_max };
@@ -81,7 +58,7 @@ static void check_bad_places(struct guest_memory *memory, uint64_t *ring,
 static void rings_must_lie_in_memory(void **state)
 {
 	for (uint16_t size = 8; size != 0 && size <= 1024; size *= 2) {
-		struct virtqueue_config config = config_of(size);
+		struct virtqueue_config config = driver_config(size);
 
 		check_bad_places(*state, &config.desc, &config, size * UINT64_C(16));
 		check_bad_places(*state, &config.avail, &config, 6 + size * UINT64_C(2));
@@ -94,16 +71,16 @@ static void rings_must_be_aligned(void **state)
 	struct virtqueue vq;
 
 	for (uint64_t off = 0; off < 16; off++) {
-		struct virtqueue_config config = config_of(SIZE);
+		struct virtqueue_config config = driver_config(SIZE);
 
 		config.desc += off;
 		assert_int_equal(
 			virtqueue_init(&vq, *state, &config, 0), off % 16 == 0 ? 0 : -EINVAL);
-		config = config_of(SIZE);
+		config = driver_config(SIZE);
 		config.avail += off;
 		assert_int_equal(
 			virtqueue_init(&vq, *state, &config, 0), off % 2 == 0 ? 0 : -EINVAL);
-		config = config_of(SIZE);
+		config = driver_config(SIZE);
 		config.used += off;
 		assert_int_equal(
 			virtqueue_init(&vq, *state, &config, 0), off % 4 == 0 ? 0 : -EINVAL);
@@ -113,7 +90,7 @@ static void rings_must_be_aligned(void **state)
 /* Exactly up to the last byte: the event index belongs to the ring. */
 static void the_last_byte_of_a_ring_counts(void **state)
 {
-	struct virtqueue_config config = config_of(SIZE);
+	struct virtqueue_config config = driver_config(SIZE);
 	struct virtqueue vq;
 
 	config.avail = HIGH_END - (6 + SIZE * 2);
@@ -129,7 +106,7 @@ static void the_last_byte_of_a_ring_counts(void **state)
 /* Rings on top of each other are nonsense but inside of memory: whatever comes, it ends. */
 static void rings_may_overlap(void **state)
 {
-	struct virtqueue_config config = config_of(SIZE);
+	struct virtqueue_config config = driver_config(SIZE);
 	struct iovec iov[SIZE];
 	struct virtqueue vq;
 
@@ -255,7 +232,7 @@ static void check_broken(struct virtqueue *vq, const struct virtqueue *before, s
 /* A driver that resets and behaves gets its request answered. */
 static void check_works_again(struct guest_memory *memory)
 {
-	const struct virtqueue_config config = config_of(SIZE);
+	const struct virtqueue_config config = driver_config(SIZE);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
@@ -269,7 +246,7 @@ static void check_works_again(struct guest_memory *memory)
 
 static void check_bad_chain(struct guest_memory *memory, const struct bad_chain *bad)
 {
-	struct virtqueue_config config = config_of(SIZE);
+	struct virtqueue_config config = driver_config(SIZE);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
@@ -298,7 +275,7 @@ static void chains_that_are_none_break_the_queue(void **state)
 /* As long as the queue, in the table, in an indirect table, and shared between both. */
 static void the_longest_chains_are_good(void **state)
 {
-	const struct virtqueue_config config = config_of(SIZE);
+	const struct virtqueue_config config = driver_config(SIZE);
 	struct vring_desc *table = guest_memory_at(*state, TABLE, SIZE * 16);
 	struct iovec iov[SIZE];
 	struct driver driver;
@@ -369,7 +346,7 @@ static void the_sum_of_lengths_stays_below_4_gib(void **state)
 
 static void avail_idx_may_be_ahead_by_size_at_most(void **state)
 {
-	const struct virtqueue_config config = config_of(SIZE);
+	const struct virtqueue_config config = driver_config(SIZE);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
@@ -392,7 +369,7 @@ static void avail_idx_may_be_ahead_by_size_at_most(void **state)
 /* A driver that only ever moves idx is served size times: then heads repeat. */
 static void moving_idx_does_not_make_chains(void **state)
 {
-	const struct virtqueue_config config = config_of(SIZE);
+	const struct virtqueue_config config = driver_config(SIZE);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
@@ -415,7 +392,7 @@ static void moving_idx_does_not_make_chains(void **state)
 
 static void a_head_in_flight_is_refused_until_it_is_pushed(void **state)
 {
-	const struct virtqueue_config config = config_of(1024);
+	const struct virtqueue_config config = driver_config(1024);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
@@ -446,7 +423,7 @@ static void a_head_in_flight_is_refused_until_it_is_pushed(void **state)
 
 static void all_heads_may_be_in_flight(void **state)
 {
-	const struct virtqueue_config config = config_of(1024);
+	const struct virtqueue_config config = driver_config(1024);
 	struct iovec iov[SIZE];
 	struct driver driver;
 	struct virtqueue vq;
@@ -483,5 +460,5 @@ int main(void)
 		cmocka_unit_test(all_heads_may_be_in_flight),
 	};
 
-	return cmocka_run_group_tests(tests, make_memory, free_memory);
+	return cmocka_run_group_tests(tests, driver_make_memory, driver_free_memory);
 }

@@ -18,29 +18,6 @@
 
 enum { SIZE = 8, TABLE = DRIVER_DATA + 0x1000 };
 
-static struct virtqueue_config config_of(uint16_t size)
-{
-	return (struct virtqueue_config){
-		.size = size,
-		.desc = DRIVER_DESC,
-		.avail = DRIVER_AVAIL,
-		.used = DRIVER_USED,
-		.indirect = true,
-	};
-}
-
-static int make_memory(void **state)
-{
-	*state = driver_memory();
-	return 0;
-}
-
-static int free_memory(void **state)
-{
-	guest_memory_free(*state);
-	return 0;
-}
-
 /* ---- descriptors change while they are read ---- */
 
 #if defined(__clang__)
@@ -119,7 +96,7 @@ static bool is_trusted(const struct guest_memory *memory, const struct virtqueue
 
 static void descriptors_may_change_at_any_time(void **state)
 {
-	struct virtqueue_config config = config_of(SIZE);
+	struct virtqueue_config config = driver_config(SIZE);
 	unsigned good = 0, bad = 0, trusted = 0;
 	struct iovec iov[SIZE];
 	struct driver driver;
@@ -227,7 +204,7 @@ static uint16_t wait_for_used(struct pair *pair, uint16_t seen)
 
 static void run_pair(struct guest_memory *memory, bool event_idx)
 {
-	struct virtqueue_config config = config_of(SIZE);
+	struct virtqueue_config config = driver_config(SIZE);
 	struct pair pair = {
 		.kick_fd = eventfd(0, EFD_CLOEXEC),
 		.call_fd = eventfd(0, EFD_CLOEXEC),
@@ -334,7 +311,7 @@ static bool kick_is_due(struct race *race, uint16_t round)
 static unsigned lost_in_races(struct guest_memory *memory, void (*device_step)(struct race *race),
 	bool (*driver_step)(struct race *race, uint16_t round))
 {
-	struct virtqueue_config config = config_of(SIZE);
+	struct virtqueue_config config = driver_config(SIZE);
 	struct race race = { .device_step = device_step };
 	unsigned lost = 0;
 	pthread_t thread;
@@ -373,5 +350,5 @@ int main(void)
 		cmocka_unit_test(one_of_both_sees_the_other),
 	};
 
-	return cmocka_run_group_tests(tests, make_memory, free_memory);
+	return cmocka_run_group_tests(tests, driver_make_memory, driver_free_memory);
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "memory/guest_memory.h"
+#include "virtio/virtqueue.h"
 
 /* The regions lie side by side in the mapping: what crosses the hole's edge is not caught by a
  * fault. */
@@ -42,6 +43,31 @@ static inline struct guest_memory *driver_memory(void)
 	if (guest_memory_create(ranges, ARRAY_SIZE(ranges), 0, &memory) != 0)
 		abort();
 	return memory;
+}
+
+/* For cmocka: a test's state is the guest's memory. */
+static inline int driver_make_memory(void **state)
+{
+	*state = driver_memory();
+	return 0;
+}
+
+static inline int driver_free_memory(void **state)
+{
+	guest_memory_free(*state);
+	return 0;
+}
+
+/* A queue of `size` where the driver has its rings. */
+static inline struct virtqueue_config driver_config(uint16_t size)
+{
+	return (struct virtqueue_config){
+		.size = size,
+		.desc = DRIVER_DESC,
+		.avail = DRIVER_AVAIL,
+		.used = DRIVER_USED,
+		.indirect = true,
+	};
 }
 
 /* A queue whose rings are empty and lie at the usual places. */
