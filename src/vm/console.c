@@ -73,6 +73,7 @@ static bool has_room(void *owner)
 
 static void input_wanted(void *owner)
 {
+	console_input_wanted(owner);
 	wake(owner);
 }
 

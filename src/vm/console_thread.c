@@ -23,8 +23,10 @@ enum {
 	CTRL_A = 1,
 };
 
-#define STALL_NS      NS_PER_S /* a guest that took no input for so long hangs */
-#define FULL_RETRY_NS NS_PER_S /* between attempts to write to a full disk */
+#define STALL_NS      NS_PER_S         /* a guest that took no input for so long hangs */
+#define FULL_RETRY_NS NS_PER_S         /* between attempts to write to a full disk */
+#define REST_MAX_NS   (20 * NS_PER_MS) /* between two loads of input */
+#define NEVER         UINT64_MAX
 
 enum { POLL_WAKE, POLL_INPUT, POLL_OUTPUT, POLL_LISTEN, POLL_COUNT };
 
@@ -142,17 +144,52 @@ static void write_output(struct console *console)
 
 /* ---- input: the thread ---- */
 
+/*
+ * A guest that gets input as fast as it reads does nothing else: its interrupt
+ * handler finds more each time it looks, and Linux on one vCPU stays in there
+ * for as long as somebody pours. So after a load that filled the UART the line
+ * rests for as long as the guest took to empty it.
+ */
+void console_input_wanted(struct console *console)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	pthread_mutex_lock(&console->mutex);
+	console->feed_after_ns = now + min_u64(now - console->fed_ns, REST_MAX_NS);
+	pthread_mutex_unlock(&console->mutex);
+}
+
+/* The UART counts as full until it says otherwise, which it may before we know how much it took. */
+static bool begin_load(struct console *console)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	pthread_mutex_lock(&console->mutex);
+	bool due = console->input_count > 0 && now >= console->feed_after_ns;
+
+	if (due) {
+		console->fed_ns = now;
+		console->feed_after_ns = NEVER;
+	}
+	pthread_mutex_unlock(&console->mutex);
+	return due;
+}
+
 static void feed_serial(struct console *console)
 {
-	if (console->input_count == 0)
+	if (!begin_load(console))
 		return;
 	size_t taken = serial_receive(console->serial, console->input, console->input_count);
 
-	if (taken == 0)
-		return;
 	console->input_count -= taken;
 	memmove(console->input, console->input + taken, console->input_count);
-	console->input_progress_ns = clock_monotonic_ns();
+	if (taken > 0)
+		console->input_progress_ns = clock_monotonic_ns();
+	if (console->input_count > 0)
+		return;
+	pthread_mutex_lock(&console->mutex);
+	console->feed_after_ns = 0;
+	pthread_mutex_unlock(&console->mutex);
 }
 
 /* Full means that the guest hangs; then only the escape is of interest. */
@@ -242,13 +279,14 @@ static void read_input(struct console *console)
 	}
 }
 
-/* Whether input has waited so long that the guest hangs, or soon will have: *ret_ms. */
-static bool input_stalled(const struct console *console, int *ret_ms)
+/* Whether input has waited so long that the guest hangs, or when it will have: *ret_ns. */
+static bool input_stalled(const struct console *console, uint64_t *ret_ns)
 {
-	uint64_t waited = clock_monotonic_ns() - console->input_progress_ns;
+	uint64_t stall_ns = console->input_progress_ns + STALL_NS;
+	bool stalled = clock_monotonic_ns() >= stall_ns;
 
-	*ret_ms = waited >= STALL_NS ? -1 : (int)((STALL_NS - waited) / NS_PER_MS) + 1;
-	return waited >= STALL_NS;
+	*ret_ns = stalled ? NEVER : stall_ns;
+	return stalled;
 }
 
 /*
@@ -257,18 +295,18 @@ static bool input_stalled(const struct console *console, int *ret_ms)
  * the buffer is full, and after that once the guest hangs, for the escape must
  * work. And a client that goes while the guest hangs must make way for the next.
  */
-static struct pollfd poll_input(struct console *console, int *ret_timeout_ms)
+static struct pollfd poll_input(struct console *console, uint64_t *ret_deadline_ns)
 {
 	struct pollfd wait = { .fd = console->input_fd, .events = POLLIN };
 	bool waiting = console->input_count > 0;
 
 	if (console->terminal) {
 		if (console->input_count == CONSOLE_INPUT_SIZE &&
-			!input_stalled(console, ret_timeout_ms))
+			!input_stalled(console, ret_deadline_ns))
 			wait.fd = -1;
 	} else if (console->kind == CONSOLE_UNIX) {
 		if (waiting && console->input_hung_up) {
-			if (input_stalled(console, ret_timeout_ms))
+			if (input_stalled(console, ret_deadline_ns))
 				close_client(console);
 			wait.fd = -1;
 		}
@@ -307,19 +345,12 @@ static void accept_client(struct console *console)
 	set_discard(console, false);
 }
 
-static int until_ms(uint64_t deadline_ns)
+/* Fills in what to wait for, and until when. False: the thread is done. */
+static bool prepare_poll(struct console *console, struct pollfd *fds, uint64_t *ret_deadline_ns)
 {
-	uint64_t now = clock_monotonic_ns();
-
-	return now >= deadline_ns ? 0 : (int)((deadline_ns - now) / NS_PER_MS) + 1;
-}
-
-/* Fills in what to wait for, and how long. False: the thread is done. */
-static bool prepare_poll(struct console *console, struct pollfd *fds, int *ret_timeout_ms)
-{
-	*ret_timeout_ms = -1;
+	*ret_deadline_ns = NEVER;
 	fds[POLL_WAKE] = (struct pollfd){ .fd = console->wake_fd, .events = POLLIN };
-	fds[POLL_INPUT] = poll_input(console, ret_timeout_ms);
+	fds[POLL_INPUT] = poll_input(console, ret_deadline_ns);
 	fds[POLL_LISTEN] = (struct pollfd){ .fd = -1, .events = POLLIN };
 	if (console->owned_fd < 0)
 		fds[POLL_LISTEN].fd = console->listener.fd;
@@ -331,6 +362,8 @@ static bool prepare_poll(struct console *console, struct pollfd *fds, int *ret_t
 	console->idle = !pending;
 	if (console->terminal && !console->terminal_ours)
 		fds[POLL_INPUT].fd = -1;
+	if (console->input_count > 0)
+		*ret_deadline_ns = min_u64(*ret_deadline_ns, console->feed_after_ns);
 	pthread_mutex_unlock(&console->mutex);
 
 	fds[POLL_OUTPUT] =
@@ -339,8 +372,20 @@ static bool prepare_poll(struct console *console, struct pollfd *fds, int *ret_t
 		return true;
 	fds[POLL_INPUT].fd = -1;
 	fds[POLL_LISTEN].fd = -1;
-	*ret_timeout_ms = until_ms(console->stop_deadline_ns);
-	return pending && *ret_timeout_ms > 0;
+	*ret_deadline_ns = console->stop_deadline_ns;
+	return pending && clock_monotonic_ns() < console->stop_deadline_ns;
+}
+
+static int poll_until(struct pollfd *fds, nfds_t count, uint64_t deadline_ns)
+{
+	uint64_t now = clock_monotonic_ns();
+	uint64_t wait_ns = deadline_ns > now ? deadline_ns - now : 0;
+	const struct timespec wait = {
+		.tv_sec = (time_t)(wait_ns / NS_PER_S),
+		.tv_nsec = (long)(wait_ns % NS_PER_S),
+	};
+
+	return ppoll(fds, count, deadline_ns == NEVER ? NULL : &wait, NULL);
 }
 
 /*
@@ -365,11 +410,11 @@ void *console_thread(void *argument)
 	struct console *console = argument;
 	struct pollfd fds[POLL_COUNT];
 	eventfd_t count;
-	int timeout_ms;
+	uint64_t deadline_ns;
 
 	block_signals();
-	while (prepare_poll(console, fds, &timeout_ms)) {
-		if (poll(fds, POLL_COUNT, timeout_ms) < 0)
+	while (prepare_poll(console, fds, &deadline_ns)) {
+		if (poll_until(fds, POLL_COUNT, deadline_ns) < 0)
 			continue; /* EINTR */
 		if (fds[POLL_WAKE].revents != 0)
 			(void)eventfd_read(console->wake_fd, &count);

@@ -53,6 +53,8 @@ struct console {
 	bool room_refused; /* the UART waits for serial_transmit_ready() */
 	bool terminal_ours;
 	uint64_t stop_deadline_ns;
+	uint64_t fed_ns;        /* when the UART was last given a load of input */
+	uint64_t feed_after_ns; /* no load before this; UINT64_MAX: the UART is full */
 	uint64_t dropped_bytes;
 	size_t output_start;
 	size_t output_count;
@@ -62,5 +64,7 @@ struct console {
 /* The thread; its argument is the console. Runs until `stop` and no output is pending or its
  * deadline is over. */
 void *console_thread(void *argument);
+/* The guest has emptied the UART that the last load filled. For the UART, on a vCPU thread. */
+void console_input_wanted(struct console *console);
 /* Nobody takes output any more: gives up what is pending. */
 void console_end_output(struct console *console);

@@ -161,6 +161,31 @@ static void a_flood_of_input_is_not_read(void **state)
 	down_on_pipes(&guest, &pipes);
 }
 
+/* Else a guest that handles an interrupt for each load would do nothing but that. */
+static void the_line_rests_between_loads(void **state)
+{
+	enum { READ_MS = 15 };
+	uint8_t load[SERIAL_FIFO_SIZE], status = 0;
+	struct guest guest;
+	struct pipes pipes;
+
+	(void)state;
+	up_on_pipes(&guest, &pipes);
+	write_text(pipes.in[1], "one load and the other, and a third");
+	wait_until((serial_bus_ops.read(guest.serial, 5, &status, 1), status & 1));
+	sleep_ms(READ_MS);
+	guest_receive(&guest, load, sizeof(load));
+	uint64_t before = clock_ms(CLOCK_MONOTONIC);
+
+	do {
+		serial_bus_ops.read(guest.serial, 5, &status, 1);
+	} while ((status & 1) == 0);
+	/* The clocks' milliseconds need not begin together. */
+	assert_true(clock_ms(CLOCK_MONOTONIC) - before >= READ_MS - 2);
+	guest_expect(&guest, " other, and a third");
+	down_on_pipes(&guest, &pipes);
+}
+
 static void a_blocked_reader_holds_nobody(void **state)
 {
 	enum { SIZE = 1 << 20 };
@@ -570,6 +595,7 @@ int main(void)
 		cmocka_unit_test(the_end_of_stdin_ends_nothing_else),
 		cmocka_unit_test(dev_null_and_files_are_fine_as_stdin),
 		cmocka_unit_test(a_flood_of_input_is_not_read),
+		cmocka_unit_test(the_line_rests_between_loads),
 		cmocka_unit_test(a_blocked_reader_holds_nobody),
 		cmocka_unit_test(a_steady_reader_loses_nothing),
 		cmocka_unit_test(stopping_flushes),
