@@ -52,7 +52,7 @@ ifeq ($(SAN),)
 CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$(if $(IS_CLANG),2,3)
 COMMON   += -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection \
 	-fsanitize=bounds,signed-integer-overflow,shift -fsanitize-undefined-trap-on-error
-LINK     := -static-pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--gc-sections
+LINK     := -static-pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--gc-sections -Wl,-T,src/vm/idle.ld
 else
 SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=all
 # TSan knows no fences and gcc says so at each; the accesses around ours are atomic themselves.
@@ -89,9 +89,9 @@ help:
 build/crosvm: $(B)/crosvm
 	@ln -sf $(VARIANT)/crosvm $@
 
-$(B)/crosvm: $(OBJ)
+$(B)/crosvm: $(OBJ) src/vm/idle.ld
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) $(LINK) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) $(LINK) -o $@ $(OBJ) $(LIBS)
 
 # Flags are part of what a file is built from: a change of them rebuilds it.
 $(B)/flags: FORCE

@@ -8,23 +8,21 @@
 
 #include "base/util.h"
 
-/* Called for each object of the process; a static program has one, and the kernel's vDSO. */
-static int drop_object(struct dl_phdr_info *info, size_t size, void *argument)
+/* Set by the linker: where the file begins in memory. */
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
+
+void footprint_drop_program(void)
 {
-	(void)size;
-	(void)argument;
-	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
-		uint64_t start = align_down(info->dlpi_addr + header->p_vaddr, 4096);
-		uint64_t end = align_up(info->dlpi_addr + header->p_vaddr + header->p_memsz, 4096);
+	uintptr_t base = (uintptr_t)&__ehdr_start;
+	const ElfW(Phdr) *headers = (const void *)(base + __ehdr_start.e_phoff);
+
+	/* Backwards: the first segment holds the headers that are read here. */
+	for (unsigned i = __ehdr_start.e_phnum; i-- > 0;) {
+		const ElfW(Phdr) *header = &headers[i];
+		uintptr_t start = align_down(base + header->p_vaddr, 4096);
+		uintptr_t end = align_up(base + header->p_vaddr + header->p_memsz, 4096);
 
 		if (header->p_type == PT_LOAD && (header->p_flags & PF_W) == 0)
 			(void)madvise((void *)start, end - start, MADV_DONTNEED);
 	}
-	return 1; /* the first object is the program */
-}
-
-void footprint_drop_program(void)
-{
-	(void)dl_iterate_phdr(drop_object, NULL);
 }

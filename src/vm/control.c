@@ -13,8 +13,8 @@
 #include "base/footprint.h"
 #include "base/log.h"
 
-/* When the code of the start is let go: after a second, then twice as long, until it is steady. */
-enum { START_UP_MS = 1000, STEADY_MS = 60000 };
+/* Code not in use is let go after a second, then twice as long, at last every minute. */
+enum { START_UP_MS = 1000, STEADY_MS = 64000 };
 
 /* SIGCONT: whoever stopped us may have used the terminal since. */
 static const int taken_signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT };
@@ -89,10 +89,9 @@ enum vm_end control_run(
 		int n = poll(fds, ARRAY_SIZE(fds), timeout_ms);
 
 		if (n == 0) {
-			/* What the start needed is of no more use; a guest that boots needs some
-			 * for longer. */
+			/* What the start needed, or a guest that now idles, is of no use. */
 			footprint_drop_program();
-			timeout_ms = timeout_ms < STEADY_MS ? 2 * timeout_ms : -1;
+			timeout_ms = timeout_ms < STEADY_MS ? 2 * timeout_ms : STEADY_MS;
 		}
 		if (n <= 0)
 			continue; /* or EINTR; there is no other error */
