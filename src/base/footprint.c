@@ -9,15 +9,15 @@
 #include "base/util.h"
 
 /* Set by the linker: where the file begins in memory. */
-extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
+extern const ElfW(Ehdr) program_start __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 
 void footprint_drop_program(void)
 {
-	uintptr_t base = (uintptr_t)&__ehdr_start;
-	const ElfW(Phdr) *headers = (const void *)(base + __ehdr_start.e_phoff);
+	uintptr_t base = (uintptr_t)&program_start;
+	const ElfW(Phdr) *headers = (const void *)(base + program_start.e_phoff);
 
 	/* Backwards: the first segment holds the headers that are read here. */
-	for (unsigned i = __ehdr_start.e_phnum; i-- > 0;) {
+	for (unsigned i = program_start.e_phnum; i-- > 0;) {
 		const ElfW(Phdr) *header = &headers[i];
 		uintptr_t start = align_down(base + header->p_vaddr, 4096);
 		uintptr_t end = align_up(base + header->p_vaddr + header->p_memsz, 4096);
