@@ -2,9 +2,7 @@
 /* Parses a command line by a table. Every argument may be any string. */
 #include "cli/options.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,23 +174,4 @@ void options_print_help(const struct option_set *set, FILE *stream)
 		fprintf(stream, "  %-24s  %s\n", names, option->help);
 	}
 	fprintf(stream, "  %-24s  %s\n", "-h, --help", "show this text");
-}
-
-int option_parse_number(
-	const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
-{
-	char *end = NULL;
-	unsigned long long number = 0;
-
-	/* strtoull() takes signs and blanks, we do not. */
-	errno = 0;
-	if (isdigit((unsigned char)*text))
-		number = strtoull(text, &end, 10);
-	if (end == NULL || *end != '\0' || errno != 0 || number < min || number > max) {
-		log_error("--%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, name, text,
-			min, max);
-		return -EINVAL;
-	}
-	*ret_number = number;
-	return 0;
 }

@@ -42,10 +42,3 @@ enum { OPTIONS_HELP = 1 };
 MUST_CHECK int options_parse(const struct option_set *set, int argc, char **argv, void *target);
 
 void options_print_help(const struct option_set *set, FILE *stream);
-
-/*
- * A whole decimal number in [min, max]. 0, or -EINVAL after logging
- * "--name: 'text' is not a number from min to max".
- */
-MUST_CHECK int option_parse_number(
-	const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *ret_number);

@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/disks.h"
+#include "cli/device_options.h"
 #include "vm/config.h"
 #include "vm/exit_status.h"
 #include "vm/vm.h"
@@ -142,34 +142,40 @@ static int apply_serial(void *target, const char *value)
 	return -EINVAL;
 }
 
-static int apply_block(void *target, const char *value)
-{
-	struct run_request *request = target;
+/* The value is a string of argv, which is ours to change. */
+#define DEVICE(name, ...)                                                                          \
+	static int apply_##name(void *target, const char *value)                                   \
+	{                                                                                          \
+		return device_options_add(&((struct run_request *)target)->config, #name,          \
+			&name##_device_class, (char *)value);                                      \
+	}
+#include "virtio/devices.def"
+#undef DEVICE
 
-	/* A string of argv, which is ours to change. */
-	return disks_add_block(&request->config, (char *)value);
+static int add_disk(void *target, const char *option, const char *path, bool read_only, bool root)
+{
+	return device_options_add_disk(
+		&((struct run_request *)target)->config, option, path, read_only, root);
 }
 
 static int apply_disk(void *target, const char *value)
 {
-	return disks_add_path(&((struct run_request *)target)->config, "disk", value, true, false);
+	return add_disk(target, "disk", value, true, false);
 }
 
 static int apply_rwdisk(void *target, const char *value)
 {
-	return disks_add_path(
-		&((struct run_request *)target)->config, "rwdisk", value, false, false);
+	return add_disk(target, "rwdisk", value, false, false);
 }
 
 static int apply_root(void *target, const char *value)
 {
-	return disks_add_path(&((struct run_request *)target)->config, "root", value, true, true);
+	return add_disk(target, "root", value, true, true);
 }
 
 static int apply_rwroot(void *target, const char *value)
 {
-	return disks_add_path(
-		&((struct run_request *)target)->config, "rwroot", value, false, true);
+	return add_disk(target, "rwroot", value, false, true);
 }
 
 static int apply_log_level(void *target, const char *value)
@@ -186,8 +192,6 @@ static int apply_log_level(void *target, const char *value)
 }
 
 static const struct option options[] = {
-	{ "block", 'b', "SPEC", "a disk: path=FILE[,ro][,root][,direct][,queues=N]...; repeatable",
-		true, apply_block },
 	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
 	{ "disk", 'd', "PATH", "a read-only disk; repeatable", true, apply_disk },
 	{ "hugepages", 0, NULL, "memory from the host's reserved huge pages of 2 MiB", false,
@@ -205,6 +209,9 @@ static const struct option options[] = {
 	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
 	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
 		apply_serial },
+#define DEVICE(name, letter, value, help) { #name, letter, value, help, true, apply_##name },
+#include "virtio/devices.def"
+#undef DEVICE
 };
 
 const struct option_set run_options = {
@@ -223,12 +230,13 @@ int command_run(int argc, char **argv)
 			.memory_size = DEFAULT_MEMORY_MIB * MIB,
 			.vcpus = DEFAULT_VCPUS,
 			.serial.kind = CONSOLE_STDIO,
-			.root_disk = -1,
 		},
 	};
 	int status = STATUS_USAGE;
 	int r = options_parse(&run_options, argc, argv, &request);
 
+	if (r == 0)
+		r = device_options_check(&request.config);
 	if (r == OPTIONS_HELP) {
 		options_print_help(&run_options, stdout);
 		status = STATUS_OK;
@@ -242,6 +250,6 @@ int command_run(int argc, char **argv)
 		status = (int)vm_run(&request.config);
 	}
 	free(request.params);
-	free(request.config.disks);
+	vm_config_free_devices(&request.config);
 	return status;
 }

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The block device: configuration, features, and the engine that works without
- * io_uring. Requests are the guest's, parsed and checked by block_request.c;
- * the file below may fail, shrink or fill up at any time.
+ * virtio-block, a disk image as a block device: configuration, features, and
+ * the engine that works without io_uring. Requests are the guest's, parsed and
+ * checked by block_request.c; the file below may fail, shrink or fill up at any
+ * time.
+ *
+ * Without VIRTIO_BLK_F_FLUSH negotiated, and with the write cache turned off,
+ * every write is durable before it completes. A flush completes after an
+ * fdatasync that began after all writes that completed before it; after one
+ * that failed, all flushes fail until the driver resets the device, because
+ * the kernel tells of lost pages only once.
+ *
+ * Source: virtio 1.2, section 5.2.
  */
-#include "virtio/block.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_ids.h>
@@ -239,7 +246,7 @@ static void block_free(struct device *device)
 	free(device);
 }
 
-const struct device_ops block_device_ops = {
+static const struct device_ops block_ops = {
 	.name = "block",
 	.virtio_id = VIRTIO_ID_BLOCK,
 	.pci_class = 0x0100, /* SCSI storage controller */
@@ -255,8 +262,9 @@ const struct device_ops block_device_ops = {
 	.free = block_free,
 };
 
-int block_open(const struct block_options *options, struct device **ret_device)
+static int block_open(const void *opaque_options, struct device **ret_device)
 {
+	const struct block_options *options = opaque_options;
 	struct device *device = calloc(1, sizeof(*device));
 
 	if (device == NULL)
@@ -279,3 +287,14 @@ int block_open(const struct block_options *options, struct device **ret_device)
 	*ret_device = device;
 	return 0;
 }
+
+const struct device_class block_device_class = {
+	.ops = &block_ops,
+	.suboptions = block_suboptions,
+	.suboption_count = BLOCK_SUBOPTIONS,
+	.defaults = &block_default_options,
+	.options_size = sizeof(struct block_options),
+	.check = block_options_check,
+	.open = block_open,
+	.kernel_params = block_kernel_params,
+};

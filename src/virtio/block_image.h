@@ -8,20 +8,7 @@
 #pragma once
 
 #include "base/util.h"
-
-enum { SECTOR_SIZE = 512, BLOCK_ID_SIZE = 20 };
-
-struct block_options {
-	const char *path;
-	bool read_only;
-	bool direct;         /* O_DIRECT */
-	bool raw;            /* the user said format=raw: do not look at the content */
-	bool no_discard;     /* sparse=false: never punch holes */
-	bool sync_engine;    /* engine=sync: do not use io_uring */
-	unsigned block_size; /* logical, bytes: 512 to 4096 */
-	unsigned queues;
-	char id[BLOCK_ID_SIZE + 1];
-};
+#include "virtio/block_options.h"
 
 struct block_image {
 	int fd;        /* owned; through the page cache */

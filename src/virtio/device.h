@@ -19,6 +19,7 @@
 
 #include <sys/uio.h>
 
+#include "base/option_values.h"
 #include "base/util.h"
 #include "virtio/virtqueue.h"
 
@@ -71,3 +72,29 @@ struct device_ops {
  */
 MUST_CHECK int device_serve_chains(struct device_queue *queue,
 	uint32_t (*handle)(struct device *device, const struct virtqueue_chain *chain));
+
+/*
+ * A kind of device, as a user asks for it: the line of devices.def and this
+ * are all that the rest of crosvm knows of it.
+ */
+struct device_class {
+	const struct device_ops *ops;
+	/* The words of --NAME word=value,...; they change a copy of `defaults`. */
+	const struct suboption *suboptions;
+	size_t suboption_count;
+	const void *defaults;
+	size_t options_size;
+	/* The options as a whole. 0, or -EINVAL, logged; NULL: any will do. */
+	int (*check)(const char *option, const void *options);
+	/* Opens all fds, with the user's rights. 0 or -errno, logged. ops->free frees it. */
+	int (*open)(const void *options, struct device **ret_device);
+	/*
+	 * Writes what the kernel's command line must say, with a blank before
+	 * it, or "". `index` devices of this class come before. NULL: nothing.
+	 */
+	void (*kernel_params)(const void *options, unsigned index, char *ret_text, size_t size);
+};
+
+#define DEVICE(name, ...) extern const struct device_class name##_device_class;
+#include "virtio/devices.def"
+#undef DEVICE

@@ -10,7 +10,6 @@
 #include <sys/random.h>
 
 #include "virtio/device.h"
-#include "virtio/rng.h"
 
 enum { REQUEST_MAX = 64 << 10 };
 
@@ -73,7 +72,7 @@ static void rng_free(struct device *device)
 	free(device);
 }
 
-const struct device_ops rng_device_ops = {
+static const struct device_ops rng_ops = {
 	.name = "rng",
 	.virtio_id = VIRTIO_ID_RNG,
 	.pci_class = 0x00ff, /* none that fits */
@@ -84,12 +83,15 @@ const struct device_ops rng_device_ops = {
 	.free = rng_free,
 };
 
-int rng_open(struct device **ret_device)
+static int rng_open(const void *options, struct device **ret_device)
 {
 	struct device *device = calloc(1, sizeof(*device));
 
+	(void)options;
 	if (device == NULL)
 		return -ENOMEM;
 	*ret_device = device;
 	return 0;
 }
+
+const struct device_class rng_device_class = { .ops = &rng_ops, .open = rng_open };

@@ -33,31 +33,23 @@ static int check_params(const char *params)
 	return 0;
 }
 
-/* vda to vdz, then vdaa, as the kernel counts them. Writes after "vd". */
-static void name_disk(unsigned index, char *ret_letters, size_t size)
+/* What the devices need the kernel to know. */
+static void add_device_params(const struct vm_config *config, char *ret_text, size_t size)
 {
-	char reversed[8];
-	size_t n = 0;
+	size_t used = 0;
 
-	do {
-		reversed[n++] = (char)('a' + index % 26);
-		index = index / 26;
-	} while (index-- > 0 && n < sizeof(reversed));
-	for (size_t i = 0; i < n && i + 1 < size; i++)
-		ret_letters[i] = reversed[n - 1 - i];
-	ret_letters[n < size ? n : size - 1] = '\0';
-}
+	*ret_text = '\0';
+	for (unsigned i = 0; i < config->device_count && used < size; i++) {
+		const struct vm_device *device = &config->devices[i];
+		unsigned index = 0;
 
-static void make_root_param(const struct vm_config *config, char *ret_param, size_t size)
-{
-	char letters[8];
-
-	*ret_param = '\0';
-	if (config->root_disk < 0)
-		return;
-	name_disk((unsigned)config->root_disk, letters, sizeof(letters));
-	snprintf(ret_param, size, " root=/dev/vd%s %s", letters,
-		config->disks[config->root_disk].read_only ? "ro" : "rw");
+		if (device->class->kernel_params == NULL)
+			continue;
+		for (unsigned j = 0; j < i; j++)
+			index += config->devices[j].class == device->class;
+		device->class->kernel_params(device->options, index, ret_text + used, size - used);
+		used += strlen(ret_text + used);
+	}
 }
 
 int cmdline_make(const struct vm_config *config, uint64_t max, char *ret_line, size_t size)
@@ -67,11 +59,11 @@ int cmdline_make(const struct vm_config *config, uint64_t max, char *ret_line, s
 
 	if (r < 0)
 		return r;
-	char root_param[32];
+	char device_params[256];
 
-	make_root_param(config, root_param, sizeof(root_param));
+	add_device_params(config, device_params, sizeof(device_params));
 	int length = snprintf(ret_line, size, "%s%s%s%s%s", has_console ? console_param : "",
-		end_params, root_param, *config->params != '\0' ? " " : "", config->params);
+		end_params, device_params, *config->params != '\0' ? " " : "", config->params);
 
 	if (length < 0)
 		return -EINVAL;

@@ -7,13 +7,19 @@
 
 #include "base/util.h"
 #include "memory/guest_memory.h"
-#include "virtio/block.h"
+#include "virtio/device.h"
 #include "vm/console.h"
 
 /* The smallest guest that boot data and a kernel fit in, and the largest that we lay out. */
 enum { MEMORY_MIB_MIN = 16, MEMORY_MIB_MAX = 64 << 20 };
 
-enum { VM_DISKS_MAX = 200 };
+/* What the user may ask for; PCI has room for a few more. */
+enum { VM_DEVICES_MAX = 200 };
+
+struct vm_device {
+	const struct device_class *class;
+	void *options; /* owned; class->options_size bytes */
+};
 
 struct vm_config {
 	const char *kernel_path;
@@ -23,7 +29,14 @@ struct vm_config {
 	unsigned memory_flags;   /* enum guest_memory_flags */
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
-	struct block_options *disks;  /* in the order of /dev/vda, vdb, ... */
-	unsigned disk_count;
-	int root_disk; /* which of them has the root file system, or -1 */
+	struct vm_device *devices;    /* owned; disks in the order of /dev/vda, vdb, ... */
+	unsigned device_count;
 };
+
+/*
+ * Adds a device with a copy of `options`. 0, or -EINVAL when there are too many
+ * or -ENOMEM, both logged; `option` is for messages.
+ */
+MUST_CHECK int vm_config_add_device(struct vm_config *config, const char *option,
+	const struct device_class *class, const void *options);
+void vm_config_free_devices(struct vm_config *config);

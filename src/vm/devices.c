@@ -11,14 +11,16 @@
 
 #include "base/log.h"
 #include "bus/pci_host.h"
-#include "virtio/block.h"
+#include "virtio/device.h"
 #include "virtio/pci.h"
-#include "virtio/rng.h"
 #include "virtio/vhost_thread.h"
 #include "vm/fabric.h"
 #include "x86_64/layout.h"
 
-enum { DEVICES_MAX = VM_DISKS_MAX + 8 };
+/* Those that every VM has. They need no options. */
+static const struct device_class *const standard_classes[] = { &rng_device_class };
+
+enum { DEVICES_MAX = VM_DEVICES_MAX + ARRAY_SIZE(standard_classes) };
 /* The memory slot of PCI config space; the RAM has those before. */
 enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX };
 
@@ -35,28 +37,15 @@ struct devices {
 	struct device_slot slots[DEVICES_MAX];
 };
 
-static void keep(struct devices *devices, const struct device_ops *ops, struct device *device)
-{
-	devices->slots[devices->count++] = (struct device_slot){ .ops = ops, .device = device };
-}
-
-static int open_rng(struct devices *devices)
+static int open_device(
+	struct devices *devices, const struct device_class *class, const void *options)
 {
 	struct device *device;
-	int r = rng_open(&device);
+	int r = class->open(options, &device);
 
 	if (r == 0)
-		keep(devices, &rng_device_ops, device);
-	return r;
-}
-
-static int open_disk(struct devices *devices, const struct block_options *options)
-{
-	struct device *device;
-	int r = block_open(options, &device);
-
-	if (r == 0)
-		keep(devices, &block_device_ops, device);
+		devices->slots[devices->count++] =
+			(struct device_slot){ .ops = class->ops, .device = device };
 	return r;
 }
 
@@ -67,10 +56,10 @@ int devices_open(const struct vm_config *config, struct devices **ret_devices)
 
 	if (devices == NULL)
 		return -ENOMEM;
-	for (unsigned i = 0; r == 0 && i < config->disk_count; i++)
-		r = open_disk(devices, &config->disks[i]);
-	if (r == 0)
-		r = open_rng(devices);
+	for (unsigned i = 0; r == 0 && i < config->device_count; i++)
+		r = open_device(devices, config->devices[i].class, config->devices[i].options);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
+		r = open_device(devices, standard_classes[i], NULL);
 	if (r < 0) {
 		devices_free(devices);
 		return r;

@@ -22,8 +22,9 @@
 
 #include "base/log.h"
 #include "memory/guest_memory.h"
-#include "virtio/block.h"
+#include "virtio/block_image.h"
 #include "virtio/block_request.h"
+#include "virtio/device.h"
 #include "virtio/vhost_thread.h"
 
 enum {
@@ -119,7 +120,7 @@ static void open_device(struct fuzzed_device *fuzzed, unsigned index)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fuzzed->fd);
 	options.path = path;
 	memcpy(options.id, disk_id, sizeof(disk_id));
-	require(block_open(&options, &fuzzed->device) == 0);
+	require(block_device_class.open(&options, &fuzzed->device) == 0);
 	fuzzed->read_only = options.read_only;
 	fuzzed->discard = !options.read_only && !options.no_discard;
 	fuzzed->block_size = options.block_size;
@@ -409,7 +410,7 @@ static void serve(struct machine *machine, const struct guest_memory *memory, in
 		kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	queue.kick_fd = queue.call_fd = kick_fd;
 	require(virtqueue_init(&queue.vq, memory, &config, 0) == 0);
-	int r = block_device_ops.serve(&queue);
+	int r = block_device_class.ops->serve(&queue);
 
 	require(machine->blind || r == 0);
 }
@@ -463,7 +464,7 @@ static struct fuzzed_device *get_device(uint8_t selector)
 	if (device->device == NULL)
 		open_device(device, selector % DEVICES);
 	memcpy(device->file, fresh_file(), DISK_SIZE + TAIL_SIZE);
-	require(block_device_ops.start(device->device, features) == 0);
+	require(block_device_class.ops->start(device->device, features) == 0);
 	return device;
 }
 
@@ -498,6 +499,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	serve(&machine, memory, stop_fd);
 	check(&machine);
-	block_device_ops.stop(machine.device->device);
+	block_device_class.ops->stop(machine.device->device);
 	return 0;
 }

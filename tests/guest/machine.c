@@ -383,6 +383,25 @@ static void run_pm_timer(void)
 	print("half a second\n");
 }
 
+/* What is on bus 0: "pci DEVFN VENDOR:DEVICE CLASS" for each function, in hexadecimal. */
+static void run_pci(void)
+{
+	enum { ECAM = 0xe0000000, FUNCTIONS = 256, HEADER_TYPE = 14, MULTI_FUNCTION = 0x80 };
+
+	for (uint64_t devfn = 0; devfn < FUNCTIONS; devfn++) {
+		const volatile uint32_t *config = at(ECAM + (devfn << 12));
+		const volatile uint8_t *device = at(ECAM + (devfn / 8 * 8 << 12));
+		uint32_t id = config[0];
+
+		/* A device without the bit has function 0 only. */
+		if ((uint16_t)id == 0xffff ||
+			(devfn % 8 != 0 && !(device[HEADER_TYPE] & MULTI_FUNCTION)))
+			continue;
+		print("pci %x %x:%x %x\n", devfn, (uint64_t)(uint16_t)id, (uint64_t)(id >> 16),
+			(uint64_t)(config[2] >> 16));
+	}
+}
+
 const struct test_case cases[] = {
 	{ "poweroff", run_poweroff },
 	{ "reset", run_reset },
@@ -400,5 +419,6 @@ const struct test_case cases[] = {
 	{ "cpuid", run_cpuid },
 	{ "cmos", run_cmos },
 	{ "pm-timer", run_pm_timer },
+	{ "pci", run_pci },
 	{ NULL, NULL },
 };

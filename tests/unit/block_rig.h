@@ -18,8 +18,9 @@
 
 #include "base/fd.h"
 #include "memory/guest_memory.h"
-#include "virtio/block.h"
+#include "virtio/block_image.h"
 #include "virtio/block_request.h"
+#include "virtio/device.h"
 #include "virtio/vhost_thread.h"
 
 enum { QUEUE_SIZE = 256, QUEUES = 4, DATA_SIZE = 4096, DISK_SIZE = 4 << 20 };
@@ -125,9 +126,10 @@ static inline struct rig *new_rig(struct block_options options, const char *dire
 	options.block_size = options.block_size != 0 ? options.block_size : 512;
 	options.queues = options.queues != 0 ? options.queues : 1;
 	strcpy(options.id, "the-disk");
-	assert_int_equal(block_open(&options, &rig->device), 0);
+	assert_int_equal(block_device_class.open(&options, &rig->device), 0);
 	assert_int_equal(
-		vhost_thread_create(&block_device_ops, rig->device, rig->memory, &rig->vhost), 0);
+		vhost_thread_create(block_device_class.ops, rig->device, rig->memory, &rig->vhost),
+		0);
 	rig->queue_count = rig->vhost->ops->queue_count(rig->vhost);
 	assert_int_equal(rig->queue_count, options.queues);
 	for (unsigned i = 0; i < rig->queue_count; i++) {

@@ -9,7 +9,6 @@
 
 #include "base/fd.h"
 #include "unit/virtio_driver.h"
-#include "virtio/rng.h"
 #include "virtio/vhost_thread.h"
 
 enum { SIZE = 64, CAP = 64 << 10 };
@@ -33,10 +32,10 @@ static int make_rig(void **state)
 	};
 	driver_init(&rig.driver, rig.memory, SIZE);
 	*state = &rig;
-	int r = rng_open(&device);
+	int r = rng_device_class.open(NULL, &device);
 
 	if (r == 0)
-		r = vhost_thread_create(&rng_device_ops, device, rig.memory, &rig.vhost);
+		r = vhost_thread_create(rng_device_class.ops, device, rig.memory, &rig.vhost);
 	const struct vhost_ring ring = {
 		.size = SIZE,
 		.desc = DRIVER_DESC,
@@ -162,7 +161,7 @@ static void it_says_what_it_is(void **state)
 	struct rig *rig = *state;
 	uint8_t byte;
 
-	assert_int_equal(rng_device_ops.virtio_id, 4);
+	assert_int_equal(rng_device_class.ops->virtio_id, 4);
 	assert_int_equal(rig->vhost->ops->queue_count(rig->vhost), 1);
 	assert_true(rig->vhost->ops->get_config(rig->vhost, 0, &byte, 1) < 0);
 }

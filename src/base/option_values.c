@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Parses comma-separated values by a table. The text may be any string. */
-#include "cli/suboptions.h"
+/* Parses what the user wrote behind an option. The text may be any string. */
+#include "base/option_values.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -63,4 +66,23 @@ int suboption_bool(const char *option, const char *name, const char *value, bool
 	}
 	log_error("--%s: %s=%s is neither true nor false", option, name, value);
 	return -EINVAL;
+}
+
+int option_parse_number(
+	const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
+{
+	char *end = NULL;
+	unsigned long long number = 0;
+
+	/* strtoull() takes signs and blanks, we do not. */
+	errno = 0;
+	if (isdigit((unsigned char)*text))
+		number = strtoull(text, &end, 10);
+	if (end == NULL || *end != '\0' || errno != 0 || number < min || number > max) {
+		log_error("--%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, option, text,
+			min, max);
+		return -EINVAL;
+	}
+	*ret_number = number;
+	return 0;
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The disk options: what each spec makes, the defaults, and every bad value
- * with its message. A refused disk leaves the configuration as it was.
+ * The device options: what each spec of a disk makes, the defaults, and every
+ * bad value with its message. A refused device leaves the configuration as it
+ * was.
  */
 #include "unit.h"
 
@@ -10,7 +11,8 @@
 #include <string.h>
 
 #include "capture.h"
-#include "cli/disks.h"
+#include "cli/device_options.h"
+#include "virtio/block_options.h"
 
 struct setup {
 	struct vm_config config;
@@ -20,12 +22,12 @@ struct setup {
 
 static struct setup new_setup(void)
 {
-	return (struct setup){ .config.root_disk = -1 };
+	return (struct setup){ .text_count = 0 };
 }
 
 static void free_setup(struct setup *setup)
 {
-	free(setup->config.disks);
+	vm_config_free_devices(&setup->config);
 	for (unsigned i = 0; i < setup->text_count; i++)
 		free(setup->texts[i]);
 }
@@ -37,7 +39,21 @@ static int add(struct setup *setup, const char *spec)
 	assert_non_null(text);
 	assert_true(setup->text_count < ARRAY_SIZE(setup->texts));
 	setup->texts[setup->text_count++] = text;
-	return disks_add_block(&setup->config, text);
+	return device_options_add(&setup->config, "block", &block_device_class, text);
+}
+
+static int add_path(struct setup *setup, const char *option, const char *path)
+{
+	bool root = strstr(option, "root") != NULL;
+
+	return device_options_add_disk(
+		&setup->config, option, path, strncmp(option, "rw", 2) != 0, root);
+}
+
+static const struct block_options *disk_of(const struct setup *setup, unsigned index)
+{
+	assert_ptr_equal(setup->config.devices[index].class, &block_device_class);
+	return setup->config.devices[index].options;
 }
 
 static void a_path_gives_a_writable_disk_with_defaults(void **state)
@@ -50,13 +66,12 @@ static void a_path_gives_a_writable_disk_with_defaults(void **state)
 		struct setup setup = new_setup();
 
 		assert_int_equal(add(&setup, specs[i]), 0);
-		assert_int_equal(setup.config.disk_count, 1);
-		assert_int_equal(setup.config.root_disk, -1);
-		const struct block_options *disk = &setup.config.disks[0];
+		assert_int_equal(setup.config.device_count, 1);
+		const struct block_options *disk = disk_of(&setup, 0);
 
 		assert_string_equal(disk->path, "a.img");
 		assert_false(disk->read_only || disk->direct || disk->raw || disk->no_discard ||
-			     disk->sync_engine);
+			     disk->sync_engine || disk->root);
 		assert_int_equal(disk->block_size, 512);
 		assert_int_equal(disk->queues, 1);
 		assert_string_equal(disk->id, "");
@@ -73,7 +88,7 @@ static void every_word_arrives(void **state)
 				     "id=12345678901234567890,queues=16,format=raw,engine=sync,"
 				     "path=./x=y"),
 		0);
-	const struct block_options *disk = &setup.config.disks[0];
+	const struct block_options *disk = disk_of(&setup, 0);
 
 	assert_string_equal(disk->path, "./x=y");
 	assert_true(disk->read_only && disk->direct && disk->raw && disk->no_discard &&
@@ -81,7 +96,7 @@ static void every_word_arrives(void **state)
 	assert_int_equal(disk->block_size, 4096);
 	assert_int_equal(disk->queues, 16);
 	assert_string_equal(disk->id, "12345678901234567890");
-	assert_int_equal(setup.config.root_disk, 0);
+	assert_true(disk->root);
 	free_setup(&setup);
 }
 
@@ -140,56 +155,102 @@ static void bad_specs_are_refused_in_one_line(void **state)
 		if (r != -EINVAL || strstr(capture.text, bad[i].message) == NULL ||
 			capture_lines(&capture) != 1)
 			fail_msg("'%s': %d, %s", bad[i].spec, r, capture.text);
-		assert_int_equal(setup.config.disk_count, 0);
-		assert_int_equal(setup.config.root_disk, -1);
+		assert_int_equal(setup.config.device_count, 0);
 		free_setup(&setup);
 	}
 }
 
-static void disks_keep_their_order_and_one_is_root(void **state)
+static void disks_keep_their_order(void **state)
 {
 	struct setup setup = new_setup();
 	struct capture capture;
 
 	(void)state;
 	assert_int_equal(add(&setup, "a"), 0);
-	assert_int_equal(disks_add_path(&setup.config, "disk", "b", true, false), 0);
-	assert_int_equal(disks_add_path(&setup.config, "rwroot", "c", false, true), 0);
+	assert_int_equal(add_path(&setup, "disk", "b"), 0);
+	assert_int_equal(add_path(&setup, "rwroot", "c"), 0);
 	assert_int_equal(add(&setup, "d,ro"), 0);
 	capture_begin(&capture);
-	assert_int_equal(add(&setup, "e,root"), -EINVAL);
-	assert_int_equal(disks_add_path(&setup.config, "root", "f", true, true), -EINVAL);
-	assert_int_equal(disks_add_path(&setup.config, "disk", "", true, false), -EINVAL);
+	assert_int_equal(add_path(&setup, "disk", ""), -EINVAL);
 	capture_end(&capture);
-	assert_non_null(strstr(capture.text, "--block: a second root disk"));
-	assert_non_null(strstr(capture.text, "--root: a second root disk"));
 	assert_non_null(strstr(capture.text, "--disk: no path"));
-	assert_int_equal(setup.config.disk_count, 4);
-	assert_int_equal(setup.config.root_disk, 2);
+	assert_int_equal(setup.config.device_count, 4);
 	for (unsigned i = 0; i < 4; i++) {
 		const char name[] = { (char)('a' + i), '\0' };
+		const struct block_options *disk = disk_of(&setup, i);
 
-		assert_string_equal(setup.config.disks[i].path, name);
-		assert_int_equal(setup.config.disks[i].read_only, i == 1 || i == 3);
-		assert_int_equal(setup.config.disks[i].block_size, 512);
-		assert_int_equal(setup.config.disks[i].queues, 1);
+		assert_string_equal(disk->path, name);
+		assert_int_equal(disk->read_only, i == 1 || i == 3);
+		assert_int_equal(disk->root, i == 2);
+		assert_int_equal(disk->block_size, 512);
+		assert_int_equal(disk->queues, 1);
 	}
+	assert_int_equal(device_options_check(&setup.config), 0);
 	free_setup(&setup);
 }
 
-static void too_many_disks(void **state)
+static void one_disk_is_root(void **state)
+{
+	static const char *const options[] = { "root", "rwroot" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		struct setup setup = new_setup();
+		struct capture capture;
+
+		assert_int_equal(add(&setup, "a,root"), 0);
+		assert_int_equal(
+			device_options_add(&setup.config, "rng", &rng_device_class, NULL), 0);
+		assert_int_equal(device_options_check(&setup.config), 0);
+		assert_int_equal(add_path(&setup, options[i], "b"), 0);
+		capture_begin(&capture);
+		assert_int_equal(device_options_check(&setup.config), -EINVAL);
+		capture_end(&capture);
+		assert_non_null(strstr(capture.text, "two root disks, 'a' and 'b'"));
+		assert_int_equal(capture_lines(&capture), 1);
+		free_setup(&setup);
+	}
+}
+
+static void root_names_the_disk_as_linux_does(void **state)
+{
+	static const struct {
+		unsigned index;
+		bool read_only;
+		const char *text;
+	} cases[] = {
+		{ 0, false, " root=/dev/vda rw" },
+		{ 25, true, " root=/dev/vdz ro" },
+		{ 26, true, " root=/dev/vdaa ro" },
+		{ 199, false, " root=/dev/vdgr rw" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct block_options options = { .root = true, .read_only = cases[i].read_only };
+		char text[64];
+
+		block_kernel_params(&options, cases[i].index, text, sizeof(text));
+		assert_string_equal(text, cases[i].text);
+		options.root = false;
+		block_kernel_params(&options, cases[i].index, text, sizeof(text));
+		assert_string_equal(text, "");
+	}
+}
+
+static void too_many_devices(void **state)
 {
 	struct setup setup = new_setup();
 	struct capture capture;
 
 	(void)state;
-	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
-		assert_int_equal(disks_add_path(&setup.config, "disk", "a", true, false), 0);
+	for (unsigned i = 0; i < VM_DEVICES_MAX; i++)
+		assert_int_equal(add_path(&setup, "disk", "a"), 0);
 	capture_begin(&capture);
-	assert_int_equal(disks_add_path(&setup.config, "disk", "a", true, false), -EINVAL);
+	assert_int_equal(add_path(&setup, "disk", "a"), -EINVAL);
 	capture_end(&capture);
 	assert_non_null(strstr(capture.text, "more than"));
-	assert_int_equal(setup.config.disk_count, VM_DISKS_MAX);
+	assert_int_equal(setup.config.device_count, VM_DEVICES_MAX);
 	free_setup(&setup);
 }
 
@@ -199,8 +260,10 @@ int main(void)
 		cmocka_unit_test(a_path_gives_a_writable_disk_with_defaults),
 		cmocka_unit_test(every_word_arrives),
 		cmocka_unit_test(bad_specs_are_refused_in_one_line),
-		cmocka_unit_test(disks_keep_their_order_and_one_is_root),
-		cmocka_unit_test(too_many_disks),
+		cmocka_unit_test(disks_keep_their_order),
+		cmocka_unit_test(one_disk_is_root),
+		cmocka_unit_test(root_names_the_disk_as_linux_does),
+		cmocka_unit_test(too_many_devices),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,44 +1,36 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Parses disk options. Paths and values are the user's. */
-#include "cli/disks.h"
+/* Parses the options of a disk. Paths and values are the user's. */
+#include "virtio/block_options.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "cli/options.h"
-#include "cli/suboptions.h"
 #include "virtio/device.h"
 
-/* A disk on its way into the configuration. */
-struct draft {
-	struct block_options disk;
-	bool root;
-};
-
-static const struct block_options default_disk = { .block_size = SECTOR_SIZE, .queues = 1 };
+const struct block_options block_default_options = { .block_size = SECTOR_SIZE, .queues = 1 };
 
 static int apply_path(void *target, const char *option, const char *value)
 {
 	(void)option;
-	((struct draft *)target)->disk.path = value;
+	((struct block_options *)target)->path = value;
 	return 0;
 }
 
 static int apply_ro(void *target, const char *option, const char *value)
 {
-	return suboption_bool(option, "ro", value, &((struct draft *)target)->disk.read_only);
+	return suboption_bool(option, "ro", value, &((struct block_options *)target)->read_only);
 }
 
 static int apply_root(void *target, const char *option, const char *value)
 {
-	return suboption_bool(option, "root", value, &((struct draft *)target)->root);
+	return suboption_bool(option, "root", value, &((struct block_options *)target)->root);
 }
 
 static int apply_direct(void *target, const char *option, const char *value)
 {
-	return suboption_bool(option, "direct", value, &((struct draft *)target)->disk.direct);
+	return suboption_bool(option, "direct", value, &((struct block_options *)target)->direct);
 }
 
 static int apply_sparse(void *target, const char *option, const char *value)
@@ -47,7 +39,7 @@ static int apply_sparse(void *target, const char *option, const char *value)
 	int r = suboption_bool(option, "sparse", value, &sparse);
 
 	if (r == 0)
-		((struct draft *)target)->disk.no_discard = !sparse;
+		((struct block_options *)target)->no_discard = !sparse;
 	return r;
 }
 
@@ -61,13 +53,13 @@ static int apply_block_size(void *target, const char *option, const char *value)
 		return -EINVAL;
 	}
 	if (r == 0)
-		((struct draft *)target)->disk.block_size = (unsigned)size;
+		((struct block_options *)target)->block_size = (unsigned)size;
 	return r;
 }
 
 static int apply_id(void *target, const char *option, const char *value)
 {
-	struct block_options *disk = &((struct draft *)target)->disk;
+	struct block_options *disk = target;
 
 	if (strlen(value) > BLOCK_ID_SIZE) {
 		log_error("--%s: id=%s is longer than %d characters", option, value, BLOCK_ID_SIZE);
@@ -83,7 +75,7 @@ static int apply_queues(void *target, const char *option, const char *value)
 	int r = option_parse_number(option, value, 1, DEVICE_QUEUES_MAX, &queues);
 
 	if (r == 0)
-		((struct draft *)target)->disk.queues = (unsigned)queues;
+		((struct block_options *)target)->queues = (unsigned)queues;
 	return r;
 }
 
@@ -94,7 +86,7 @@ static int apply_format(void *target, const char *option, const char *value)
 			option, value);
 		return -EINVAL;
 	}
-	((struct draft *)target)->disk.raw = true;
+	((struct block_options *)target)->raw = true;
 	return 0;
 }
 
@@ -106,11 +98,11 @@ static int apply_engine(void *target, const char *option, const char *value)
 		log_error("--%s: engine=%s is neither uring nor sync", option, value);
 		return -EINVAL;
 	}
-	((struct draft *)target)->disk.sync_engine = sync;
+	((struct block_options *)target)->sync_engine = sync;
 	return 0;
 }
 
-static const struct suboption rows[] = {
+const struct suboption block_suboptions[BLOCK_SUBOPTIONS] = {
 	{ "path", true, apply_path }, /* first: a value without a name */
 	{ "ro", false, apply_ro },
 	{ "root", false, apply_root },
@@ -123,46 +115,39 @@ static const struct suboption rows[] = {
 	{ "engine", true, apply_engine },
 };
 
-static int add(struct vm_config *config, const char *option, const struct draft *draft)
+int block_options_check(const char *option, const void *opaque_options)
 {
-	if (draft->disk.path == NULL || *draft->disk.path == '\0') {
-		log_error("--%s: no path; pass --%s path=FILE", option, option);
-		return -EINVAL;
-	}
-	if (draft->root && config->root_disk >= 0) {
-		log_error("--%s: a second root disk; give one", option);
-		return -EINVAL;
-	}
-	if (config->disk_count == VM_DISKS_MAX) {
-		log_error("--%s: more than %d disks", option, VM_DISKS_MAX);
-		return -EINVAL;
-	}
-	struct block_options *disks =
-		realloc(config->disks, (config->disk_count + 1) * sizeof(config->disks[0]));
+	const struct block_options *options = opaque_options;
 
-	if (disks == NULL)
-		return -ENOMEM;
-	if (draft->root)
-		config->root_disk = (int)config->disk_count;
-	config->disks = disks;
-	config->disks[config->disk_count++] = draft->disk;
-	return 0;
+	if (options->path != NULL && *options->path != '\0')
+		return 0;
+	log_error("--%s: no path; pass --%s path=FILE", option, option);
+	return -EINVAL;
 }
 
-int disks_add_block(struct vm_config *config, char *spec)
+/* vda to vdz, then vdaa, as the kernel counts them. Writes after "vd". */
+static void name_disk(unsigned index, char *ret_letters, size_t size)
 {
-	struct draft draft = { .disk = default_disk };
-	int r = suboptions_parse("block", rows, ARRAY_SIZE(rows), spec, &draft);
+	char reversed[8];
+	size_t n = 0;
 
-	return r == 0 ? add(config, "block", &draft) : r;
+	do {
+		reversed[n++] = (char)('a' + index % 26);
+		index = index / 26;
+	} while (index-- > 0 && n < sizeof(reversed));
+	for (size_t i = 0; i < n && i + 1 < size; i++)
+		ret_letters[i] = reversed[n - 1 - i];
+	ret_letters[n < size ? n : size - 1] = '\0';
 }
 
-int disks_add_path(
-	struct vm_config *config, const char *option, const char *path, bool read_only, bool root)
+void block_kernel_params(const void *opaque_options, unsigned index, char *ret_text, size_t size)
 {
-	struct draft draft = { .disk = default_disk, .root = root };
+	const struct block_options *options = opaque_options;
+	char letters[8];
 
-	draft.disk.path = path;
-	draft.disk.read_only = read_only;
-	return add(config, option, &draft);
+	*ret_text = '\0';
+	if (!options->root)
+		return;
+	name_disk(index, letters, sizeof(letters));
+	snprintf(ret_text, size, " root=/dev/vd%s %s", letters, options->read_only ? "ro" : "rw");
 }

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/option_values.h"
 #include "capture.h"
-#include "cli/suboptions.h"
 
 struct target {
 	char seen[256]; /* "name=value;" of each word taken */

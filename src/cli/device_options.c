@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* Adds devices to a configuration. Paths and values are the user's. */
+#include "cli/device_options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "virtio/block_options.h"
+
+static int parse(
+	const char *option, const struct device_class *class, char *spec, void *ret_options)
+{
+	int r = 0;
+
+	if (class->options_size > 0)
+		memcpy(ret_options, class->defaults, class->options_size);
+	if (spec != NULL)
+		r = suboptions_parse(
+			option, class->suboptions, class->suboption_count, spec, ret_options);
+	return r == 0 && class->check != NULL ? class->check(option, ret_options) : r;
+}
+
+int device_options_add(
+	struct vm_config *config, const char *option, const struct device_class *class, char *spec)
+{
+	void *options = malloc(class->options_size + 1);
+
+	if (options == NULL)
+		return -ENOMEM;
+	int r = parse(option, class, spec, options);
+
+	if (r == 0)
+		r = vm_config_add_device(config, option, class, options);
+	free(options);
+	return r;
+}
+
+int device_options_add_disk(
+	struct vm_config *config, const char *option, const char *path, bool read_only, bool root)
+{
+	struct block_options options = block_default_options;
+
+	options.path = path;
+	options.read_only = read_only;
+	options.root = root;
+	int r = block_options_check(option, &options);
+
+	return r == 0 ? vm_config_add_device(config, option, &block_device_class, &options) : r;
+}
+
+int device_options_check(const struct vm_config *config)
+{
+	const struct block_options *root = NULL;
+
+	for (unsigned i = 0; i < config->device_count; i++) {
+		const struct block_options *disk = config->devices[i].options;
+
+		if (config->devices[i].class != &block_device_class || !disk->root)
+			continue;
+		if (root != NULL) {
+			log_error(
+				"two root disks, '%s' and '%s'; give one", root->path, disk->path);
+			return -EINVAL;
+		}
+		root = disk;
+	}
+	return 0;
+}

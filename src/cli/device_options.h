@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The device options of `crosvm run`: --NAME for each line of devices.def, and
+ * the short forms for disks that the first crosvm had. Each adds a device to
+ * the configuration, in the order given. `option` is for messages.
+ */
+#pragma once
+
+#include "vm/config.h"
+
+/* `spec` is changed and stays in use; NULL: an option without value. 0, or -errno, logged. */
+MUST_CHECK int device_options_add(
+	struct vm_config *config, const char *option, const struct device_class *class, char *spec);
+/* A disk with all else by default. 0, or -errno, logged. */
+MUST_CHECK int device_options_add_disk(
+	struct vm_config *config, const char *option, const char *path, bool read_only, bool root);
+/* All of them together: at most one disk is the root. 0, or -EINVAL, logged. */
+MUST_CHECK int device_options_check(const struct vm_config *config);
