@@ -262,9 +262,10 @@ GUEST_FLAGS := -std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-pie -mno-red-zone 
 GUEST_LINK  := -nostdlib -static -no-pie -Wl,-T,tests/guest/guest.ld,--build-id=none,-z,noexecstack,--no-warn-rwx-segments
 GUEST_SRC   := $(sort $(wildcard tests/guest/*.c tests/guest/*.S))
 GUEST_LIB   := $(patsubst tests/guest/%,build/guest/%.o,$(sort $(wildcard tests/guest/lib/*.c tests/guest/lib/*.S)))
-GUESTS      := $(patsubst tests/guest/%,build/guest/%.elf,$(basename $(GUEST_SRC)))
+GUESTS      := $(patsubst tests/guest/%,build/guest/%.elf,$(basename $(GUEST_SRC))) \
+	$(patsubst guest/%.c,build/guest/%,$(sort $(wildcard guest/*.c)))
 
-## make guests         the freestanding guests of tests/guest, build/guest/*.elf
+## make guests         the freestanding guests of tests/guest, build/guest/*.elf, and what Linux guests run
 .PHONY: guests
 guests: $(GUESTS)
 
@@ -284,6 +285,12 @@ build/guest/%.elf: build/guest/%.S.o $(GUEST_LIB) tests/guest/guest.ld
 .SECONDARY:
 
 -include $(GUEST_SRC:tests/guest/%=build/guest/%.d) $(GUEST_LIB:.o=.d)
+
+# Programs for Linux guests: static, because a guest has no libraries.
+build/guest/%: guest/%.c
+	@mkdir -p $(@D)
+	$(call say,GUEST,$@)
+	$(Q)$(GUEST_CC) -std=gnu17 -O2 -g -static -D_GNU_SOURCE -Wall -Wextra -Wshadow -o $@ $<
 
 # The least that a VMM can do, which benchmarks compare with: no hardening, nothing of ours.
 build/floor: bench/floor.c

@@ -178,6 +178,13 @@ static int apply_rwroot(void *target, const char *value)
 	return add_disk(target, "rwroot", value, false, true);
 }
 
+/* As the first crosvm had it. */
+static int apply_cid(void *target, const char *value)
+{
+	return device_options_add(
+		&((struct run_request *)target)->config, "cid", &vsock_device_class, (char *)value);
+}
+
 static int apply_log_level(void *target, const char *value)
 {
 	enum log_level level;
@@ -192,6 +199,7 @@ static int apply_log_level(void *target, const char *value)
 }
 
 static const struct option options[] = {
+	{ "cid", 0, "N", "the same as --vsock cid=N", false, apply_cid },
 	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
 	{ "disk", 'd', "PATH", "a read-only disk; repeatable", true, apply_disk },
 	{ "hugepages", 0, NULL, "memory from the host's reserved huge pages of 2 MiB", false,

@@ -38,6 +38,19 @@ struct device_queue {
 	int stop_fd; /* eventfd, readable once serve shall return; never read it */
 };
 
+/*
+ * A device whose rings the kernel serves: /dev/vhost-vsock, /dev/vhost-net. The
+ * kernel has the first `queues` rings; those after them nobody serves, and
+ * they are there because the specification says so.
+ */
+struct device_kernel_ops {
+	unsigned queues;
+	/* The device's, which keeps it. */
+	int (*fd)(const struct device *device);
+	/* The ring is set up and shall run, or shall run no more. 0 or -errno. */
+	int (*run_queue)(struct device *device, unsigned index, bool run);
+};
+
 struct device_ops {
 	const char *name;    /* "block" */
 	uint32_t virtio_id;  /* virtio 1.2, section 5 */
@@ -61,6 +74,8 @@ struct device_ops {
 	 * another -errno when the host failed; after both, only stop is waited for.
 	 */
 	int (*serve)(struct device_queue *queue);
+	/* NULL: serve() does it. Else serve, start and stop are NULL. */
+	const struct device_kernel_ops *kernel;
 	void (*stop)(struct device *device);
 	void (*free)(struct device *device);
 };

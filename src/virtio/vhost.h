@@ -4,10 +4,10 @@
  *
  * The front half (registers, feature negotiation, status machine: virtio/pci.c)
  * lives in the main process and calls these functions. The back half (rings,
- * data, host fds) stands behind them: threads (vhost_thread.c) today; a jailed
- * process, a foreign process and the kernel are to follow behind the same
- * table, so nothing here carries a pointer into the other half's memory:
- * addresses are gpas, memory is a table of fds, notifications are eventfds.
+ * data, host fds) stands behind them: threads (vhost_thread.c) or the kernel (vhost_kernel.c); a
+ * jailed process and a foreign process are to follow behind the same table, so nothing here carries
+ * a pointer into the other half's memory: addresses are gpas, memory is a table of fds,
+ * notifications are eventfds.
  *
  * The front calls with the device's lock held, from vCPU threads and the
  * control loop; no function may block for longer than it takes the back half
@@ -16,7 +16,15 @@
  */
 #pragma once
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
 #include "base/util.h"
+
+/* What each of our back halves can do with a ring. */
+#define VHOST_RING_FEATURES                                                                        \
+	(UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |     \
+		UINT64_C(1) << VIRTIO_F_VERSION_1)
 
 struct vhost;
 

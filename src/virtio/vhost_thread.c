@@ -7,8 +7,6 @@
 #include "virtio/vhost_thread.h"
 
 #include <errno.h>
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -17,10 +15,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
-
-#define RING_FEATURES                                                                              \
-	(UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |     \
-		UINT64_C(1) << VIRTIO_F_VERSION_1)
 
 struct ring {
 	struct device_queue queue;
@@ -55,14 +49,14 @@ static int get_features(struct vhost *vhost, uint64_t *ret_features)
 {
 	struct vhost_thread *self = from_vhost(vhost);
 
-	*ret_features = self->ops->features(self->device) | RING_FEATURES;
+	*ret_features = self->ops->features(self->device) | VHOST_RING_FEATURES;
 	return 0;
 }
 
 static int set_features(struct vhost *vhost, uint64_t features)
 {
 	struct vhost_thread *self = from_vhost(vhost);
-	uint64_t offered = self->ops->features(self->device) | RING_FEATURES;
+	uint64_t offered = self->ops->features(self->device) | VHOST_RING_FEATURES;
 
 	if ((features & ~offered) != 0 || self->running != 0)
 		return -EINVAL;

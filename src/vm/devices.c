@@ -13,6 +13,7 @@
 #include "bus/pci_host.h"
 #include "virtio/device.h"
 #include "virtio/pci.h"
+#include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
 #include "vm/fabric.h"
 #include "x86_64/layout.h"
@@ -100,7 +101,8 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 	struct vhost *vhost;
 
 	slot->device = NULL;
-	int r = vhost_thread_create(slot->ops, device, memory, &vhost);
+	int r = slot->ops->kernel != NULL ? vhost_kernel_create(slot->ops, device, memory, &vhost)
+					  : vhost_thread_create(slot->ops, device, memory, &vhost);
 
 	if (r == 0)
 		r = virtio_pci_create(&identity, vhost, devices->host, &fabric, &slot->pci);

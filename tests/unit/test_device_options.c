@@ -160,6 +160,37 @@ static void bad_specs_are_refused_in_one_line(void **state)
 	}
 }
 
+static void context_ids_of_the_host_are_refused(void **state)
+{
+	static const struct {
+		const char *spec;
+		const char *message;
+	} cases[] = {
+		{ "0", "'0' is not a number from 3 to 4294967294" },
+		{ "cid=2", "'2' is not a number from 3" },
+		{ "cid=4294967295", "'4294967295' is not a number from 3" },
+		{ "cid=x", "'x' is not a number" },
+		{ "cid=", "needs a value" },
+		{ "3,socket=x", "unknown word 'socket'" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vm_config config = { .device_count = 0 };
+		struct capture capture;
+		char spec[64];
+
+		snprintf(spec, sizeof(spec), "%s", cases[i].spec);
+		capture_begin(&capture);
+		assert_int_equal(
+			device_options_add(&config, "vsock", &vsock_device_class, spec), -EINVAL);
+		capture_end(&capture);
+		if (strstr(capture.text, cases[i].message) == NULL)
+			fail_msg("'%s': says %s", cases[i].spec, capture.text);
+		assert_int_equal(config.device_count, 0);
+	}
+}
+
 static void disks_keep_their_order(void **state)
 {
 	struct setup setup = new_setup();
@@ -260,6 +291,7 @@ int main(void)
 		cmocka_unit_test(a_path_gives_a_writable_disk_with_defaults),
 		cmocka_unit_test(every_word_arrives),
 		cmocka_unit_test(bad_specs_are_refused_in_one_line),
+		cmocka_unit_test(context_ids_of_the_host_are_refused),
 		cmocka_unit_test(disks_keep_their_order),
 		cmocka_unit_test(one_disk_is_root),
 		cmocka_unit_test(root_names_the_disk_as_linux_does),

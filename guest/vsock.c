@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * A test guest's end of a vsock, which busybox has no program for. The peer is
+ * a test on the host.
+ *
+ *	vsock connect CID PORT    stdin to the socket, the socket to stdout
+ *	vsock echo PORT COUNT     answers COUNT connections, one after the other,
+ *	                          with what they send
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <linux/vm_sockets.h>
+
+static int fail(const char *what)
+{
+	perror(what);
+	return 1;
+}
+
+/* All that `from` has to say, to `to`. False at its end, or when there is nobody to tell. */
+static int pump(int from, int to)
+{
+	static char buffer[64 << 10];
+	ssize_t size = read(from, buffer, sizeof(buffer));
+
+	for (ssize_t done = 0, n; done < size; done += n) {
+		n = write(to, buffer + done, (size_t)(size - done));
+		if (n < 0)
+			return 0;
+	}
+	return size > 0;
+}
+
+static int run_connect(unsigned cid, unsigned port)
+{
+	struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = 0, .events = POLLIN } };
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return fail("vsock connect");
+	while (fds[0].fd >= 0 && poll(fds, 2, -1) > 0) {
+		if (fds[0].revents != 0 && !pump(fd, STDOUT_FILENO))
+			fds[0].fd = -1;
+		if (fds[1].revents != 0 && !pump(STDIN_FILENO, fd)) {
+			fds[1].fd = -1;
+			shutdown(fd, SHUT_WR);
+		}
+	}
+	return 0;
+}
+
+static int run_echo(unsigned port, unsigned count)
+{
+	struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port };
+	int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+		listen(listener, 128) < 0)
+		return fail("vsock listen");
+	puts("listening");
+	fflush(stdout);
+	while (count-- > 0) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (fd < 0)
+			return fail("vsock accept");
+		while (pump(fd, fd))
+			;
+		close(fd);
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 4)
+		return 2;
+	unsigned first = (unsigned)strtoul(argv[2], NULL, 10);
+	unsigned second = (unsigned)strtoul(argv[3], NULL, 10);
+
+	return strcmp(argv[1], "connect") == 0 ? run_connect(first, second)
+					       : run_echo(first, second);
+}
