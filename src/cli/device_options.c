@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "virtio/block_options.h"
+#include "virtio/net_options.h"
 
 static int parse(
 	const char *option, const struct device_class *class, char *spec, void *ret_options)
@@ -48,6 +49,28 @@ int device_options_add_disk(
 	int r = block_options_check(option, &options);
 
 	return r == 0 ? vm_config_add_device(config, option, &block_device_class, &options) : r;
+}
+
+int device_options_add_seed_net(
+	struct vm_config *config, const char *host_ip, const char *netmask, const char *mac)
+{
+	struct net_options options = net_default_options;
+
+	if (host_ip == NULL && netmask == NULL && mac == NULL)
+		return 0;
+	if (host_ip == NULL || netmask == NULL || mac == NULL) {
+		log_error("--host_ip, --netmask and --mac belong together; give all three, or "
+			  "--net host-ip=A,netmask=M");
+		return -EINVAL;
+	}
+	options.has_host_ip = options.has_netmask = options.has_mac = true;
+	int r = net_parse_address("host_ip", host_ip, &options.host_ip);
+
+	if (r == 0)
+		r = net_parse_netmask("netmask", netmask, &options.netmask);
+	if (r == 0)
+		r = net_parse_mac("mac", mac, options.mac);
+	return r == 0 ? vm_config_add_device(config, "host_ip", &net_device_class, &options) : r;
 }
 
 int device_options_check(const struct vm_config *config)

@@ -14,5 +14,8 @@ MUST_CHECK int device_options_add(
 /* A disk with all else by default. 0, or -errno, logged. */
 MUST_CHECK int device_options_add_disk(
 	struct vm_config *config, const char *option, const char *path, bool read_only, bool root);
+/* --host_ip, --netmask and --mac, NULL where not given: all three or none. 0, or -errno, logged. */
+MUST_CHECK int device_options_add_seed_net(
+	struct vm_config *config, const char *host_ip, const char *netmask, const char *mac);
 /* All of them together: at most one disk is the root. 0, or -EINVAL, logged. */
 MUST_CHECK int device_options_check(const struct vm_config *config);

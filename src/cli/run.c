@@ -19,6 +19,10 @@ enum { DEFAULT_MEMORY_MIB = 256, DEFAULT_VCPUS = 1, VCPUS_MAX = 4096 };
 struct run_request {
 	struct vm_config config;
 	char *params; /* what -p gave so far; owned */
+	/* The first crosvm's words for a network; all three or none. */
+	const char *host_ip;
+	const char *netmask;
+	const char *mac;
 };
 
 static int apply_kernel(void *target, const char *value)
@@ -185,6 +189,24 @@ static int apply_cid(void *target, const char *value)
 		&((struct run_request *)target)->config, "cid", &vsock_device_class, (char *)value);
 }
 
+static int apply_host_ip(void *target, const char *value)
+{
+	((struct run_request *)target)->host_ip = value;
+	return 0;
+}
+
+static int apply_netmask(void *target, const char *value)
+{
+	((struct run_request *)target)->netmask = value;
+	return 0;
+}
+
+static int apply_mac(void *target, const char *value)
+{
+	((struct run_request *)target)->mac = value;
+	return 0;
+}
+
 static int apply_log_level(void *target, const char *value)
 {
 	enum log_level level;
@@ -204,10 +226,14 @@ static const struct option options[] = {
 	{ "disk", 'd', "PATH", "a read-only disk; repeatable", true, apply_disk },
 	{ "hugepages", 0, NULL, "memory from the host's reserved huge pages of 2 MiB", false,
 		apply_hugepages },
+	{ "host_ip", 0, "A", "a network card on a new tap: its IPv4 address on the host", false,
+		apply_host_ip },
 	{ "initrd", 'i', "PATH", "initial RAM disk", false, apply_initrd },
 	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
+	{ "mac", 0, "A", "with --host_ip: the guest's MAC address", false, apply_mac },
 	{ "mem", 'm', "SIZE", "memory in MiB, or with a suffix M, G, T (default 256)", false,
 		apply_mem },
+	{ "netmask", 0, "M", "with --host_ip: the network's mask", false, apply_netmask },
 	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
 		apply_params },
 	{ "prealloc", 0, NULL, "take all memory from the host at the start", false,
@@ -243,6 +269,9 @@ int command_run(int argc, char **argv)
 	int status = STATUS_USAGE;
 	int r = options_parse(&run_options, argc, argv, &request);
 
+	if (r == 0)
+		r = device_options_add_seed_net(
+			&request.config, request.host_ip, request.netmask, request.mac);
 	if (r == 0)
 		r = device_options_check(&request.config);
 	if (r == OPTIONS_HELP) {

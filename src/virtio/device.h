@@ -45,7 +45,8 @@ struct device_queue {
  */
 struct device_kernel_ops {
 	unsigned queues;
-	/* The device's, which keeps it. */
+	uint64_t features; /* those of the device that the kernel must know of */
+	/* The device's, which keeps it; -1: not this time, serve() does it. */
 	int (*fd)(const struct device *device);
 	/* The ring is set up and shall run, or shall run no more. 0 or -errno. */
 	int (*run_queue)(struct device *device, unsigned index, bool run);
@@ -74,7 +75,7 @@ struct device_ops {
 	 * another -errno when the host failed; after both, only stop is waited for.
 	 */
 	int (*serve)(struct device_queue *queue);
-	/* NULL: serve() does it. Else serve, start and stop are NULL. */
+	/* NULL: serve() does it. */
 	const struct device_kernel_ops *kernel;
 	void (*stop)(struct device *device);
 	void (*free)(struct device *device);

@@ -17,7 +17,9 @@ struct vhost_kernel {
 	const struct device_ops *ops;
 	struct device *device;
 	const struct guest_memory *memory;
-	int error_fd; /* borrowed */
+	uint64_t features;
+	unsigned running_count; /* rings; the device is started while there are any */
+	int error_fd;           /* borrowed */
 	bool running[DEVICE_QUEUES_MAX];
 	struct vhost_ring places[DEVICE_QUEUES_MAX];
 };
@@ -32,21 +34,31 @@ static int control(const struct vhost_kernel *self, unsigned long request, void 
 	return ioctl(self->ops->kernel->fd(self->device), request, argument) < 0 ? -errno : 0;
 }
 
+static uint64_t kernels_bits(const struct vhost_kernel *self)
+{
+	return self->ops->kernel->features | VHOST_RING_FEATURES;
+}
+
+/* The device's, without those that the kernel should know and does not. */
 static int get_features(struct vhost *vhost, uint64_t *ret_features)
 {
 	struct vhost_kernel *self = from_vhost(vhost);
-	uint64_t features;
-	int r = control(self, VHOST_GET_FEATURES, &features);
+	uint64_t kernels;
+	int r = control(self, VHOST_GET_FEATURES, &kernels);
 
 	if (r == 0)
-		*ret_features =
-			features & (self->ops->features(self->device) | VHOST_RING_FEATURES);
+		*ret_features = (self->ops->features(self->device) | VHOST_RING_FEATURES) &
+				(kernels | ~kernels_bits(self));
 	return r;
 }
 
 static int set_features(struct vhost *vhost, uint64_t features)
 {
-	return control(from_vhost(vhost), VHOST_SET_FEATURES, &features);
+	struct vhost_kernel *self = from_vhost(vhost);
+	uint64_t kernels = features & kernels_bits(self);
+
+	self->features = features;
+	return control(self, VHOST_SET_FEATURES, &kernels);
 }
 
 static unsigned queue_count(struct vhost *vhost)
@@ -156,30 +168,42 @@ static int start_served(struct vhost_kernel *self, unsigned index)
 	return r;
 }
 
+static int start_device(struct vhost_kernel *self)
+{
+	if (self->running_count != 0 || self->ops->start == NULL)
+		return 0;
+	return self->ops->start(self->device, self->features);
+}
+
+static void stop_device(struct vhost_kernel *self)
+{
+	if (self->running_count == 0 && self->ops->stop != NULL)
+		self->ops->stop(self->device);
+}
+
 static int start_vring(struct vhost *vhost, unsigned index)
 {
 	struct vhost_kernel *self = from_vhost(vhost);
 
 	if (index >= queue_count(vhost) || self->running[index])
 		return -EINVAL;
-	int r = is_served(self, index) ? start_served(self, index) : 0;
+	int r = start_device(self);
 
-	self->running[index] = r == 0;
-	return r;
+	if (r == 0 && is_served(self, index))
+		r = start_served(self, index);
+	if (r < 0) {
+		stop_device(self);
+		return r;
+	}
+	self->running[index] = true;
+	self->running_count++;
+	return 0;
 }
 
-static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
+/* What the kernel took is done when it returns. */
+static int stop_served(struct vhost_kernel *self, unsigned index, uint16_t *ret_base)
 {
-	struct vhost_kernel *self = from_vhost(vhost);
 	struct vhost_vring_state base = { .index = index };
-
-	if (index >= queue_count(vhost) || !self->running[index])
-		return -EINVAL;
-	self->running[index] = false;
-	if (!is_served(self, index)) {
-		*ret_base = self->places[index].base;
-		return 0;
-	}
 	int r = self->ops->kernel->run_queue(self->device, index, false);
 
 	unset_files(self, index);
@@ -187,6 +211,23 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 		r = control(self, VHOST_GET_VRING_BASE, &base);
 	if (r == 0)
 		*ret_base = (uint16_t)base.num;
+	return r;
+}
+
+static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
+{
+	struct vhost_kernel *self = from_vhost(vhost);
+	int r = 0;
+
+	if (index >= queue_count(vhost) || !self->running[index])
+		return -EINVAL;
+	if (is_served(self, index))
+		r = stop_served(self, index, ret_base);
+	else
+		*ret_base = self->places[index].base;
+	self->running[index] = false;
+	self->running_count--;
+	stop_device(self);
 	return r;
 }
 

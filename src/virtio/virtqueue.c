@@ -238,6 +238,12 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 	vq->next_used++;
 }
 
+void virtqueue_unpop(struct virtqueue *vq, uint16_t head)
+{
+	vq->in_flight[head / 64] &= ~(UINT64_C(1) << (head % 64));
+	vq->next_avail--;
+}
+
 bool virtqueue_publish(struct virtqueue *vq)
 {
 	uint16_t before = vq->published_used;

@@ -95,6 +95,9 @@ MUST_CHECK int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain
 /* Gives a popped chain back, after `written` bytes were written to its buffers. */
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 
+/* Takes the newest pop back, as if it had not been; several in their reverse order. */
+void virtqueue_unpop(struct virtqueue *vq, uint16_t head);
+
 /*
  * Shows the driver all chains pushed since the last time, in one store. True
  * when it wants to be told by an interrupt.

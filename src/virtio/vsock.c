@@ -83,6 +83,7 @@ static void vsock_free(struct device *device)
 
 static const struct device_kernel_ops vsock_kernel_ops = {
 	.queues = KERNEL_QUEUES,
+	.features = UINT64_C(1) << VIRTIO_VSOCK_F_SEQPACKET,
 	.fd = vsock_fd,
 	.run_queue = vsock_run_queue,
 };

@@ -101,8 +101,9 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 	struct vhost *vhost;
 
 	slot->device = NULL;
-	int r = slot->ops->kernel != NULL ? vhost_kernel_create(slot->ops, device, memory, &vhost)
-					  : vhost_thread_create(slot->ops, device, memory, &vhost);
+	bool kernel = slot->ops->kernel != NULL && slot->ops->kernel->fd(device) >= 0;
+	int r = kernel ? vhost_kernel_create(slot->ops, device, memory, &vhost)
+		       : vhost_thread_create(slot->ops, device, memory, &vhost);
 
 	if (r == 0)
 		r = virtio_pci_create(&identity, vhost, devices->host, &fabric, &slot->pci);

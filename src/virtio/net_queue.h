@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The inside of the network device, shared by net.c (what it is) and
+ * net_queue.c (its rings). Nobody else includes it.
+ */
+#pragma once
+
+#include <linux/virtio_net.h>
+#include <stdatomic.h>
+
+#include "virtio/device.h"
+#include "virtio/net_stream.h"
+#include "virtio/net_tap.h"
+
+enum { NET_QUEUE_SIZE = 256, NET_HEADER_SIZE = sizeof(struct virtio_net_hdr_mrg_rxbuf) };
+
+/* Bits of virtio that <linux/virtio_net.h> of Debian 12 has not. */
+#ifndef VIRTIO_NET_F_GUEST_USO4
+#define VIRTIO_NET_F_GUEST_USO4   54
+#define VIRTIO_NET_F_GUEST_USO6   55
+#define VIRTIO_NET_F_HOST_USO     56
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
+
+struct device {
+	struct net_options options;
+	struct net_tap tap;        /* without queues where the network is a stream */
+	struct net_stream *stream; /* passt's, or NULL */
+	pid_t passt;
+	int vhost_fd;              /* /dev/vhost-net, or -1: the rings are ours */
+	_Atomic uint64_t features; /* accepted by the driver */
+	unsigned pairs;            /* that the driver uses; the control queue's thread */
+	atomic_bool gone;          /* the end of the network; it was said */
+};
+
+static inline bool net_has(const struct device *device, unsigned feature)
+{
+	return ((device->features >> feature) & 1) != 0;
+}
+
+/* Whether the driver may send a frame with this header, by the features that it accepted. */
+bool net_header_is_good(uint64_t features, const struct virtio_net_hdr *header);
+
+/* The serve functions of each kind of queue; see device.h. */
+MUST_CHECK int net_serve_receive(struct device_queue *queue);
+MUST_CHECK int net_serve_transmit(struct device_queue *queue);
+MUST_CHECK int net_serve_control(struct device_queue *queue);

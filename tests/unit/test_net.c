@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * virtio-net's rings against a driver and, in the place of a tap, a socket
+ * that keeps frames apart: what arrives is what was sent, in whatever buffers,
+ * and a driver that offers nonsense hurts itself only.
+ */
+#include "unit/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "unit/capture.h"
+#include "unit/virtio_driver.h"
+#include "virtio/net_queue.h"
+
+#define BIT(feature) (UINT64_C(1) << (feature))
+
+enum { SIZE = 8, HEADER = NET_HEADER_SIZE, FRAME = 60, PATIENCE_MS = 20000 };
+enum { RECEIVE, TRANSMIT, CONTROL };
+
+struct rig {
+	struct guest_memory *memory;
+	struct driver driver;
+	struct device device;
+	struct device_queue queue;
+	int network; /* the other end of the cable */
+	pthread_t thread;
+	int result;
+};
+
+static void *serve(void *argument)
+{
+	struct rig *rig = argument;
+
+	rig->result = rig->queue.index == RECEIVE    ? net_serve_receive(&rig->queue)
+		      : rig->queue.index == TRANSMIT ? net_serve_transmit(&rig->queue)
+						     : net_serve_control(&rig->queue);
+	return NULL;
+}
+
+static void begin(struct rig *rig)
+{
+	const struct virtqueue_config config = driver_config(SIZE);
+
+	assert_int_equal(virtqueue_init(&rig->queue.vq, rig->memory, &config, 0), 0);
+	assert_int_equal(pthread_create(&rig->thread, NULL, serve, rig), 0);
+}
+
+static struct rig *new_rig(unsigned index, uint64_t features)
+{
+	struct rig *rig = calloc(1, sizeof(*rig));
+	int ends[2];
+
+	assert_non_null(rig);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	rig->memory = driver_memory();
+	driver_init(&rig->driver, rig->memory, SIZE);
+	rig->network = ends[0];
+	rig->device = (struct device){
+		.options.pairs = 1,
+		.tap = { .count = 1, .fds = { ends[1] }, .name = "test" },
+		.vhost_fd = -1,
+		.features = features,
+		.pairs = 1,
+	};
+	rig->queue = (struct device_queue){
+		.device = &rig->device,
+		.index = index,
+		.size = SIZE,
+		.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+		.call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+		.stop_fd = eventfd(0, EFD_CLOEXEC),
+	};
+	begin(rig);
+	return rig;
+}
+
+/* What serve returned. */
+static int end(struct rig *rig)
+{
+	assert_int_equal(eventfd_write(rig->queue.stop_fd, 1), 0);
+	pthread_join(rig->thread, NULL);
+	return rig->result;
+}
+
+static void free_rig(struct rig *rig)
+{
+	close(rig->network);
+	close(rig->device.tap.fds[0]);
+	close(rig->queue.kick_fd);
+	close(rig->queue.call_fd);
+	close(rig->queue.stop_fd);
+	guest_memory_free(rig->memory);
+	free(rig);
+}
+
+static uint8_t *data_at(struct rig *rig, uint64_t offset)
+{
+	return guest_memory_at(rig->memory, DRIVER_DATA + offset, 4096);
+}
+
+static void sleep_ms(long ms)
+{
+	const struct timespec pause = { .tv_nsec = ms * 1000000 };
+
+	nanosleep(&pause, NULL);
+}
+
+static void kick(struct rig *rig)
+{
+	assert_int_equal(eventfd_write(rig->queue.kick_fd, 1), 0);
+}
+
+/* Waits for the call after which the used ring has `idx` entries. */
+static void wait_used(struct rig *rig, uint16_t idx)
+{
+	struct pollfd call = { .fd = rig->queue.call_fd, .events = POLLIN };
+	eventfd_t count;
+
+	while (driver_used_idx(&rig->driver) != idx) {
+		assert_int_equal(poll(&call, 1, PATIENCE_MS), 1);
+		(void)eventfd_read(rig->queue.call_fd, &count);
+	}
+}
+
+/* A frame from the network: a header as a tap gives it, without num_buffers, and bytes. */
+static void network_sends(struct rig *rig, size_t size, uint8_t first)
+{
+	uint8_t frame[4096] = { 0 };
+
+	for (size_t i = 0; i < size; i++)
+		frame[HEADER + i] = (uint8_t)(first + i);
+	frame[10] = frame[11] = 0xee; /* what was in the tap's buffer */
+	assert_int_equal(send(rig->network, frame, HEADER + size, 0), HEADER + size);
+}
+
+static void assert_counts_up(const uint8_t *data, size_t size, uint8_t first)
+{
+	for (size_t i = 0; i < size; i++)
+		assert_int_equal(data[i], (uint8_t)(first + i));
+}
+
+/* Descriptor `index` is a chain of one buffer to write to, at its own place. */
+static void offer_buffer(struct rig *rig, unsigned index, uint32_t size)
+{
+	memset(data_at(rig, index * UINT64_C(4096)), 0x5a, 4096);
+	driver_put(&rig->driver, index, DRIVER_DATA + index * UINT64_C(4096), size,
+		VRING_DESC_F_WRITE, 0);
+	driver_offer(&rig->driver, (uint16_t)index);
+}
+
+static void a_frame_fills_one_buffer(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, 0);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		offer_buffer(rig, i, 2048);
+		kick(rig);
+		network_sends(rig, FRAME + i, (uint8_t)i);
+		wait_used(rig, (uint16_t)(i + 1));
+		assert_int_equal(driver_used_id(&rig->driver, (uint16_t)i), i);
+		assert_int_equal(driver_used_length(&rig->driver, (uint16_t)i), HEADER + FRAME + i);
+		const uint8_t *data = data_at(rig, i * UINT64_C(4096));
+
+		assert_int_equal(data[10] | data[11] << 8, 1);
+		assert_counts_up(data + HEADER, FRAME + i, (uint8_t)i);
+		assert_int_equal(data[HEADER + FRAME + i], 0x5a);
+	}
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+static void a_large_frame_takes_several_buffers(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, BIT(VIRTIO_NET_F_MRG_RXBUF));
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		offer_buffer(rig, i, 400);
+	kick(rig);
+	network_sends(rig, 1000, 7);
+	wait_used(rig, 3);
+	assert_int_equal(driver_used_length(&rig->driver, 0), 400);
+	assert_int_equal(driver_used_length(&rig->driver, 1), 400);
+	assert_int_equal(driver_used_length(&rig->driver, 2), HEADER + 1000 - 800);
+	assert_int_equal(data_at(rig, 0)[10] | data_at(rig, 0)[11] << 8, 3);
+	assert_counts_up(data_at(rig, 0) + HEADER, 400 - HEADER, 7);
+	assert_counts_up(data_at(rig, 4096), 400, (uint8_t)(7 + 400 - HEADER));
+	assert_counts_up(data_at(rig, 8192), HEADER + 200, (uint8_t)(7 + 800 - HEADER));
+	assert_int_equal(data_at(rig, 8192)[HEADER + 200], 0x5a);
+	/* The fourth was held, and is still the driver's. */
+	assert_int_equal(end(rig), 0);
+	assert_int_equal(virtqueue_base(&rig->queue.vq), 3);
+	free_rig(rig);
+}
+
+static void a_header_may_be_cut_anywhere(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, 0);
+
+	(void)state;
+	for (uint32_t cut = 1; cut <= HEADER; cut++) {
+		memset(data_at(rig, 0), 0x5a, 4096);
+		driver_put(&rig->driver, 0, DRIVER_DATA, cut,
+			VRING_DESC_F_WRITE | VRING_DESC_F_NEXT, 1);
+		driver_put(&rig->driver, 1, DRIVER_DATA + cut, 2000, VRING_DESC_F_WRITE, 0);
+		driver_offer(&rig->driver, 0);
+		kick(rig);
+		network_sends(rig, FRAME, 1);
+		wait_used(rig, (uint16_t)cut);
+		assert_int_equal(data_at(rig, 0)[10] | data_at(rig, 0)[11] << 8, 1);
+		assert_counts_up(data_at(rig, 0) + HEADER, FRAME, 1);
+	}
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+/* A frame that does not fit in what a driver offers is lost, and the next one is not. */
+static void what_does_not_fit_is_dropped(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, BIT(VIRTIO_NET_F_MRG_RXBUF));
+
+	(void)state;
+	offer_buffer(rig, 0, HEADER + 100);
+	kick(rig);
+	network_sends(rig, 500, 1);
+	network_sends(rig, FRAME, 2);
+	wait_used(rig, 1);
+	assert_int_equal(driver_used_length(&rig->driver, 0), HEADER + FRAME);
+	assert_counts_up(data_at(rig, 0) + HEADER, FRAME, 2);
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+static void frames_wait_for_buffers(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, 0);
+
+	(void)state;
+	for (unsigned i = 0; i < 5; i++)
+		network_sends(rig, FRAME, (uint8_t)i);
+	for (unsigned i = 0; i < 5; i++) {
+		offer_buffer(rig, i, 2048);
+		kick(rig);
+		wait_used(rig, (uint16_t)(i + 1));
+		assert_counts_up(data_at(rig, i * UINT64_C(4096)) + HEADER, FRAME, (uint8_t)i);
+	}
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+/* Waits until serve has returned by itself. */
+static void expect_broken(struct rig *rig)
+{
+	pthread_join(rig->thread, NULL);
+	assert_int_equal(rig->result, -EBADMSG);
+	free_rig(rig);
+}
+
+static void buffers_that_hold_no_header_break_the_queue(void **state)
+{
+	(void)state;
+	struct rig *rig = new_rig(RECEIVE, BIT(VIRTIO_NET_F_MRG_RXBUF));
+
+	offer_buffer(rig, 0, HEADER - 1);
+	kick(rig);
+	expect_broken(rig);
+
+	rig = new_rig(RECEIVE, 0);
+	driver_put(&rig->driver, 0, DRIVER_DATA, 2000, 0, 0); /* to be read */
+	driver_offer(&rig->driver, 0);
+	kick(rig);
+	expect_broken(rig);
+}
+
+static void a_cable_that_is_cut_is_reported_once(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, 0);
+	struct capture capture;
+
+	(void)state;
+	capture_begin(&capture);
+	/* As with a tap that was deleted, each call fails from now on. */
+	int broken = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	assert_int_equal(dup2(broken, rig->device.tap.fds[0]), rig->device.tap.fds[0]);
+	close(broken);
+	offer_buffer(rig, 0, 2048);
+	kick(rig);
+	while (!rig->device.gone)
+		sleep_ms(1);
+	assert_int_equal(end(rig), 0);
+	capture_end(&capture);
+	assert_int_equal(capture_lines(&capture), 1);
+	assert_non_null(strstr(capture.text, "net: test: "));
+	assert_int_equal(virtqueue_base(&rig->queue.vq), 0);
+	free_rig(rig);
+}
+
+/* ---- transmit ---- */
+
+/* The bytes of a frame that came out of the cable, with its header. */
+static size_t network_gets(struct rig *rig, uint8_t *frame, size_t size)
+{
+	struct pollfd wait = { .fd = rig->network, .events = POLLIN };
+
+	assert_int_equal(poll(&wait, 1, PATIENCE_MS), 1);
+	ssize_t n = recv(rig->network, frame, size, 0);
+
+	assert_true(n > 0);
+	return (size_t)n;
+}
+
+static void assert_network_is_silent(struct rig *rig)
+{
+	uint8_t byte;
+
+	assert_int_equal(recv(rig->network, &byte, 1, 0), -1);
+	assert_int_equal(errno, EAGAIN);
+}
+
+/* Writes a frame with this header at the data's start. */
+static void make_frame(struct rig *rig, struct virtio_net_hdr header, size_t size)
+{
+	memset(data_at(rig, 0), 0, 4096);
+	memcpy(data_at(rig, 0), &header, sizeof(header));
+	for (size_t i = 0; i < size; i++)
+		data_at(rig, 0)[HEADER + i] = (uint8_t)i;
+}
+
+static void a_frame_leaves_from_any_buffers(void **state)
+{
+	struct rig *rig = new_rig(TRANSMIT, 0);
+	uint8_t frame[2048];
+
+	(void)state;
+	make_frame(rig, (struct virtio_net_hdr){ 0 }, FRAME);
+	data_at(rig, 0)[10] = 0xee; /* num_buffers, which is not the driver's to say */
+	for (uint32_t cut = 1; cut < HEADER + FRAME; cut++) {
+		driver_put(&rig->driver, 0, DRIVER_DATA, cut, VRING_DESC_F_NEXT, 1);
+		driver_put(&rig->driver, 1, DRIVER_DATA + cut, HEADER + FRAME - cut, 0, 0);
+		driver_offer(&rig->driver, 0);
+		kick(rig);
+		assert_int_equal(network_gets(rig, frame, sizeof(frame)), HEADER + FRAME);
+		for (unsigned i = 0; i < HEADER; i++)
+			assert_int_equal(frame[i], 0);
+		assert_counts_up(frame + HEADER, FRAME, 0);
+		wait_used(rig, (uint16_t)cut);
+		assert_int_equal(driver_used_length(&rig->driver, (uint16_t)(cut - 1)), 0);
+	}
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+static void frames_of_bad_sizes_are_dropped(void **state)
+{
+	static const uint32_t bad[] = { 1, HEADER, HEADER + 13, HEADER + 14 + 4 + 65535 + 1,
+		HIGH_SIZE };
+	struct rig *rig = new_rig(TRANSMIT, 0);
+	uint8_t frame[64];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		driver_put(&rig->driver, 0, HIGH_GPA, bad[i], 0, 0);
+		driver_offer(&rig->driver, 0);
+		kick(rig);
+		wait_used(rig, (uint16_t)(i + 1));
+		assert_network_is_silent(rig);
+	}
+	driver_put(&rig->driver, 0, HIGH_GPA, HEADER + 14, 0, 0);
+	driver_offer(&rig->driver, 0);
+	kick(rig);
+	assert_int_equal(network_gets(rig, frame, sizeof(frame)), HEADER + 14);
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+enum { CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM };
+
+static const struct {
+	unsigned feature; /* the only one that makes it good, besides CSUM; 0: none does */
+	uint8_t flags;
+	uint8_t gso_type;
+} headers[] = {
+	{ VIRTIO_NET_F_HOST_TSO4, CSUM, VIRTIO_NET_HDR_GSO_TCPV4 },
+	{ VIRTIO_NET_F_HOST_TSO6, CSUM, VIRTIO_NET_HDR_GSO_TCPV6 },
+	{ VIRTIO_NET_F_HOST_USO, CSUM, VIRTIO_NET_HDR_GSO_UDP_L4 },
+	{ VIRTIO_NET_F_HOST_ECN, CSUM, VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN },
+	{ VIRTIO_NET_F_HOST_ECN, CSUM, VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN },
+	{ 0, 0, VIRTIO_NET_HDR_GSO_TCPV4 },
+	{ 0, 0, VIRTIO_NET_HDR_GSO_TCPV6 },
+	{ 0, 0, VIRTIO_NET_HDR_GSO_UDP_L4 },
+	{ 0, CSUM, VIRTIO_NET_HDR_GSO_UDP },
+	{ 0, CSUM, VIRTIO_NET_HDR_GSO_ECN },
+	{ 0, CSUM, VIRTIO_NET_HDR_GSO_UDP_L4 | VIRTIO_NET_HDR_GSO_ECN },
+	{ 0, CSUM, 2 },
+	{ 0, CSUM, 6 },
+	{ 0, CSUM, 0x7f },
+	{ 0, CSUM, 0xff },
+};
+
+static void headers_need_their_features(void **state)
+{
+	const uint64_t csum = BIT(VIRTIO_NET_F_CSUM);
+	const struct virtio_net_hdr plain = { 0 }, sum = { .flags = CSUM };
+
+	(void)state;
+	assert_true(net_header_is_good(0, &plain));
+	assert_true(net_header_is_good(csum, &sum));
+	assert_false(net_header_is_good(~csum, &sum));
+	for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
+		const struct virtio_net_hdr header = {
+			.flags = headers[i].flags,
+			.gso_type = headers[i].gso_type,
+		};
+		uint64_t needed = headers[i].feature != 0 ? BIT(headers[i].feature) : 0;
+
+		if (net_header_is_good(csum | needed, &header) != (needed != 0) ||
+			net_header_is_good(~needed, &header) || net_header_is_good(needed, &header))
+			fail_msg("header %zu", i);
+	}
+}
+
+static void only_good_headers_reach_the_network(void **state)
+{
+	struct rig *rig = new_rig(TRANSMIT, BIT(VIRTIO_NET_F_CSUM));
+	struct virtio_net_hdr header = { .flags = 0xff, .csum_start = 34, .csum_offset = 16 };
+	uint8_t frame[256];
+
+	(void)state;
+	header.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+	make_frame(rig, header, FRAME);
+	driver_put(&rig->driver, 0, DRIVER_DATA, HEADER + FRAME, 0, 0);
+	driver_offer(&rig->driver, 0);
+	kick(rig);
+	wait_used(rig, 1);
+	assert_network_is_silent(rig);
+	header.gso_type = VIRTIO_NET_HDR_GSO_NONE;
+	make_frame(rig, header, FRAME);
+	driver_offer(&rig->driver, 0);
+	kick(rig);
+	assert_int_equal(network_gets(rig, frame, sizeof(frame)), HEADER + FRAME);
+	header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM; /* of the flags, the only one a driver has */
+	assert_memory_equal(frame, &header, sizeof(header));
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+/* A network that takes nothing holds the frame back; a stop does not wait for it. */
+static void a_full_network_is_waited_for(void **state)
+{
+	struct rig *rig = new_rig(TRANSMIT, 0);
+	uint8_t frame[256];
+	unsigned sent = 0;
+
+	(void)state;
+	make_frame(rig, (struct virtio_net_hdr){ 0 }, FRAME);
+	while (send(rig->device.tap.fds[0], data_at(rig, 0), HEADER + FRAME, 0) > 0)
+		sent++;
+	assert_int_equal(errno, EAGAIN);
+	driver_put(&rig->driver, 0, DRIVER_DATA, HEADER + FRAME, 0, 0);
+	driver_offer(&rig->driver, 0);
+	kick(rig);
+	sleep_ms(50);
+	assert_int_equal(driver_used_idx(&rig->driver), 0);
+	assert_int_equal(end(rig), 0);
+	assert_int_equal(virtqueue_base(&rig->queue.vq), 0);
+	/* Started again, it is sent. */
+	eventfd_t count;
+
+	assert_int_equal(eventfd_read(rig->queue.stop_fd, &count), 0);
+	begin(rig);
+	for (unsigned i = 0; i <= sent; i++)
+		assert_int_equal(network_gets(rig, frame, sizeof(frame)), HEADER + FRAME);
+	wait_used(rig, 1);
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
+/* ---- control ---- */
+
+static const struct {
+	uint64_t feature;
+	const char *command; /* class, command, data */
+	uint32_t size;
+	bool good;
+} commands[] = {
+	{ 0, "", 0, false },
+	{ 0, "\0", 1, false },
+	{ 0, "\0\0", 2, false },
+	{ 0, "\0\0\1", 3, true }, /* promiscuous */
+	{ 0, "\0\5\0", 3, true },
+	{ 0, "\0\6\0", 3, false },
+	{ 0, "\0\0\1\1", 4, false },
+	{ 0, "\1\1\2\0\0\0\0\1", 8, false }, /* an address that is not ours to change */
+	{ 0, "\4\0\1\0", 4, false },         /* queues, not negotiated */
+	{ BIT(VIRTIO_NET_F_MQ), "\4\0\1\0", 4, true },
+	{ BIT(VIRTIO_NET_F_MQ), "\4\0\0\0", 4, false },
+	{ BIT(VIRTIO_NET_F_MQ), "\4\0\2\0", 4, false },
+	{ BIT(VIRTIO_NET_F_MQ), "\4\0\1\1", 4, false },
+	{ BIT(VIRTIO_NET_F_MQ), "\4\0\1", 3, false },
+	{ BIT(VIRTIO_NET_F_MQ), "\4\0\1\0\0", 5, false },
+	{ BIT(VIRTIO_NET_F_MQ), "\4\1\1\0", 4, false },
+	{ 0, "\5\0\0\0\0\0\0\0\0\0", 10, false },
+	{ BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS), "\5\0\2\0\0\0\0\0\0\0", 10, false },
+	{ BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS), "\5\0\0\0\0\0\0\0\0", 9, false },
+	{ 0, "\6\0\0", 3, false },
+	{ 0, "\377\377\377", 3, false },
+	{ 0, "\0\0\1345678901234567890", 20, false },
+};
+
+static void commands_are_checked(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
+		struct rig *rig = new_rig(CONTROL, commands[i].feature);
+
+		memcpy(data_at(rig, 0), commands[i].command, commands[i].size);
+		data_at(rig, 0)[100] = 0x5a;
+		driver_put(&rig->driver, 0, DRIVER_DATA, commands[i].size, VRING_DESC_F_NEXT, 1);
+		driver_put(&rig->driver, 1, DRIVER_DATA + 100, 1, VRING_DESC_F_WRITE, 0);
+		driver_offer(&rig->driver, 0);
+		kick(rig);
+		wait_used(rig, 1);
+		if (data_at(rig, 0)[100] != (commands[i].good ? VIRTIO_NET_OK : VIRTIO_NET_ERR) ||
+			driver_used_length(&rig->driver, 0) != 1)
+			fail_msg("command %u: %u", i, data_at(rig, 0)[100]);
+		assert_int_equal(end(rig), 0);
+		free_rig(rig);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_frame_fills_one_buffer),
+		cmocka_unit_test(a_large_frame_takes_several_buffers),
+		cmocka_unit_test(a_header_may_be_cut_anywhere),
+		cmocka_unit_test(what_does_not_fit_is_dropped),
+		cmocka_unit_test(frames_wait_for_buffers),
+		cmocka_unit_test(buffers_that_hold_no_header_break_the_queue),
+		cmocka_unit_test(a_cable_that_is_cut_is_reported_once),
+		cmocka_unit_test(a_frame_leaves_from_any_buffers),
+		cmocka_unit_test(frames_of_bad_sizes_are_dropped),
+		cmocka_unit_test(headers_need_their_features),
+		cmocka_unit_test(only_good_headers_reach_the_network),
+		cmocka_unit_test(a_full_network_is_waited_for),
+		cmocka_unit_test(commands_are_checked),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Linux guests with a network: taps in a namespace of the test's own, served by us and by the kernel."""
+import contextlib
+import ctypes
+import hashlib
+import http.server
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import pytest
+import vm
+
+HOST, GUEST, MASK = "192.168.77.1", "192.168.77.2", "255.255.255.0"
+MAC = "02:12:34:56:78:9a"
+SIZE = 16 << 20
+CLONE_NEWNET = 0x40000000
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes taps and a network namespace")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespace():
+    """The test's thread, and what it starts, in a network of their own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/self/ns/net", os.O_RDONLY)
+    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    yield
+    assert libc.setns(before, CLONE_NEWNET) == 0
+    os.close(before)
+
+
+def vhosts():
+    """How the packets move: by our threads, and by the kernel where it can."""
+    return ["off", pytest.param("on", marks=pytest.mark.skipif(
+        not os.path.exists("/dev/vhost-net"), reason="the host has no vhost-net"))]
+
+
+def network(vhost="off", more=""):
+    return ["--net", f"host-ip={HOST},netmask={MASK},mac={MAC},vhost={vhost}{more}"]
+
+
+UP = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && "
+
+
+class Server:
+    """Gives one file over HTTP, and answers what is sent to it with its checksum."""
+
+    def __init__(self, data):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self, body):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self):
+                self.answer(data)
+
+            def do_POST(self):
+                received = self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(hashlib.sha256(received).hexdigest().encode() + b"\n")
+
+            def log_message(self, *_):
+                pass
+
+        # The tap's address comes only with the VM.
+        self.server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+        self.port = self.server.server_port
+        self.url = f"http://{HOST}:{self.port}/"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def post(server, host=HOST):
+    """What a guest runs to send /got."""
+    head = f"POST / HTTP/1.0\\r\\nContent-Length: {SIZE}\\r\\n\\r\\n"
+    return f'(printf "{head}"; cat /got) | nc {host} {server.port} | tail -n 1'
+
+
+@contextlib.contextmanager
+def serving(data):
+    server = Server(data)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("vhost", vhosts())
+def test_both_ways(initrd, vhost):
+    """Megabytes to the guest and from it by TCP, a large ping, and the MAC that was asked for."""
+    data = os.urandom(SIZE)
+    with serving(data) as server:
+        script = (UP + f"cat /sys/class/net/eth0/address && ping -c 3 -s 8000 {HOST} && "
+                  f"wget -q -O /got {server.url} && sha256sum /got && {post(server)}")
+        done = vm.run(vm.command("small", initrd, script=script, cpus=2, options=network(vhost))).check()
+        assert f"\n{MAC}\n" in "\n" + done.output
+        assert " 0% packet loss" in done.output
+        assert done.output.count(hashlib.sha256(data).hexdigest()) == 2
+
+
+def test_words_of_the_first_crosvm(initrd):
+    """--host_ip, --netmask and --mac, and the host reaches the guest."""
+    argv = vm.command("small", initrd, script=UP + "nc -l -p 7 -e cat",
+                      options=["--host_ip", HOST, "--netmask", MASK, "--mac", MAC])
+    with vm.piped(argv) as (process, console):
+        vm.expect(console, "crosvm-init: up")
+        text = b"to the guest and back"
+        for _ in range(vm.TIMEOUT):
+            with contextlib.suppress(OSError), socket.create_connection((GUEST, 7), timeout=1) as peer:
+                peer.settimeout(vm.TIMEOUT)
+                peer.sendall(text)
+                assert peer.recv(100) == text
+                break
+        assert process.wait(vm.TIMEOUT) == vm.OK
+
+
+def test_several_queues(initrd):
+    """As many pairs as processors; the driver turns them on by the control queue."""
+    data = os.urandom(SIZE)
+    with serving(data) as server:
+        script = (UP + "ls /sys/class/net/eth0/queues && for i in 1 2 3 4; do "
+                  f"wget -q -O - {server.url} | sha256sum & done; wait")
+        done = vm.run(vm.command("small", initrd, script=script, cpus=4, options=network(more=",queues=4"))).check()
+    assert re.findall(r"rx-\d", done.output) == ["rx-0", "rx-1", "rx-2", "rx-3"]
+    assert done.output.count(hashlib.sha256(data).hexdigest()) == 4
+
+
+@pytest.mark.parametrize("vhost", vhosts())
+def test_driver_comes_and_goes(initrd, vhost):
+    """Each binding of the driver resets the device and starts its rings anew."""
+    script = ("cd /sys/bus/virtio/drivers/virtio_net && dev=$(ls -d virtio*) && "
+              "for i in 1 2 3; do echo $dev >unbind && echo $dev >bind || exit 1; done; "
+              + UP + f"ping -c 2 {HOST}")
+    done = vm.run(vm.command("small", initrd, script=script, options=network(vhost))).check()
+    assert " 0% packet loss" in done.output
+
+
+def test_stalled_guest_under_a_flood(initrd):
+    """Packets without end for a guest that is off the network: no memory, no spin; then it works."""
+    script = UP + "ip link set eth0 down; echo down; sleep 4; ip link set eth0 up; ping -c 2 " + HOST
+    argv = vm.command("small", initrd, script=script, options=network())
+    with vm.piped(argv) as (process, console):
+        vm.expect(console, "down")
+        subprocess.run(["ip", "neigh", "replace", GUEST, "lladdr", MAC, "dev", "vmtap0"], check=True)
+        before = vm.memory_kib(process.pid, "Rss")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+            for _ in range(20000):
+                with contextlib.suppress(OSError):
+                    flood.sendto(b"x" * 1400, (GUEST, 9))
+        assert vm.memory_kib(process.pid, "Rss") - before < 1024
+        vm.expect(console, " 0% packet loss")
+        assert process.wait(vm.TIMEOUT) == vm.OK
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_tap_that_vanishes(initrd):
+    """The guest loses its network and nothing else."""
+    argv = vm.command("small", initrd, script=UP + "echo ready; read line; echo alive",
+                      options=network())
+    with vm.piped(argv) as (process, console):
+        vm.expect(console, "ready")
+        subprocess.run(["ip", "link", "delete", "vmtap0"], check=True)
+        before = cpu_seconds(process.pid)
+        time.sleep(2)
+        assert cpu_seconds(process.pid) - before < 1
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        vm.expect(console, "alive")
+        assert process.wait(vm.TIMEOUT) == vm.OK
+        assert b"the guest has no network any more" in process.stderr.read()
+
+
+def test_a_tap_of_the_user(initrd):
+    """An ordinary user on a tap that root made for them; and a second VM on it is refused."""
+    subprocess.run(["ip", "tuntap", "add", "mine", "mode", "tap", "user", "65534"], check=True)
+    subprocess.run(["ip", "addr", "add", f"{HOST}/24", "dev", "mine"], check=True)
+    subprocess.run(["ip", "link", "set", "mine", "up"], check=True)
+    argv = vm.command("small", initrd, script=UP + f"ping -c 2 {HOST}; echo ready; read line",
+                      options=["--net", "tap-name=mine"])
+    try:
+        with vm.piped(argv) as (process, console):
+            vm.expect(console, " 0% packet loss")
+            vm.expect(console, "ready")
+            second = vm.run(argv)
+            assert second.status == vm.HOST
+            assert "another program has it open" in second.stderr
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.wait(vm.TIMEOUT) == vm.OK
+    finally:
+        subprocess.run(["ip", "link", "delete", "mine"], check=True)
+
+
+# ---- passt: no privileges -----------------------------------------------------------
+
+
+@pytest.fixture
+def uplink():
+    """The way to the world that passt copies: an address and a route that lead nowhere."""
+    subprocess.run("ip link add up0 type veth peer name up1 && ip addr add 10.9.8.7/24 dev up0 && "
+                   "ip link set up0 up && ip link set up1 up && ip route add default via 10.9.8.1",
+                   shell=True, check=True)
+    yield "10.9.8.7"
+    subprocess.run(["ip", "link", "delete", "up0"], check=True)
+
+
+USER_UP = "ip link set eth0 up && udhcpc -q -n -i eth0 -s /udhcpc >/dev/null && "
+
+
+@pytest.fixture(scope="module")
+def dhcp_initrd(tmp_path_factory):
+    """udhcpc sets nothing by itself."""
+    directory = tmp_path_factory.mktemp("dhcp")
+    script = directory / "udhcpc"
+    script.write_text("#!/bin/sh\n[ $1 = bound ] || exit 0\nip addr add $ip/${mask:-24} dev $interface\n"
+                      "ip route add default via $router dev $interface\necho lease $ip\n")
+    script.chmod(0o755)
+    return vm.make_initramfs(directory / "initrd.gz", "-f", f"{script}:/udhcpc")
+
+
+@pytest.fixture
+def unprivileged():
+    """Makes of a command line one of an ordinary user, who cannot see into root's directories."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+
+        def wrap(argv):
+            files = [arg for arg in argv if os.path.isfile(arg)]
+            for number, file in enumerate(files):
+                copy = os.path.join(directory, f"{number}-{os.path.basename(file)}")
+                shutil.copy(file, copy)
+                os.chmod(copy, 0o755)
+                argv = [copy if arg == file else arg for arg in argv]
+            return ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *argv]
+
+        yield wrap
+
+
+def test_user_network(dhcp_initrd, uplink, unprivileged):
+    """An ordinary user: an address by DHCP, and the host reaches a server in the guest by a forward."""
+    data = os.urandom(SIZE)
+    with serving(data) as server:
+        # The host itself is out of reach but for its address on the network, as any other machine.
+        script = (USER_UP + "ip addr show dev eth0 && (while :; do nc -l -p 80 -e cat; done &) ; "
+                  "echo up; read line")
+        argv = vm.command("small", dhcp_initrd, script=script,
+                          options=["--net", "user,forward=tcp:127.0.0.1:8080-:80"])
+        with vm.piped(unprivileged(argv)) as (process, console):
+            vm.expect(console, uplink)
+            vm.expect(console, "up")
+            assert server.port
+            echoed = echo(("127.0.0.1", 8080), data)
+            assert hashlib.sha256(echoed).hexdigest() == hashlib.sha256(data).hexdigest()
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.wait(vm.TIMEOUT) == vm.OK
+        assert "passt" not in subprocess.run(["ps", "-e"], stdout=subprocess.PIPE, check=True).stdout.decode()
+
+
+def echo(address, data):
+    """Sends all, and what came back."""
+    with socket.create_connection(address, timeout=vm.TIMEOUT) as peer:
+        def send():
+            peer.sendall(data)
+            peer.shutdown(socket.SHUT_WR)
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        received = b"".join(iter(lambda: peer.recv(65536), b""))
+        sender.join()
+    return received
+
+
+def test_passt_that_dies(dhcp_initrd, uplink):
+    """It is missed once, and the guest goes on."""
+    argv = vm.command("small", dhcp_initrd, script="ip link set eth0 up; echo ready; read line; echo alive",
+                      options=["--net", "user"])
+    with vm.piped(argv) as (process, console):
+        vm.expect(console, "ready")
+        [passt] = subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE,
+                                 check=True).stdout.split()
+        os.kill(int(passt), signal.SIGKILL)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        vm.expect(console, "alive")
+        assert process.wait(vm.TIMEOUT) == vm.OK
+        assert process.stderr.read().count(b"the guest has no network any more") == 1
+
+
+def test_without_passt(dhcp_initrd, tmp_path):
+    argv = vm.command("small", dhcp_initrd, options=["--net", "user"])
+    done = subprocess.run(argv, env={"PATH": str(tmp_path)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=vm.TIMEOUT)
+    assert done.returncode == vm.HOST
+    assert b"apt install passt" in done.stderr
