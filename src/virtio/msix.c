@@ -8,8 +8,6 @@
 #include <poll.h>
 #include <string.h>
 
-#include "base/log.h"
-
 enum { WORD_ADDRESS_LOW, WORD_ADDRESS_HIGH, WORD_DATA, WORD_CONTROL };
 enum { CONTROL_MASKED = 1 };
 
@@ -62,7 +60,7 @@ static void attach(struct msix *msix, struct msix_source *source)
 		msix->fabric.owner, source->gsi, source->eventfd);
 
 	if (r < 0)
-		log_warn("cannot attach an interrupt: %s", strerror(-r));
+		log_warn_limited(&msix->complaints, "cannot attach an interrupt: %s", strerror(-r));
 	else
 		source->attached = true;
 }
@@ -103,7 +101,8 @@ void msix_update(struct msix *msix)
 		int r = msix->fabric.ops->commit_messages(msix->fabric.owner);
 
 		if (r < 0)
-			log_warn("cannot route interrupts: %s", strerror(-r));
+			log_warn_limited(
+				&msix->complaints, "cannot route interrupts: %s", strerror(-r));
 	}
 	for (unsigned i = 0; i < msix->vectors; i++)
 		if (!msix->sources[i].attached && shall_be_attached(msix, &msix->sources[i]))

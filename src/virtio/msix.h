@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "base/log_limit.h"
 #include "base/util.h"
 #include "bus/fabric.h"
 
@@ -38,9 +39,10 @@ struct msix {
 	struct fabric fabric;
 	unsigned vectors;
 	unsigned first_gsi;
-	bool enabled;       /* message control, bit 15 */
-	bool function_mask; /* bit 14 */
-	bool running;       /* the device is at DRIVER_OK */
+	bool enabled;                /* message control, bit 15 */
+	bool function_mask;          /* bit 14 */
+	bool running;                /* the device is at DRIVER_OK */
+	struct log_limit complaints; /* about the host, but the driver can repeat them */
 	struct msix_vector table[MSIX_VECTORS_MAX];
 	struct msix_source sources[MSIX_VECTORS_MAX];
 };

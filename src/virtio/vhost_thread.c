@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "base/thread.h"
 
 struct ring {
@@ -30,8 +30,9 @@ struct vhost_thread {
 	struct device *device;
 	const struct guest_memory *memory;
 	uint64_t features;
-	unsigned running; /* rings; the device is started while there are any */
-	int error_fd;     /* borrowed */
+	unsigned running;            /* rings; the device is started while there are any */
+	int error_fd;                /* borrowed */
+	struct log_limit complaints; /* about the driver */
 	struct ring rings[DEVICE_QUEUES_MAX];
 };
 
@@ -119,7 +120,8 @@ static void *serve_ring(void *argument)
 	int r = self->ops->serve(&ring->queue);
 
 	if (r < 0) {
-		log_warn("%s: queue %u: %s; the device waits for a reset by its driver",
+		log_warn_limited(&self->complaints,
+			"%s: queue %u: %s; the device waits for a reset by its driver",
 			self->ops->name, ring->queue.index,
 			r == -EBADMSG ? "the driver broke the ring" : strerror(-r));
 		(void)eventfd_write(self->error_fd, 1);

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 
 #include "base/fd.h"
+#include "base/log_limit.h"
 #include "unit/capture.h"
 #include "unit/virtio_driver.h"
 #include "virtio/vhost_thread.h"
@@ -361,6 +362,27 @@ static void a_broken_ring_is_reported_and_stops_alone(void **state)
 	assert_true(is_copied(rig, 0));
 }
 
+/* A guest that does nothing else must not fill the host's log. */
+static void a_driver_that_breaks_rings_writes_few_lines(void **state)
+{
+	struct rig *rig = *state;
+	struct capture capture;
+	eventfd_t count;
+	uint16_t base;
+
+	capture_begin(&capture);
+	for (unsigned i = 0; i < 100; i++) {
+		driver_init(&rig->driver, rig->memory, SIZE);
+		assert_int_equal(start(rig, i % QUEUES, 0), 0);
+		driver_set_avail_idx(&rig->driver, SIZE + 1);
+		kick(rig);
+		assert_int_equal(eventfd_read(rig->error_fd, &count), 0);
+		assert_int_equal(stop(rig, i % QUEUES, &base), 0);
+	}
+	capture_end(&capture);
+	assert_in_range(capture_lines(&capture), 1, LOG_LIMIT_BURST + 1);
+}
+
 struct offerer {
 	struct rig *rig;
 	bool stop; /* atomic */
@@ -415,6 +437,7 @@ int main(void)
 		TEST(kicks_are_served),
 		TEST(a_stopped_ring_goes_on_at_its_base),
 		TEST(a_broken_ring_is_reported_and_stops_alone),
+		TEST(a_driver_that_breaks_rings_writes_few_lines),
 		TEST(a_driver_that_never_stops_can_be_stopped),
 	};
 
