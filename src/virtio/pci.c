@@ -15,7 +15,7 @@
 #include <sys/eventfd.h>
 
 #include "base/fd.h"
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "virtio/pci_regs.h"
 
 #define TRANSPORT_FEATURES (UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_RESET)
@@ -183,13 +183,10 @@ static int need_eventfd(int *fd)
 	return *fd < 0 ? -errno : 0;
 }
 
-/* At the first start: a device that no driver takes costs the VM's start nothing. */
 static int create_eventfds(struct virtio_pci *device)
 {
 	int r = 0;
 
-	if (device->error_fd >= 0)
-		return 0;
 	for (unsigned i = 0; r == 0 && i < device->queue_count; i++) {
 		r = need_eventfd(&device->queues[i].kick_fd);
 		if (r == 0)
@@ -201,18 +198,55 @@ static int create_eventfds(struct virtio_pci *device)
 	if (r == 0)
 		r = need_eventfd(&device->error_fd);
 	msix_set_source(&device->msix, device->queue_count, device->config_fd);
-	if (r == 0)
-		r = back(device)->set_error_fd(device->vhost, device->error_fd);
+	return r;
+}
+
+static void close_eventfds(struct virtio_pci *device)
+{
+	for (unsigned i = 0; i < device->queue_count; i++) {
+		fd_close(&device->queues[i].kick_fd);
+		fd_close(&device->queues[i].call_fd);
+	}
+	fd_close(&device->config_fd);
+	fd_close(&device->error_fd);
+	for (unsigned i = 0; i < device->msix.vectors; i++)
+		msix_set_source(&device->msix, i, -1);
+}
+
+/* The back half learns of the error eventfd last, so that it never holds one that was closed. */
+static int watch_errors(struct virtio_pci *device)
+{
+	const struct fabric *fabric = &device->fabric;
+	int r = fabric->ops->watch(fabric->owner, device->error_fd, on_error, device);
+
+	if (r < 0)
+		return r;
+	r = back(device)->set_error_fd(device->vhost, device->error_fd);
+	if (r < 0)
+		fabric->ops->unwatch(fabric->owner, device->error_fd);
+	return r;
+}
+
+/*
+ * At the first start: a device that no driver takes costs the VM's start
+ * nothing. All or nothing, so that the next start tries again.
+ */
+static int need_eventfds(struct virtio_pci *device)
+{
+	if (device->error_fd >= 0)
+		return 0;
+	int r = create_eventfds(device);
 
 	if (r == 0)
-		r = device->fabric.ops->watch(
-			device->fabric.owner, device->error_fd, on_error, device);
+		r = watch_errors(device);
+	if (r < 0)
+		close_eventfds(device);
 	return r;
 }
 
 static void start_device(struct virtio_pci *device)
 {
-	int r = create_eventfds(device);
+	int r = need_eventfds(device);
 
 	if (r == 0)
 		r = back(device)->set_features(
@@ -226,7 +260,8 @@ static void start_device(struct virtio_pci *device)
 			r = start_queue(device, i);
 	if (r == 0)
 		return;
-	log_warn("%s: the driver's queues cannot be used: %s; the device waits for a reset",
+	log_warn_limited(&device->complaints,
+		"%s: the driver's queues cannot be used: %s; the device waits for a reset",
 		device->identity.name, strerror(-r));
 	need_reset(device);
 }
@@ -318,11 +353,14 @@ void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index)
 int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *vhost,
 	struct pci_host *host, const struct fabric *fabric, struct virtio_pci **ret_device)
 {
-	struct virtio_pci *device = calloc(1, sizeof(*device));
+	unsigned queue_count = vhost->ops->queue_count(vhost);
+	/* A back half in another process may claim any number. */
+	bool good = queue_count <= DEVICE_QUEUES_MAX;
+	struct virtio_pci *device = good ? calloc(1, sizeof(*device)) : NULL;
 
 	if (device == NULL) {
 		vhost->ops->free(vhost);
-		return -ENOMEM;
+		return good ? -ENOMEM : -EINVAL;
 	}
 	device->identity = *identity;
 	device->vhost = vhost;
@@ -331,7 +369,7 @@ int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
 		device->queues[i].kick_fd = device->queues[i].call_fd = -1;
 	pthread_mutex_init(&device->lock, NULL);
-	device->queue_count = vhost->ops->queue_count(vhost);
+	device->queue_count = queue_count;
 	for (unsigned i = 0; i < device->queue_count; i++)
 		reset_queue_registers(device, &device->queues[i]);
 	device->pci.ops = &virtio_pci_device_ops;
@@ -359,12 +397,7 @@ void virtio_pci_free(struct virtio_pci *device)
 	if (device == NULL)
 		return;
 	device->vhost->ops->free(device->vhost);
-	for (unsigned i = 0; i < device->queue_count; i++) {
-		fd_close(&device->queues[i].kick_fd);
-		fd_close(&device->queues[i].call_fd);
-	}
-	fd_close(&device->config_fd);
-	fd_close(&device->error_fd);
+	close_eventfds(device);
 	pthread_mutex_destroy(&device->lock);
 	free(device);
 }

@@ -29,9 +29,10 @@ struct virtio_pci_identity {
 };
 
 /*
- * Takes ownership of `vhost` also when it fails. 0 or -errno. The function
- * must be on the host's bus before it is freed, and be freed after the vCPUs
- * and the control loop have stopped.
+ * Takes ownership of `vhost` also when it fails. 0 or -errno; -EINVAL when it
+ * has more than DEVICE_QUEUES_MAX queues. The function must be on the host's
+ * bus before it is freed, and be freed after the vCPUs and the control loop
+ * have stopped.
  */
 MUST_CHECK int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *vhost,
 	struct pci_host *host, const struct fabric *fabric, struct virtio_pci **ret_device);

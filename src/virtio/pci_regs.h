@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "base/log_limit.h"
 #include "virtio/device.h"
 #include "virtio/msix.h"
 #include "virtio/pci.h"
@@ -67,9 +68,10 @@ struct virtio_pci {
 	uint64_t doorbells_gpa; /* where they are attached; 0: nowhere */
 	unsigned queue_count;
 	struct pci_queue queues[DEVICE_QUEUES_MAX];
-	int config_fd;    /* owned; raises the configuration interrupt */
-	int error_fd;     /* owned; the back half signals a broken queue */
-	struct msix msix; /* source q is queue q, the last one the configuration */
+	int config_fd;               /* owned; raises the configuration interrupt */
+	int error_fd;                /* owned; the back half signals a broken queue */
+	struct msix msix;            /* source q is queue q, the last one the configuration */
+	struct log_limit complaints; /* about the driver */
 };
 
 static inline bool virtio_pci_is_running(const struct virtio_pci *device)

@@ -41,6 +41,7 @@ struct fake_fabric {
 	struct fabric_link watches[FABRIC_LINKS];
 	bool config_reads_trap;
 	bool no_doorbells; /* as if KVM had no room for one more */
+	bool no_watches;   /* as if the control loop had none */
 };
 
 static inline void fabric_require(bool holds, const char *what)
@@ -162,6 +163,8 @@ static inline int fabric_watch(
 {
 	struct fake_fabric *fabric = owner;
 
+	if (fabric->no_watches)
+		return -1;
 	*fabric_new(fabric->watches, fd) = (struct fabric_link){
 		.used = true,
 		.fd = fd,

@@ -25,7 +25,8 @@ struct fake_vhost {
 	bool placed[VHOST_QUEUES];
 	bool running[VHOST_QUEUES];
 	unsigned starts, stops, resets;
-	int fail_start; /* what start_vring gives */
+	int fail_start;    /* what start_vring gives */
+	int fail_error_fd; /* what set_error_fd gives */
 	int error_fd;
 	bool freed;
 };
@@ -128,8 +129,11 @@ static inline int fake_stop_vring(struct vhost *vhost, unsigned index, uint16_t 
 
 static inline int fake_set_error_fd(struct vhost *vhost, int error_fd)
 {
-	((struct fake_vhost *)vhost)->error_fd = error_fd;
-	return 0;
+	struct fake_vhost *fake = (struct fake_vhost *)vhost;
+
+	if (fake->fail_error_fd == 0)
+		fake->error_fd = error_fd;
+	return fake->fail_error_fd;
 }
 
 static inline int fake_reset(struct vhost *vhost)
