@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * The serve loop of devices that answer each chain on the spot. The driver may
- * offer chains without end, so that stop is looked for after each full ring.
+ * offer chains without end and of any size, so that after each ring's worth or
+ * MiB its share is published and stop is looked for.
  */
 #include "virtio/device.h"
 
@@ -34,17 +35,25 @@ static bool shall_stop(const struct device_queue *queue)
 	return poll(&stop, 1, 0) > 0;
 }
 
-/* Answers at most a ring's worth. 1: there may be more, 0: all done. */
+/* What a batch may read and write, roughly: its last chain may go beyond. */
+#define BATCH_BYTES (1 * MIB)
+
+/* Answers at most a ring's worth and BATCH_BYTES. 1: there may be more, 0: all done. */
 static int serve_batch(struct device_queue *queue, struct iovec *iov,
 	uint32_t (*handle)(struct device *device, const struct virtqueue_chain *chain))
 {
 	struct virtqueue_chain chain = { .iov = iov, .iov_max = queue->size };
+	uint64_t bytes = 0;
 	int r = 1;
 
-	for (unsigned n = 0; r == 1 && n < queue->size; n++) {
+	for (unsigned n = 0; r == 1 && n < queue->size && bytes < BATCH_BYTES; n++) {
 		r = virtqueue_pop(&queue->vq, &chain);
-		if (r == 1)
-			virtqueue_push(&queue->vq, chain.head, handle(queue->device, &chain));
+		if (r != 1)
+			break;
+		uint32_t written = handle(queue->device, &chain);
+
+		virtqueue_push(&queue->vq, chain.head, written);
+		bytes += (uint64_t)chain.readable_bytes + written;
 	}
 	if (virtqueue_publish(&queue->vq))
 		(void)eventfd_write(queue->call_fd, 1);

@@ -5,6 +5,7 @@
  */
 #include "unit/unit.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 
 #include "base/fd.h"
@@ -156,6 +157,26 @@ static void what_is_readable_is_not_written(void **state)
 	assert_int_equal(request(rig), 0);
 }
 
+/* 64 requests of 64 KiB each: an interrupt, and a look at who wants to stop, every MiB. */
+static void a_batch_is_a_mib_at_most(void **state)
+{
+	struct rig *rig = *state;
+	uint16_t base;
+	eventfd_t calls;
+
+	for (uint16_t i = 0; i < SIZE; i++) {
+		driver_put(&rig->driver, i, HIGH_GPA, CAP, VRING_DESC_F_WRITE, 0);
+		driver_offer(&rig->driver, i);
+	}
+	assert_int_equal(eventfd_write(rig->kick_fd, 1), 0);
+	while (driver_used_idx(&rig->driver) != SIZE)
+		sched_yield();
+	assert_int_equal(rig->vhost->ops->stop_vring(rig->vhost, 0, &base), 0);
+	assert_int_equal(base, SIZE);
+	assert_int_equal(eventfd_read(rig->call_fd, &calls), 0);
+	assert_true(calls >= SIZE * CAP / MIB);
+}
+
 static void it_says_what_it_is(void **state)
 {
 	struct rig *rig = *state;
@@ -174,6 +195,7 @@ int main(void)
 		TEST(a_large_request_gets_64_kib),
 		TEST(several_buffers_count_together),
 		TEST(what_is_readable_is_not_written),
+		TEST(a_batch_is_a_mib_at_most),
 		TEST(it_says_what_it_is),
 	};
 
