@@ -41,13 +41,10 @@ int image_refuse_truncated(const struct image_file *file, const char *what, uint
 		missing);
 }
 
-/*
- * A kernel that just fits its range needs more to run, so what we name is
- * rounded up to a size that people choose.
- */
+/* Names the least that will do: how much more the kernel wants when it runs is not in its file. */
 static int refuse_small_memory(const struct image_file *file, uint64_t end)
 {
-	uint64_t mib = align_up(end + 16 * MIB, 32 * MIB) / MIB;
+	uint64_t mib = align_up(end, MIB) / MIB;
 	uint64_t have = guest_memory_region(file->memory, 0)->size / MIB;
 
 	log_error("cannot load kernel '%s': the guest's memory of %" PRIu64

@@ -40,14 +40,14 @@ static const struct {
 	{ "init_size one too few", { { BZ(init_size), BZ_PAYLOAD_SIZE - 1 } }, -ENOEXEC,
 		"init_size is smaller" },
 	{ "init_size beyond RAM", { { BZ(init_size), 0x3000001 } }, -ENOMEM,
-		"pass --mem 96 or more" },
+		"pass --mem 65 or more" },
 	{ "init_size into the hole", { { BZ(init_size), 0xbf000001 } }, -ENOEXEC,
 		"where no guest has" },
 	{ "init_size 4 GiB", { { BZ(init_size), UINT32_MAX } }, -ENOEXEC, "where no guest has" },
 	{ "at 0", { { BZ(pref_address), 0 } }, -ENOEXEC, "below the 1 MiB" },
 	{ "below 1 MiB", { { BZ(pref_address), 0x90000 }, { BZ(relocatable_kernel), 0 } }, -ENOEXEC,
 		"below the 1 MiB" },
-	{ "beyond RAM", { { BZ(pref_address), 0x4000000 } }, -ENOMEM, "pass --mem 96 or more" },
+	{ "beyond RAM", { { BZ(pref_address), 0x4000000 } }, -ENOMEM, "pass --mem 65 or more" },
 	{ "in the hole", { { BZ(pref_address), 0xc0000000 } }, -ENOEXEC, "where no guest has" },
 	{ "above 4 GiB", { { BZ(pref_address), 0x100000000 } }, -ENOEXEC, "where no guest has" },
 	{ "wraps", { { BZ(pref_address), -(uint64_t)0x200000 }, { BZ(init_size), 0x200000 } },
@@ -69,6 +69,33 @@ static void test_lies(void **state)
 		for (size_t j = 0; j < 3 && lies[i].patches[j].width != 0; j++)
 			test_patch(&file, &lies[i].patches[j]);
 		test_refused(lies[i].name, &file, lies[i].error, lies[i].message);
+	}
+}
+
+/* A user who passes what the message names is not sent away again, nor has to pass more. */
+static void test_least_memory(void **state)
+{
+	static const uint32_t init_sizes[] = { 0x3000001, 0x30fffff, 0x3100000, 0x3100001,
+		0x7000000, 0x7ffffff };
+	static const char before[] = "pass --mem ";
+	struct kernel_image image;
+	struct capture capture;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(init_sizes); i++) {
+		struct test_file file;
+
+		test_make_bzimage(&file);
+		test_patch(&file, &(struct patch){ BZ(init_size), init_sizes[i] });
+		assert_int_equal(
+			test_load(&file, TEST_MEMORY_MIB, &image, &capture, NULL), -ENOMEM);
+		const char *number = strstr(capture.text, before);
+
+		assert_non_null(number);
+		uint64_t mib = strtoull(number + sizeof(before) - 1, NULL, 10);
+
+		assert_int_equal(test_load(&file, mib, &image, &capture, NULL), 0);
+		assert_int_equal(test_load(&file, mib - 1, &image, &capture, NULL), -ENOMEM);
 	}
 }
 
@@ -185,6 +212,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_least_memory),
 		cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_load_all),
 		cmocka_unit_test(test_file_sizes),

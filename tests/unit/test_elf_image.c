@@ -64,10 +64,10 @@ static const struct lie lies[] = {
 		-ENOEXEC, "a segment is out of range" },
 
 	/* segments in memory */
-	{ "beyond RAM", { { PHDR(1, p_memsz), 0x3000000 } }, -ENOMEM, "pass --mem 96 or more" },
+	{ "beyond RAM", { { PHDR(1, p_memsz), 0x3000000 } }, -ENOMEM, "pass --mem 65 or more" },
 	{ "one byte beyond RAM", { { PHDR(1, p_memsz), 0x4000000 - ELF_LOAD_DATA + 1 } }, -ENOMEM,
-		"pass --mem 96 or more" },
-	{ "after RAM", { { PHDR(1, p_paddr), 0x8000000 } }, -ENOMEM, "pass --mem 160 or more" },
+		"pass --mem 65 or more" },
+	{ "after RAM", { { PHDR(1, p_paddr), 0x8000000 } }, -ENOMEM, "pass --mem 129 or more" },
 	{ "in the hole", { { PHDR(1, p_paddr), 0xc0000000 } }, -ENOEXEC, "where no guest has" },
 	{ "into the hole", { { PHDR(1, p_paddr), 0xbffff000 } }, -ENOEXEC, "where no guest has" },
 	{ "above 4 GiB", { { PHDR(1, p_paddr), 0x100000000 } }, -ENOEXEC, "where no guest has" },
@@ -366,7 +366,7 @@ static const struct lie compressed_lies[] = {
 	{ "huge output", { { 0x1300 + ZO_INPUT_SIZE - 4, 4, UINT32_MAX } }, -ENOEXEC,
 		"where no guest has" },
 	{ "output larger than RAM", { { 0x1300 + ZO_INPUT_SIZE - 4, 4, 0x3000000 } }, -ENOMEM,
-		"pass --mem 96 or more" },
+		"pass --mem 65 or more" },
 	{ "section beyond the file", { { SHDR(1, sh_offset), 0x2a00 } }, -ENOEXEC,
 		"truncated: 3072 bytes are missing" },
 	{ "section wraps", { { SHDR(1, sh_offset), UINT64_MAX } }, -ENOEXEC,
