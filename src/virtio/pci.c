@@ -25,27 +25,25 @@ static const struct vhost_ops *back(const struct virtio_pci *device)
 	return device->vhost->ops;
 }
 
+/*
+ * Both follow the ISR register, and neither does while MSI-X is enabled (virtio
+ * 1.2, 4.1.4.5.1). The status register shows a pending interrupt also while the
+ * driver has disabled the line (PCI 3.0, 6.2.3).
+ */
 void virtio_pci_update_line(struct virtio_pci *device)
 {
-	bool asserted = device->intx_wanted && !device->intx_disabled;
+	uint8_t *status = device->pci.config + PCI_STATUS;
+	bool pending = device->isr != 0 && !device->msix.enabled;
+	bool asserted = pending && !device->intx_disabled;
 
+	if (pending)
+		(void)__atomic_fetch_or(status, PCI_STATUS_INTERRUPT, __ATOMIC_RELAXED);
+	else
+		(void)__atomic_fetch_and(status, (uint8_t)~PCI_STATUS_INTERRUPT, __ATOMIC_RELAXED);
 	if (asserted == device->intx_asserted)
 		return;
 	device->intx_asserted = asserted;
 	irq_line_set(&device->intx, asserted);
-}
-
-/* The status register tells the wish also while the driver has disabled the line. */
-static void want_intx(struct virtio_pci *device, bool wanted)
-{
-	uint8_t *status = device->pci.config + PCI_STATUS;
-
-	device->intx_wanted = wanted;
-	if (wanted)
-		(void)__atomic_fetch_or(status, PCI_STATUS_INTERRUPT, __ATOMIC_RELAXED);
-	else
-		(void)__atomic_fetch_and(status, (uint8_t)~PCI_STATUS_INTERRUPT, __ATOMIC_RELAXED);
-	virtio_pci_update_line(device);
 }
 
 /* Runs in the control loop while the driver uses INTx: a call eventfd was signalled. */
@@ -60,8 +58,7 @@ static void on_call(void *argument)
 			device->isr |= ISR_QUEUE;
 	if (device->watching && eventfd_read(device->config_fd, &count) == 0)
 		device->isr |= ISR_CONFIG;
-	if (device->isr != 0)
-		want_intx(device, true);
+	virtio_pci_update_line(device);
 	pthread_mutex_unlock(&device->lock);
 }
 
@@ -70,7 +67,7 @@ uint8_t virtio_pci_take_isr(struct virtio_pci *device)
 	uint8_t isr = device->isr;
 
 	device->isr = 0;
-	want_intx(device, false);
+	virtio_pci_update_line(device);
 	return isr;
 }
 
@@ -90,8 +87,6 @@ static void update_watch(struct virtio_pci *device)
 		else
 			device->fabric.ops->unwatch(device->fabric.owner, fd);
 	}
-	if (!watch)
-		(void)virtio_pci_take_isr(device);
 }
 
 static void detach_doorbells(struct virtio_pci *device)
@@ -121,6 +116,7 @@ void virtio_pci_update_notifications(struct virtio_pci *device)
 {
 	update_doorbells(device);
 	update_watch(device);
+	virtio_pci_update_line(device);
 	msix_update(&device->msix);
 }
 
@@ -160,7 +156,12 @@ static void stop_queue(struct virtio_pci *device, unsigned index)
 static void need_reset(struct virtio_pci *device)
 {
 	device->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-	if ((device->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
+	if ((device->status & VIRTIO_CONFIG_S_DRIVER_OK) == 0)
+		return;
+	/* The bit comes before the message, and with MSI-X as well. */
+	device->isr |= ISR_CONFIG;
+	virtio_pci_update_line(device);
+	if (device->msix.enabled)
 		(void)eventfd_write(device->config_fd, 1);
 }
 

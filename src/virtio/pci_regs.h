@@ -60,7 +60,6 @@ struct virtio_pci {
 	uint8_t status;
 	uint8_t generation; /* of the device configuration */
 	uint8_t isr;
-	bool intx_wanted;   /* isr is not 0 */
 	bool intx_disabled; /* by the driver, in the command register */
 	bool intx_asserted;
 	bool watching;          /* call eventfds, for INTx */
@@ -85,7 +84,7 @@ void virtio_pci_reset_queue(struct virtio_pci *device, unsigned index);
 void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index);
 /* Attaches doorbells and interrupts as state, BAR and MSI-X say. */
 void virtio_pci_update_notifications(struct virtio_pci *device);
-/* Pulls the INTx line or lets go of it, as the fields say. */
+/* Pulls the INTx line or lets go of it, after any change of ISR, MSI-X or INTx disable. */
 void virtio_pci_update_line(struct virtio_pci *device);
 uint8_t virtio_pci_take_isr(struct virtio_pci *device);
 

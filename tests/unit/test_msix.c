@@ -9,6 +9,7 @@
 
 #include "unit/virtio_machine.h"
 
+#include "unit/capture.h"
 #include "virtio/msix.h"
 
 enum { CONFIG_VECTOR = VHOST_QUEUES, VECTORS = VHOST_QUEUES + 1, GSI = FABRIC_FIRST_GSI };
@@ -394,6 +395,66 @@ static void a_driver_can_disable_the_line(void **state)
 	assert_int_equal(config_read(machine, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT, 0);
 }
 
+static bool is_shown_pending(const struct machine *machine)
+{
+	return (config_read(machine, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT) != 0;
+}
+
+/* virtio 1.2, 4.1.4.5.1: the bit comes with MSI-X, too, but not the line, nor its status bit. */
+static void a_configuration_change_sets_isr_with_msix(void **state)
+{
+	struct machine *machine = *state;
+
+	start_with_msix(machine);
+	assert_int_equal(eventfd_write(machine->vhost.error_fd, 1), 0);
+	fabric_run(&machine->fabric);
+	assert_int_equal(get_status(machine), STATUS_RUNNING | VIRTIO_CONFIG_S_NEEDS_RESET);
+	assert_false(machine->intx);
+	assert_false(is_shown_pending(machine));
+	assert_int_equal(bar_read(machine, BAR_ISR, 1), 2);
+	assert_int_equal(bar_read(machine, BAR_ISR, 1), 0);
+	/* Queues set no bit. */
+	(void)call(machine, 0);
+	assert_int_equal(bar_read(machine, BAR_ISR, 1), 0);
+}
+
+static void msix_hides_what_is_pending_and_gives_it_back(void **state)
+{
+	struct machine *machine = *state;
+
+	start_device(machine, MACHINE_FEATURES);
+	(void)call(machine, 0);
+	assert_true(is_shown_pending(machine));
+	enable_msix(machine, false);
+	assert_false(machine->intx);
+	assert_false(is_shown_pending(machine));
+	config_write(machine, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE);
+	config_write(machine, msix_control(machine), 2, 0);
+	assert_false(machine->intx);
+	assert_true(is_shown_pending(machine));
+	config_write(machine, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	assert_true(machine->intx);
+	assert_int_equal(bar_read(machine, BAR_ISR, 1), 1);
+	assert_false(machine->intx);
+}
+
+static void a_failed_start_pulls_the_line_once(void **state)
+{
+	struct machine *machine = *state;
+	struct capture capture;
+
+	machine->vhost.fail_start = -EINVAL;
+	capture_begin(&capture);
+	start_device(machine, MACHINE_FEATURES);
+	capture_end(&capture);
+	fabric_run(&machine->fabric);
+	assert_true(machine->intx);
+	assert_int_equal(bar_read(machine, BAR_ISR, 1), 2);
+	fabric_run(&machine->fabric);
+	assert_false(machine->intx);
+	assert_int_equal(machine->intx_changes, 2);
+}
+
 /* ---- doorbells ---- */
 
 static void doorbells_are_where_the_bar_is(void **state)
@@ -473,6 +534,9 @@ int main(void)
 		TEST(msix_takes_over_from_the_line),
 		TEST(a_reset_lets_go_of_the_line),
 		TEST(a_driver_can_disable_the_line),
+		TEST(a_configuration_change_sets_isr_with_msix),
+		TEST(msix_hides_what_is_pending_and_gives_it_back),
+		TEST(a_failed_start_pulls_the_line_once),
 		TEST(doorbells_are_where_the_bar_is),
 		TEST(kicks_work_without_doorbells),
 		TEST(nothing_is_attached_before_driver_ok),
