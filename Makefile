@@ -303,7 +303,7 @@ build/floor: bench/floor.c
 	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
 # The entry of the guests written in C is included by the assembler, which -MMD does not see.
-build/guest/machine.c.o build/guest/hostile.c.o: tests/guest/start.inc
+$(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): tests/guest/start.inc
 
 # ---- benchmarks ----------------------------------------------------------------
 

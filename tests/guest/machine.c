@@ -4,7 +4,7 @@
  * memory map, the ACPI and MP tables, CPUID, the clocks, the other vCPUs.
  * Prints what only the host can judge; tests/kvm compares.
  */
-#include "cases.h"
+#include "smp.h"
 
 /* ---- ends ---------------------------------------------------------------------- */
 
@@ -46,32 +46,6 @@ static void run_panic(void)
 }
 
 /* ---- other vCPUs --------------------------------------------------------------- */
-
-enum {
-	LAPIC = 0xfee00000,
-	LAPIC_ICR = 0x300,
-	ICR_INIT_OTHERS = 0xc4500,
-	ICR_STARTUP_OTHERS = 0xc4600,
-	TRAMPOLINE = 0x8000
-};
-
-/* Starts all other vCPUs in real mode at `code`, with CS at TRAMPOLINE. */
-static void start_others(const uint8_t *code, size_t size)
-{
-	volatile uint32_t *icr = at(LAPIC + LAPIC_ICR);
-
-	memcpy(at(TRAMPOLINE), code, size);
-	*icr = ICR_INIT_OTHERS;
-	*icr = ICR_STARTUP_OTHERS | TRAMPOLINE >> 12;
-}
-
-static void wait_ticks(uint32_t ticks)
-{
-	uint32_t start = in32(PORT_PM_TIMER);
-
-	while (in32(PORT_PM_TIMER) - start < ticks)
-		__asm__ volatile("pause");
-}
 
 /* The others count themselves; param cpus= says how many vCPUs there are. */
 static void run_smp(void)

@@ -1,0 +1,713 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Virtqueues by a driver that breaks the specification: sizes, places, chains,
+ * lengths, indirect tables, indices. Parameter victim= says whose. After each
+ * row the device works again after a reset, the others worked all the time,
+ * and nothing outside of the buffers was written.
+ */
+#include "virtio.h"
+
+/* ---- where things may be said to lie -------------------------------------------- */
+
+enum place {
+	NOWHERE,      /* the offset is all of the address */
+	IN_DATA,      /* the victim's buffer */
+	IN_TABLE,     /* an indirect table, in the buffer's second half */
+	FROM_RAM_END, /* below 3 GiB */
+	FROM_BAR,     /* the victim's own */
+};
+
+enum { TABLE = sizeof(((struct buffers *)0)->data) / 2 };
+
+static uint64_t ram_end(void)
+{
+	enum { E820_ENTRIES = 0x1e8, E820 = 0x2d0, E820_SIZE = 20 };
+	uint64_t end = 0;
+
+	for (unsigned i = 0; i < zero_page[E820_ENTRIES]; i++) {
+		const uint8_t *entry = zero_page + E820 + i * E820_SIZE;
+		uint64_t gpa = load(entry, 8);
+
+		if (load(entry + 16, 4) == 1 && gpa < UINT64_C(1) << 32)
+			end = gpa + load(entry + 8, 8);
+	}
+	return end;
+}
+
+static uint64_t resolve(const struct victim *victim, enum place place, uint64_t offset)
+{
+	switch (place) {
+	case IN_DATA:
+		return (uintptr_t)victim->buffers->data + offset;
+	case IN_TABLE:
+		return (uintptr_t)victim->buffers->data + TABLE + offset;
+	case FROM_RAM_END:
+		return ram_end() + offset;
+	case FROM_BAR:
+		return victim->bar + offset;
+	default:
+		return offset;
+	}
+}
+
+/* ---- chains ----------------------------------------------------------------------- */
+
+enum outcome {
+	BREAKS, /* the device needs a reset, and the chain never comes back */
+	COMES_BACK,
+	EITHER,
+};
+
+struct chain_desc {
+	enum place place;
+	uint64_t offset;
+	uint32_t length;
+	uint16_t flags, next;
+};
+
+#define MINUS(number) (-(uint64_t)(number))
+enum { AT_SIZE = 0xfff0 }; /* the queue's size, as a head or a next */
+
+static const struct chain_row {
+	const char *name;
+	enum outcome outcome;
+	uint16_t head;
+	bool indirect_accepted;
+	struct chain_desc ring[3], table[3];
+} chain_rows[] = {
+	/* indices */
+	{ .name = "head is the size", .head = AT_SIZE },
+	{ .name = "head is size + 1", .head = AT_SIZE + 1 },
+	{ .name = "head 65535", .head = 65535 },
+	{ .name = "next is the size", .ring = { { IN_DATA, 0, 16, NEXT, AT_SIZE } } },
+	{ .name = "next 65535", .ring = { { IN_DATA, 0, 16, NEXT | WRITE, 65535 } } },
+	{ .name = "loop of one", .ring = { { IN_DATA, 0, 16, NEXT, 0 } } },
+	{ .name = "loop of one, writable", .ring = { { IN_DATA, 0, 16, NEXT | WRITE, 0 } } },
+	{ .name = "loop of empty ones", .ring = { { IN_DATA, 0, 0, NEXT, 0 } } },
+	{ .name = "loop of two",
+		.ring = { { IN_DATA, 0, 16, NEXT, 1 }, { IN_DATA, 16, 16, NEXT, 0 } } },
+	{ .name = "loop into the middle",
+		.ring = { { IN_DATA, 0, 16, NEXT, 1 }, { IN_DATA, 16, 16, NEXT | WRITE, 2 },
+			{ IN_DATA, 32, 16, NEXT | WRITE, 1 } } },
+	/* addresses and lengths */
+	{ .name = "length 4 GiB - 1", .ring = { { IN_DATA, 0, UINT32_MAX, WRITE, 0 } } },
+	{ .name = "address wraps", .ring = { { NOWHERE, MINUS(16), 32, WRITE, 0 } } },
+	{ .name = "last byte of all", .ring = { { NOWHERE, MINUS(1), 1, WRITE, 0 } } },
+	{ .name = "address and length wrap to 0",
+		.ring = { { NOWHERE, MINUS(16), 16, WRITE, 0 } } },
+	{ .name = "after RAM", .ring = { { FROM_RAM_END, 0, 1, WRITE, 0 } } },
+	{ .name = "out of RAM", .ring = { { FROM_RAM_END, MINUS(1), 2, WRITE, 0 } } },
+	{ .name = "over the hole",
+		.ring = { { FROM_RAM_END, MINUS(4096), UINT32_MAX - 4096, WRITE, 0 } } },
+	{ .name = "in the hole", .ring = { { NOWHERE, 0xd0000000, 512, WRITE, 0 } } },
+	{ .name = "in config space", .ring = { { NOWHERE, 0xe0000000, 512, WRITE, 0 } } },
+	{ .name = "in the LAPIC", .ring = { { NOWHERE, 0xfee00000, 512, WRITE, 0 } } },
+	{ .name = "in its own BAR", .ring = { { FROM_BAR, 0, 512, WRITE, 0 } } },
+	{ .name = "reads its own BAR", .ring = { { FROM_BAR, 0, 512, 0, 0 } } },
+	{ .name = "good, then bad",
+		.ring = { { IN_DATA, 0, 64, NEXT | WRITE, 1 }, { NOWHERE, MINUS(16), 64, WRITE, 0 } } },
+	{ .name = "last byte of RAM",
+		.outcome = COMES_BACK,
+		.ring = { { FROM_RAM_END, MINUS(1), 1, WRITE, 0 } } },
+	{ .name = "length 0", .outcome = COMES_BACK, .ring = { { IN_DATA, 0, 0, WRITE, 0 } } },
+	{ .name = "length 0 nowhere",
+		.outcome = COMES_BACK,
+		.ring = { { NOWHERE, MINUS(1), 0, WRITE, 0 } } },
+	{ .name = "one byte", .outcome = COMES_BACK, .ring = { { IN_DATA, 0, 1, WRITE, 0 } } },
+	/* directions */
+	{ .name = "readable after writable",
+		.ring = { { IN_DATA, 0, 16, NEXT | WRITE, 1 }, { IN_DATA, 16, 16, 0, 0 } } },
+	{ .name = "readable between writable",
+		.ring = { { IN_DATA, 0, 16, NEXT | WRITE, 1 }, { IN_DATA, 16, 16, NEXT, 2 },
+			{ IN_DATA, 32, 16, WRITE, 0 } } },
+	{ .name = "nothing writable", .outcome = COMES_BACK, .ring = { { IN_DATA, 0, 16, 0, 0 } } },
+	{ .name = "nothing readable",
+		.outcome = COMES_BACK,
+		.ring = { { IN_DATA, 0, 16, WRITE, 0 } } },
+	{ .name = "unknown flags",
+		.outcome = COMES_BACK,
+		.ring = { { IN_DATA, 0, 16, 0xfff8 | WRITE, 0 } } },
+	/* indirect tables */
+	{ .name = "indirect, not accepted",
+		.ring = { { IN_TABLE, 0, 16, INDIRECT, 0 } },
+		.table = { { IN_DATA, 0, 16, WRITE, 0 } } },
+	{ .name = "indirect",
+		.outcome = COMES_BACK,
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 32, INDIRECT, 0 } },
+		.table = { { IN_DATA, 0, 16, NEXT | WRITE, 1 }, { IN_DATA, 16, 16, WRITE, 0 } } },
+	{ .name = "indirect in indirect",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 32, INDIRECT, 0 } },
+		.table = { { IN_TABLE, 16, 16, INDIRECT, 0 }, { IN_DATA, 0, 16, WRITE, 0 } } },
+	{ .name = "indirect with next",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 16, INDIRECT | NEXT, 1 }, { IN_DATA, 0, 16, WRITE, 0 } },
+		.table = { { IN_DATA, 0, 16, WRITE, 0 } } },
+	{ .name = "indirect, no entry",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 0, INDIRECT, 0 } } },
+	{ .name = "indirect, half an entry",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 24, INDIRECT, 0 } },
+		.table = { { IN_DATA, 0, 16, WRITE, 0 } } },
+	{ .name = "indirect, loop",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 48, INDIRECT, 0 } },
+		.table = { { IN_DATA, 0, 16, NEXT | WRITE, 1 }, { IN_DATA, 16, 16, NEXT | WRITE, 0 } } },
+	{ .name = "indirect, next out of the table",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 16, INDIRECT, 0 } },
+		.table = { { IN_DATA, 0, 16, NEXT | WRITE, 1 }, { IN_DATA, 16, 16, WRITE, 0 } } },
+	{ .name = "indirect, table out of RAM",
+		.indirect_accepted = true,
+		.ring = { { FROM_RAM_END, MINUS(16), 32, INDIRECT, 0 } } },
+	{ .name = "indirect, table of 4 GiB",
+		.indirect_accepted = true,
+		.ring = { { IN_TABLE, 0, 0xfffffff0, INDIRECT, 0 } },
+		.table = { { IN_DATA, 0, 16, WRITE, 0 } } },
+	{ .name = "indirect, table wraps",
+		.indirect_accepted = true,
+		.ring = { { NOWHERE, MINUS(16), 32, INDIRECT, 0 } } },
+	{ .name = "indirect, table in its own BAR",
+		.indirect_accepted = true,
+		.ring = { { FROM_BAR, 0, 32, INDIRECT, 0 } } },
+};
+
+static uint16_t with_size(const struct victim *victim, uint16_t index)
+{
+	return index >= AT_SIZE && index < AT_SIZE + 8
+		       ? (uint16_t)(index - AT_SIZE + victim->queue_size)
+		       : index;
+}
+
+static void put_chain(struct victim *victim, const struct chain_row *chain)
+{
+	struct descriptor *table = (void *)(victim->buffers->data + TABLE);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(chain->ring); i++) {
+		const struct chain_desc *desc = &chain->ring[i];
+
+		set_desc(victim, i, resolve(victim, desc->place, desc->offset), desc->length,
+			desc->flags, with_size(victim, desc->next));
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(chain->table); i++) {
+		const struct chain_desc *desc = &chain->table[i];
+
+		table[i] = (struct descriptor){ resolve(victim, desc->place, desc->offset),
+			desc->length, desc->flags, desc->next };
+	}
+}
+
+static void finish(struct victim *victim, enum outcome outcome, uint16_t head)
+{
+	if (outcome == BREAKS) {
+		expect_needs_reset(victim);
+		if (victim->rings->used.idx != 0)
+			fail_row("%s gave something back", victim->name);
+	} else if (outcome == COMES_BACK) {
+		if (!wait_used(victim, 1))
+			fail_row("%s does not answer; status %x", victim->name,
+				get(victim, STATUS, 1));
+		take_used(victim, head);
+		/* And it needs no reset: */
+		good_request(victim);
+	} else {
+		(void)wait_used(victim, 1);
+	}
+	check_victim(victim);
+}
+
+static void run_chains(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(chain_rows); i++) {
+		const struct chain_row *chain = &chain_rows[i];
+
+		row = chain->name;
+		start_victim(victim, chain->indirect_accepted ? FEATURE_INDIRECT : 0);
+		put_chain(victim, chain);
+		offer(victim, with_size(victim, chain->head));
+		kick(victim);
+		finish(victim, chain->outcome, chain->head);
+	}
+	end();
+}
+
+/* Chains as long as the queue, and lengths that add up to more than 32 bits hold. */
+static void run_long_chains(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	row = "as long as the queue";
+	start_victim(victim, 0);
+	unsigned size = victim->queue_size;
+
+	for (unsigned i = 0; i < size; i++)
+		set_desc(victim, i, (uintptr_t)victim->buffers->data + i, 1,
+			WRITE | (i + 1 < size ? NEXT : 0), (uint16_t)(i + 1));
+	offer(victim, 0);
+	kick(victim);
+	finish(victim, COMES_BACK, 0);
+
+	row = "as long as the queue, and back";
+	start_victim(victim, 0);
+	for (unsigned i = 0; i < size; i++)
+		set_desc(victim, i, (uintptr_t)victim->buffers->data + i, 1, WRITE | NEXT,
+			(uint16_t)((i + 1) % size));
+	offer(victim, 0);
+	kick(victim);
+	finish(victim, BREAKS, 0);
+
+	row = "more than 4 GiB";
+	start_victim(victim, 0);
+	for (unsigned i = 0; i < size; i++)
+		set_desc(victim, i, 0, (uint32_t)ram_end(), i + 1 < size ? NEXT : 0,
+			(uint16_t)(i + 1));
+	offer(victim, 0);
+	kick(victim);
+	finish(victim, BREAKS, 0);
+	end();
+}
+
+/* ---- sizes -------------------------------------------------------------------------- */
+
+static void run_sizes(void)
+{
+	static const uint16_t sizes[] = { 0, 3, 6, 255, 512, 1024, 0x8000, 65535 };
+
+	begin();
+	struct victim *victim = chosen();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		row = "before FEATURES_OK, enabled, and running";
+		negotiate(victim, 0);
+		uint64_t size = get(victim, QUEUE_SIZE, 2);
+
+		put(victim, QUEUE_SIZE, 2, sizes[i]);
+		if (get(victim, QUEUE_SIZE, 2) != size)
+			fail_row("%s takes a size of %u", victim->name, (uint64_t)sizes[i]);
+		start_victim(victim, 0);
+		put(victim, QUEUE_SIZE, 2, sizes[i]);
+		put(victim, QUEUE_SIZE, 2, 2);
+		put(victim, QUEUE_ENABLE, 2, 0);
+		put(victim, QUEUE_ENABLE, 2, 1);
+		put(victim, QUEUE_DESC, 8, MINUS(16));
+		put(victim, QUEUE_USED, 4, 0);
+		put(victim, QUEUE_AVAIL + 4, 4, UINT32_MAX);
+		if (get(victim, QUEUE_SIZE, 2) != size || get(victim, QUEUE_ENABLE, 2) != 1)
+			fail_row("%s: a running queue changes", victim->name);
+		for (unsigned n = 0; n < 300; n++)
+			good_request(victim);
+		check_victim(victim);
+	}
+	row = "the smallest";
+	negotiate(victim, 0);
+	put(victim, QUEUE_SELECT, 2, 0);
+	put(victim, QUEUE_SIZE, 2, 4);
+	clear_memory(victim);
+	place_rings(victim);
+	put(victim, STATUS, 1, RUNNING);
+	victim->queue_size = 4;
+	for (unsigned n = 0; n < 300; n++)
+		good_request(victim);
+	if (!is_all((const void *)&victim->rings->used.ring[4], 0, 64))
+		fail_row("%s writes beyond its ring", victim->name);
+	check_victim(victim);
+	end();
+}
+
+/* ---- places of the rings --------------------------------------------------------------- */
+
+static const struct place_row {
+	const char *name;
+	enum place place;
+	uint64_t offset;
+} place_rows[] = {
+	{ "not aligned", IN_DATA, 1 },
+	{ "at the end of 64 bits", NOWHERE, MINUS(16) },
+	{ "over the end of 64 bits", NOWHERE, MINUS(64) },
+	{ "last byte of RAM", FROM_RAM_END, MINUS(16) },
+	{ "after RAM", FROM_RAM_END, 0 },
+	{ "in the hole", NOWHERE, 0xd0000000 },
+	{ "over the end of the hole", NOWHERE, 0xfffffff0 },
+	{ "in config space", NOWHERE, 0xe0000000 },
+	{ "in the LAPIC", NOWHERE, 0xfee00000 },
+	{ "in its own BAR", FROM_BAR, 0 },
+	{ "far up", NOWHERE, UINT64_C(1) << 52 },
+};
+
+/* Each ring at each place, the other two good. */
+static void run_places(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(place_rows); i++)
+		for (unsigned bad = 0; bad < 3; bad++) {
+			struct rings *rings = victim->rings;
+			uint64_t gpas[3] = { (uintptr_t)rings->desc, (uintptr_t)&rings->avail,
+				(uintptr_t)&rings->used };
+
+			row = place_rows[i].name;
+			negotiate(victim, 0);
+			clear_memory(victim);
+			gpas[bad] = resolve(victim, place_rows[i].place, place_rows[i].offset);
+			place_queue(victim, gpas[0], gpas[1], gpas[2]);
+			put(victim, STATUS, 1, RUNNING);
+			if ((get(victim, STATUS, 1) & NEEDS_RESET) == 0)
+				fail_row("%s takes ring %u at %x", victim->name, (uint64_t)bad,
+					gpas[bad]);
+			kick(victim);
+			check_victim(victim);
+		}
+	row = "all at one place";
+	negotiate(victim, 0);
+	clear_memory(victim);
+	memset(victim->buffers->data, 0, sizeof(victim->buffers->data));
+	uint64_t gpa = ((uintptr_t)victim->buffers->data + 15) & ~UINT64_C(15);
+
+	place_queue(victim, gpa, gpa, gpa);
+	put(victim, STATUS, 1, RUNNING);
+	for (unsigned i = 0; i < 100; i++) {
+		*(volatile uint16_t *)at(gpa + 2) += 1;
+		kick(victim);
+	}
+	check_victim(victim);
+	end();
+}
+
+/* ---- indices of the rings ----------------------------------------------------------- */
+
+static void run_avail_idx(void)
+{
+	static const struct {
+		const char *name;
+		int add; /* to the queue's size */
+		uint16_t idx;
+	} jumps[] = {
+		{ "size + 1", 1, 0 },
+		{ "size + 2", 2, 0 },
+		{ "-1", 0, 65535 },
+		{ "32768", 0, 32768 },
+		{ "twice the size", 0, 512 },
+	};
+
+	begin();
+	struct victim *victim = chosen();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(jumps); i++) {
+		row = jumps[i].name;
+		start_victim(victim, 0);
+		victim->rings->avail.idx = jumps[i].add != 0
+						   ? (uint16_t)(victim->queue_size + jumps[i].add)
+						   : jumps[i].idx;
+		kick(victim);
+		finish(victim, BREAKS, 0);
+	}
+	row = "a step back";
+	start_victim(victim, 0);
+	good_request(victim);
+	good_request(victim);
+	victim->rings->avail.idx = 1;
+	kick(victim);
+	expect_needs_reset(victim);
+	check_victim(victim);
+	end();
+}
+
+/* One head several times, before it came back: one after the other, or a broken queue. */
+static void run_same_head(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	row = "all of the ring";
+	for (unsigned round = 0; round < 20; round++) {
+		start_victim(victim, 0);
+		memset(victim->buffers->header, 0, sizeof(victim->buffers->header));
+		set_request(victim, SECTOR, true);
+		if (victim->pci_id == PCI_RNG)
+			set_desc(victim, 0, (uintptr_t)victim->buffers->data, 512, WRITE, 0);
+		for (unsigned i = 0; i < victim->queue_size; i++)
+			offer(victim, 0);
+		kick(victim);
+		if (!wait_used(victim, victim->queue_size))
+			expect_needs_reset(victim);
+		else
+			for (unsigned i = 0; i < victim->queue_size; i++)
+				take_used(victim, 0);
+		check_victim(victim);
+	}
+	end();
+}
+
+/* What the device reads only to spare an interrupt, and what it only writes. */
+static void run_garbage(void)
+{
+	static const uint64_t features[] = { 0, FEATURE_EVENT_IDX };
+
+	begin();
+	struct victim *victim = chosen();
+
+	row = "flags and events";
+	for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+		start_victim(victim, features[i]);
+		for (unsigned value = 0; value < 65536; value += 127) {
+			victim->rings->avail.flags = (uint16_t)value;
+			victim->rings->avail.ring[victim->queue_size] = (uint16_t)(value * 31);
+			victim->rings->used.flags = (uint16_t)~value;
+			good_request(victim);
+		}
+		check_victim(victim);
+	}
+	end();
+}
+
+enum { BATCH = 16, HEADERS = BATCH * SECTOR, STATUSES = HEADERS + BATCH * 16 };
+
+/* Request `slot` of a batch: three descriptors that read a sector, or get random bytes. */
+static void put_slot(struct victim *victim, unsigned slot, uint32_t sector)
+{
+	uint8_t *data = victim->buffers->data;
+	uint32_t header[4] = { BLK_IN, 0, sector, 0 };
+	uint16_t head = (uint16_t)(slot * 3);
+	bool is_block = victim->pci_id == PCI_BLOCK;
+
+	memcpy(data + HEADERS + slot * 16, header, sizeof(header));
+	memset(data + slot * SECTOR, GUARD, SECTOR);
+	data[STATUSES + slot] = 0xee;
+	set_desc(victim, head, (uintptr_t)data + HEADERS + slot * 16, 16, NEXT, head + 1);
+	set_desc(victim, head + 1, (uintptr_t)data + slot * SECTOR, SECTOR,
+		WRITE | (is_block ? NEXT : 0), head + 2);
+	set_desc(victim, head + 2, (uintptr_t)data + STATUSES + slot, 1, WRITE, 0);
+	offer(victim, is_block ? head : head + 1);
+}
+
+static void check_slot(const struct victim *victim, unsigned slot, uint32_t sector)
+{
+	const uint64_t *words = (const void *)(victim->buffers->data + slot * SECTOR);
+	bool good = victim->pci_id == PCI_RNG
+			    ? !is_all((const void *)(words + 60), GUARD, 32)
+			    : words[0] == image_word(sector, 0) && words[63] == image_word(sector, 63) &&
+				      victim->buffers->data[STATUSES + slot] == S_OK;
+
+	if (!good)
+		fail_row("%s: sector %u is %x", victim->name, (uint64_t)sector, words[0]);
+}
+
+/* In any order; each head comes back once. */
+static void take_batch(struct victim *victim)
+{
+	uint64_t back = 0;
+
+	for (unsigned i = 0; i < BATCH; i++) {
+		unsigned slot = victim->used_seen++ % victim->queue_size;
+
+		back |= UINT64_C(1) << victim->rings->used.ring[slot].id;
+		if (victim->rings->used.ring[slot].length < SECTOR)
+			fail_row("%s wrote %u bytes", victim->name,
+				(uint64_t)victim->rings->used.ring[slot].length);
+	}
+	for (unsigned i = 0; i < BATCH; i++)
+		if ((back >> (i * 3) & 3) == 0)
+			fail_row("%s: heads %x came back", victim->name, back);
+}
+
+/* Over the end of the 16 bits of idx; each answer is looked at. */
+static void run_wrap(void)
+{
+	uint64_t requests = find_number(params, "count=", 70000);
+
+	begin();
+	struct victim *victim = chosen();
+
+	row = "good requests";
+	start_victim(victim, 0);
+	for (uint64_t done = 0; done < requests; done += BATCH) {
+		for (unsigned slot = 0; slot < BATCH; slot++)
+			put_slot(victim, slot, (uint32_t)((done + slot) % 4000 + 8));
+		kick(victim);
+		if (!wait_used(victim, BATCH))
+			fail_row("%s stops after %u requests", victim->name, done);
+		take_batch(victim);
+		for (unsigned slot = 0; slot < BATCH; slot++)
+			check_slot(victim, slot, (uint32_t)((done + slot) % 4000 + 8));
+		check_guards(victim);
+	}
+	check_victim(victim);
+	end();
+}
+
+/* ---- kicks and resets -------------------------------------------------------------- */
+
+static void run_kicks(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	row = "no queue";
+	for (uint64_t offset = 0; offset < 4096; offset += 2) {
+		reset(victim);
+		write_at(victim->notify + offset, 2, offset);
+	}
+	row = "every place and width";
+	start_victim(victim, 0);
+	for (unsigned size = 1; size <= 8; size *= 2)
+		for (uint64_t offset = 0; offset + size <= 64; offset++)
+			write_at(victim->notify + offset, size, UINT64_MAX);
+	good_request(victim);
+	row = "ten thousand for nothing";
+	for (unsigned i = 0; i < 10000; i++)
+		kick(victim);
+	good_request(victim);
+	check_victim(victim);
+	end();
+}
+
+/* Breaks its ring for ever, as fast as it can: the log must not grow with it. */
+static void run_storm(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	row = "broken rings";
+	for (unsigned i = 0; i < 100; i++) {
+		start_victim(victim, 0);
+		offer(victim, 65535);
+		kick(victim);
+		expect_needs_reset(victim);
+	}
+	row = "bad places";
+	for (unsigned i = 0; i < 100; i++) {
+		negotiate(victim, 0);
+		place_queue(victim, MINUS(16), 1, 1);
+		put(victim, STATUS, 1, RUNNING);
+	}
+	check_victim(victim);
+	end();
+}
+
+/* ---- against a second vCPU ----------------------------------------------------------- */
+
+enum { SHARED = 0x10000, STOP = 0xff00, SHARED_DESC = 0x10000, SHARED_AVAIL = 0x12000 };
+
+/* The rings in the first MiB, where the other vCPU can write them. */
+static void start_shared(struct victim *victim)
+{
+	negotiate(victim, 0);
+	clear_memory(victim);
+	memset(at(SHARED), 0, 0x4000);
+	place_queue(victim, SHARED_DESC, SHARED_AVAIL, (uintptr_t)&victim->rings->used);
+	put(victim, STATUS, 1, RUNNING);
+}
+
+static void submit_shared(struct victim *victim, uint16_t times)
+{
+	volatile struct descriptor *desc = at(SHARED_DESC);
+	volatile uint16_t *avail = at(SHARED_AVAIL);
+	uint64_t data = (uintptr_t)victim->buffers->data;
+
+	memset(victim->buffers->header, 0, sizeof(victim->buffers->header));
+	desc[0].gpa = victim->pci_id == PCI_RNG ? data : (uintptr_t)victim->buffers->header;
+	desc[0].flags = NEXT | (victim->pci_id == PCI_RNG ? WRITE : 0);
+	desc[0].length = 16;
+	desc[0].next = 1;
+	desc[1].gpa = data + 1024;
+	desc[1].length = SECTOR;
+	desc[1].flags = NEXT | WRITE;
+	desc[1].next = 2;
+	desc[2].gpa = data + 8192;
+	desc[2].length = 1;
+	desc[2].flags = WRITE;
+	for (uint16_t i = 0; i < times; i++) {
+		avail[2 + avail[1] % victim->queue_size] = 0;
+		avail[1]++;
+		kick(victim);
+		for (unsigned spin = 0; spin < 200; spin++)
+			__asm__ volatile("pause");
+	}
+}
+
+/* Submits while the others run `code`, then stops them. */
+static void race(const uint8_t *code, size_t size)
+{
+	unsigned resets = 0;
+
+	begin();
+	struct victim *victim = chosen();
+	uint32_t begun = in32(PORT_PM_TIMER);
+
+	row = "race";
+	*(volatile uint8_t *)at(SHARED + STOP) = 0;
+	start_shared(victim);
+	start_others(code, size);
+	while (in32(PORT_PM_TIMER) - begun < 2 * PM_TIMER_HZ) {
+		submit_shared(victim, 8);
+		check_guards(victim);
+		if ((get(victim, STATUS, 1) & NEEDS_RESET) == 0)
+			continue;
+		resets++;
+		check_others(victim);
+		start_shared(victim);
+	}
+	*(volatile uint8_t *)at(SHARED + STOP) = 1;
+	wait_ticks(PM_TIMER_HZ / 20);
+	print("broke %u times\n", (uint64_t)resets);
+	if (resets == 0)
+		fail_row("the other vCPU does nothing");
+	check_victim(victim);
+	end();
+}
+
+/* Lengths, addresses, flags and next of descriptors turn bad and good. */
+static void run_flip(void)
+{
+	static const uint8_t flip[] = {
+		0xb8, 0x00, 0x10,                                     /* mov ax, 0x1000 */
+		0x8e, 0xd8,                                           /* mov ds, ax */
+		0x66, 0x81, 0x36, 0x18, 0x00, 0x00, 0x00, 0x00, 0x80, /* 1: xor [24], 1 << 31 */
+		0x66, 0x81, 0x36, 0x14, 0x00, 0x00, 0xff, 0x00, 0x00, /* xor [20], 0xff00 */
+		0x81, 0x36, 0x1e, 0x00, 0xff, 0xff,                   /* xor word [30], 0xffff */
+		0x81, 0x36, 0x0c, 0x00, 0x04, 0x00,                   /* xor word [12], 4 */
+		0x80, 0x3e, 0x00, 0xff, 0x00,                         /* cmp byte [STOP], 0 */
+		0x74, 0xdb,                                           /* je 1b */
+		0xfa, 0xf4,                                           /* cli; hlt */
+	};
+
+	race(flip, sizeof(flip));
+}
+
+/* The available ring's idx moves by itself, further than there are chains. */
+static void run_moving_idx(void)
+{
+	static const uint8_t move[] = {
+		0xb8, 0x00, 0x10,             /* mov ax, 0x1000 */
+		0x8e, 0xd8,                   /* mov ds, ax */
+		0xff, 0x06, 0x02, 0x20,       /* 1: inc word [0x2002] */
+		0x80, 0x3e, 0x00, 0xff, 0x00, /* cmp byte [STOP], 0 */
+		0x74, 0xf5,                   /* je 1b */
+		0xfa, 0xf4,                   /* cli; hlt */
+	};
+
+	race(move, sizeof(move));
+}
+
+const struct test_case cases[] = {
+	{ "sizes", run_sizes },
+	{ "places", run_places },
+	{ "chains", run_chains },
+	{ "long-chains", run_long_chains },
+	{ "avail-idx", run_avail_idx },
+	{ "same-head", run_same_head },
+	{ "garbage", run_garbage },
+	{ "wrap", run_wrap },
+	{ "kicks", run_kicks },
+	{ "storm", run_storm },
+	{ "flip", run_flip },
+	{ "moving-idx", run_moving_idx },
+	{ NULL, NULL },
+};

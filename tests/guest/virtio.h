@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A virtio-pci driver that can be told to break every rule, for freestanding
+ * guests: config space by ECAM, registers in BAR 0, one split ring of queue 0,
+ * polled. Where a test expects the device to be good again, victim_check()
+ * resets it and makes a request whose answer is known; the other devices are
+ * asked all the time, without a reset.
+ *
+ * A victim is a device under test. Its kind says how a good request looks.
+ */
+#pragma once
+
+#include "smp.h"
+
+/* ---- what the machine and the specification say ------------------------------ */
+
+enum { ECAM = 0xe0000000, FUNCTIONS = 256, CONFIG_BYTES = 256, BAR_BYTES = 0x8000 };
+enum { CONFIG_ID = 0, CONFIG_COMMAND = 4, CONFIG_BAR = 0x10, CONFIG_CAPABILITIES = 0x34 };
+enum { COMMAND_MEMORY = 2, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400 };
+enum { CAP_MSIX = 0x11, CAP_VENDOR = 9 };
+enum { CFG_COMMON = 1, CFG_NOTIFY, CFG_ISR, CFG_DEVICE, CFG_PCI };
+/* The common configuration. */
+enum {
+	OFFERED_SELECT = 0,
+	OFFERED = 4,
+	ACCEPTED_SELECT = 8,
+	ACCEPTED = 12,
+	CONFIG_VECTOR = 16,
+	QUEUE_COUNT = 18,
+	STATUS = 20,
+	QUEUE_SELECT = 22,
+	QUEUE_SIZE = 24,
+	QUEUE_VECTOR = 26,
+	QUEUE_ENABLE = 28,
+	QUEUE_DESC = 32,
+	QUEUE_AVAIL = 40,
+	QUEUE_USED = 48,
+	COMMON_BYTES = 60
+};
+enum { ACKNOWLEDGE = 1, DRIVER = 2, DRIVER_OK = 4, FEATURES_OK = 8, NEEDS_RESET = 64 };
+enum { RUNNING = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK };
+enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
+#define FEATURE_INDIRECT  (UINT64_C(1) << 28)
+#define FEATURE_EVENT_IDX (UINT64_C(1) << 29)
+#define FEATURE_VERSION_1 (UINT64_C(1) << 32)
+
+enum { QUEUE_SIZE_MAX = 256, TIMEOUT_TICKS = 8 * PM_TIMER_HZ };
+
+struct descriptor {
+	uint64_t gpa;
+	uint32_t length;
+	uint16_t flags, next;
+};
+
+/* The rings of one queue, with what nobody may write in between. */
+struct rings {
+	uint8_t guard0[256];
+	volatile struct descriptor desc[QUEUE_SIZE_MAX] __attribute__((aligned(16)));
+	uint8_t guard1[256];
+	struct {
+		volatile uint16_t flags, idx, ring[QUEUE_SIZE_MAX + 1]; /* with used_event */
+	} avail;
+	uint8_t guard2[256] __attribute__((aligned(4)));
+	struct {
+		volatile uint16_t flags, idx;
+		volatile struct {
+			uint32_t id, length;
+		} ring[QUEUE_SIZE_MAX];
+		volatile uint16_t avail_event;
+	} used;
+	uint8_t guard3[256];
+};
+
+/* A request's memory, likewise. */
+struct buffers {
+	uint8_t guard0[512];
+	uint8_t data[16384] __attribute__((aligned(64)));
+	uint8_t guard1[512];
+	uint8_t header[16];
+	uint8_t guard2[64];
+	uint8_t status;
+	uint8_t guard3[512];
+};
+
+struct victim {
+	const char *name;
+	uint16_t pci_id;
+	uint16_t queue_size;
+	unsigned devfn;
+	uint64_t bar;
+	uint64_t common, notify, isr, config; /* gpas */
+	struct rings *rings;
+	struct buffers *buffers;
+	uint16_t used_seen; /* used entries that were looked at */
+};
+
+enum { GUARD = 0x5a };
+enum { PCI_BLOCK = 0x1042, PCI_RNG = 0x1044, VICTIMS_MAX = 3 };
+
+/* Where the pointers go beyond the victims' own memory, this is it. */
+static struct rings all_rings[VICTIMS_MAX] __attribute__((aligned(4096)));
+static struct buffers all_buffers[VICTIMS_MAX];
+static struct victim victims[VICTIMS_MAX];
+static unsigned victim_count;
+static const char *row = "start"; /* of a table, for messages */
+
+#define fail_row(...)                                                                              \
+	do {                                                                                       \
+		print("\nFAIL %s, %s: ", current->name, row);                                      \
+		print(__VA_ARGS__);                                                                \
+		print("\n");                                                                       \
+		power_off();                                                                       \
+	} while (0)
+
+/* ---- registers ---------------------------------------------------------------- */
+
+static inline uint64_t read_at(uint64_t gpa, unsigned size)
+{
+	switch (size) {
+	case 1:
+		return *(volatile uint8_t *)at(gpa);
+	case 2:
+		return *(volatile uint16_t *)at(gpa);
+	case 4:
+		return *(volatile uint32_t *)at(gpa);
+	default:
+		return *(volatile uint64_t *)at(gpa);
+	}
+}
+
+static inline void write_at(uint64_t gpa, unsigned size, uint64_t value)
+{
+	switch (size) {
+	case 1:
+		*(volatile uint8_t *)at(gpa) = (uint8_t)value;
+		return;
+	case 2:
+		*(volatile uint16_t *)at(gpa) = (uint16_t)value;
+		return;
+	case 4:
+		*(volatile uint32_t *)at(gpa) = (uint32_t)value;
+		return;
+	default:
+		*(volatile uint64_t *)at(gpa) = value;
+	}
+}
+
+static inline uint64_t config_gpa(const struct victim *victim, unsigned offset)
+{
+	return ECAM + ((uint64_t)victim->devfn << 12) + offset;
+}
+
+static inline uint32_t get_config(const struct victim *victim, unsigned offset, unsigned size)
+{
+	return (uint32_t)read_at(config_gpa(victim, offset), size);
+}
+
+static inline void put_config(
+	const struct victim *victim, unsigned offset, unsigned size, uint32_t value)
+{
+	write_at(config_gpa(victim, offset), size, value);
+}
+
+static inline uint64_t get(const struct victim *victim, unsigned offset, unsigned size)
+{
+	return read_at(victim->common + offset, size);
+}
+
+static inline void put(const struct victim *victim, unsigned offset, unsigned size, uint64_t value)
+{
+	write_at(victim->common + offset, size, value);
+}
+
+/* ---- finding devices ------------------------------------------------------------ */
+
+/* Finds a capability: vendor-specific of a cfg_type, or another kind with cfg_type 0. 0: none. */
+static inline unsigned find_capability(const struct victim *victim, uint8_t id, uint8_t cfg_type)
+{
+	unsigned offset = get_config(victim, CONFIG_CAPABILITIES, 1);
+
+	for (unsigned i = 0; offset != 0 && i < 48; i++) {
+		if (get_config(victim, offset, 1) == id &&
+			(cfg_type == 0 || get_config(victim, offset + 3, 1) == cfg_type))
+			return offset;
+		offset = get_config(victim, offset + 1, 1);
+	}
+	return 0;
+}
+
+static inline uint64_t find_region(const struct victim *victim, uint8_t cfg_type)
+{
+	unsigned offset = find_capability(victim, CAP_VENDOR, cfg_type);
+
+	return offset != 0 ? victim->bar + get_config(victim, offset + 8, 4) : 0;
+}
+
+static inline void find_regions(struct victim *victim)
+{
+	victim->bar = (get_config(victim, CONFIG_BAR, 4) & ~0xfu) |
+		      (uint64_t)get_config(victim, CONFIG_BAR + 4, 4) << 32;
+	if (!map_high(victim->bar))
+		fail("too few page tables");
+	victim->common = find_region(victim, CFG_COMMON);
+	victim->notify = find_region(victim, CFG_NOTIFY);
+	victim->isr = find_region(victim, CFG_ISR);
+	victim->config = find_region(victim, CFG_DEVICE);
+}
+
+/* All block and rng devices, in their order on the bus. */
+static inline void find_victims(void)
+{
+	for (unsigned devfn = 0; devfn < FUNCTIONS && victim_count < VICTIMS_MAX; devfn += 8) {
+		struct victim *victim = &victims[victim_count];
+
+		victim->devfn = devfn;
+		victim->pci_id = (uint16_t)get_config(victim, CONFIG_ID + 2, 2);
+		if (get_config(victim, CONFIG_ID, 2) != 0x1af4 ||
+			(victim->pci_id != PCI_BLOCK && victim->pci_id != PCI_RNG))
+			continue;
+		victim->name = victim->pci_id == PCI_RNG ? "rng" : "blk";
+		victim->rings = &all_rings[victim_count];
+		victim->buffers = &all_buffers[victim_count];
+		find_regions(victim);
+		victim_count++;
+	}
+	if (victim_count < 2)
+		fail("%u devices, which are too few", (uint64_t)victim_count);
+}
+
+/* ---- rings ------------------------------------------------------------------------ */
+
+static inline bool is_all(const uint8_t *bytes, uint8_t value, size_t size)
+{
+	size_t same = 0;
+
+	while (same < size && bytes[same] == value)
+		same++;
+	return same == size;
+}
+
+/* Empty rings, and guards around all that the device may write. */
+static inline void clear_memory(struct victim *victim)
+{
+	struct rings *rings = victim->rings;
+
+	memset(rings, 0, sizeof(*rings));
+	memset(rings->guard0, GUARD, sizeof(rings->guard0));
+	memset(rings->guard1, GUARD, sizeof(rings->guard1));
+	memset(rings->guard2, GUARD, sizeof(rings->guard2));
+	memset(rings->guard3, GUARD, sizeof(rings->guard3));
+	memset(victim->buffers, GUARD, sizeof(*victim->buffers));
+	victim->used_seen = 0;
+}
+
+static inline void check_guards(const struct victim *victim)
+{
+	const struct rings *rings = victim->rings;
+	const struct buffers *buffers = victim->buffers;
+	const struct {
+		const uint8_t *bytes;
+		size_t size;
+	} guards[] = {
+		{ rings->guard0, sizeof(rings->guard0) },
+		{ rings->guard1, sizeof(rings->guard1) },
+		{ rings->guard2, sizeof(rings->guard2) },
+		{ rings->guard3, sizeof(rings->guard3) },
+		{ buffers->guard0, sizeof(buffers->guard0) },
+		{ buffers->guard1, sizeof(buffers->guard1) },
+		{ buffers->guard2, sizeof(buffers->guard2) },
+		{ buffers->guard3, sizeof(buffers->guard3) },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(guards); i++)
+		if (!is_all(guards[i].bytes, GUARD, guards[i].size))
+			fail_row("%s wrote outside of the buffers, guard %u", victim->name,
+				(uint64_t)i);
+}
+
+static inline void set_desc(struct victim *victim, unsigned index, uint64_t gpa, uint32_t length,
+	uint16_t flags, uint16_t next)
+{
+	volatile struct descriptor *desc = &victim->rings->desc[index];
+
+	desc->gpa = gpa;
+	desc->length = length;
+	desc->flags = flags;
+	desc->next = next;
+}
+
+static inline void kick(const struct victim *victim)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	write_at(victim->notify, 2, 0);
+}
+
+static inline void offer(struct victim *victim, uint16_t head)
+{
+	uint16_t idx = victim->rings->avail.idx;
+
+	victim->rings->avail.ring[idx % victim->queue_size] = head;
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	victim->rings->avail.idx = (uint16_t)(idx + 1);
+}
+
+/* Waits for `count` more used entries. False when the device needs a reset, or time is over. */
+static inline bool wait_used(struct victim *victim, uint16_t count)
+{
+	uint32_t start = in32(PORT_PM_TIMER);
+
+	for (unsigned i = 0; (uint16_t)(victim->rings->used.idx - victim->used_seen) < count; i++) {
+		__asm__ volatile("pause");
+		if (i % 4096 != 4095)
+			continue;
+		if ((get(victim, STATUS, 1) & NEEDS_RESET) != 0 ||
+			in32(PORT_PM_TIMER) - start > TIMEOUT_TICKS)
+			return false;
+	}
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return true;
+}
+
+/* The length of the next used entry, which must be of that head. */
+static inline uint32_t take_used(struct victim *victim, uint16_t head)
+{
+	unsigned slot = victim->used_seen++ % victim->queue_size;
+	uint32_t id = victim->rings->used.ring[slot].id;
+
+	if (id != head)
+		fail_row("%s gave back head %u, not %u", victim->name, (uint64_t)id,
+			(uint64_t)head);
+	return victim->rings->used.ring[slot].length;
+}
+
+/* Offers a chain and waits: how many bytes were written. Fails when it does not come back. */
+static inline uint32_t submit(struct victim *victim, uint16_t head)
+{
+	offer(victim, head);
+	kick(victim);
+	if (!wait_used(victim, 1))
+		fail_row("%s does not answer; status %x", victim->name, get(victim, STATUS, 1));
+	return take_used(victim, head);
+}
+
+/* ---- the driver ------------------------------------------------------------------- */
+
+static inline void reset(const struct victim *victim)
+{
+	put(victim, STATUS, 1, 0);
+	if (get(victim, STATUS, 1) != 0)
+		fail_row("%s: the status is %x after a reset", victim->name,
+			get(victim, STATUS, 1));
+}
+
+static inline uint64_t get_offered(const struct victim *victim)
+{
+	put(victim, OFFERED_SELECT, 4, 1);
+	uint64_t high = get(victim, OFFERED, 4);
+
+	put(victim, OFFERED_SELECT, 4, 0);
+	return high << 32 | get(victim, OFFERED, 4);
+}
+
+static inline void accept(const struct victim *victim, uint64_t features)
+{
+	for (unsigned half = 0; half < 2; half++) {
+		put(victim, ACCEPTED_SELECT, 4, half);
+		put(victim, ACCEPTED, 4, (uint32_t)(features >> half * 32));
+	}
+}
+
+/* Up to FEATURES_OK, from whatever state. */
+static inline void negotiate(const struct victim *victim, uint64_t features)
+{
+	reset(victim);
+	put(victim, STATUS, 1, ACKNOWLEDGE);
+	put(victim, STATUS, 1, ACKNOWLEDGE | DRIVER);
+	accept(victim, features | FEATURE_VERSION_1);
+	put(victim, STATUS, 1, ACKNOWLEDGE | DRIVER | FEATURES_OK);
+	if (get(victim, STATUS, 1) != (ACKNOWLEDGE | DRIVER | FEATURES_OK))
+		fail_row("%s takes no features; status %x", victim->name, get(victim, STATUS, 1));
+}
+
+/* Queue 0 at these places. */
+static inline void place_queue(
+	const struct victim *victim, uint64_t desc, uint64_t avail, uint64_t used)
+{
+	put(victim, QUEUE_SELECT, 2, 0);
+	put(victim, QUEUE_DESC, 8, desc);
+	put(victim, QUEUE_AVAIL, 8, avail);
+	put(victim, QUEUE_USED, 8, used);
+	put(victim, QUEUE_ENABLE, 2, 1);
+}
+
+static inline void place_rings(const struct victim *victim)
+{
+	struct rings *rings = victim->rings;
+
+	place_queue(victim, (uintptr_t)rings->desc, (uintptr_t)&rings->avail,
+		(uintptr_t)&rings->used);
+}
+
+/* From whatever state to DRIVER_OK with empty rings. */
+static inline void start_victim(struct victim *victim, uint64_t features)
+{
+	negotiate(victim, features);
+	put(victim, QUEUE_SELECT, 2, 0);
+	victim->queue_size = (uint16_t)get(victim, QUEUE_SIZE, 2);
+	if (victim->queue_size == 0 || victim->queue_size > QUEUE_SIZE_MAX)
+		fail_row("%s has a queue of %u", victim->name, (uint64_t)victim->queue_size);
+	clear_memory(victim);
+	place_rings(victim);
+	put(victim, STATUS, 1, RUNNING);
+	if (get(victim, STATUS, 1) != RUNNING)
+		fail_row("%s does not start; status %x", victim->name, get(victim, STATUS, 1));
+}
+
+/* ---- requests with known answers ------------------------------------------------- */
+
+enum { SECTOR = 512, GOOD_SECTOR = 7 };
+enum { BLK_IN = 0, BLK_OUT = 1, BLK_FLUSH = 4, BLK_GET_ID = 8, BLK_DISCARD = 11, BLK_ZEROES = 13 };
+enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+
+/* What tests/kvm/test_hostile_virtio.py fills the images with. */
+static inline uint64_t image_word(uint64_t sector, unsigned word)
+{
+	return sector * UINT64_C(0x9e3779b97f4a7c15) + word;
+}
+
+static inline void set_header(struct victim *victim, uint32_t type, uint64_t sector)
+{
+	uint32_t words[4] = { type, 0, (uint32_t)sector, (uint32_t)(sector >> 32) };
+
+	memcpy(victim->buffers->header, words, sizeof(words));
+	victim->buffers->status = 0xee;
+}
+
+/* Header, data and status as the descriptors 0 to 2, or without data as 0 and 2. */
+static inline void set_request(struct victim *victim, uint32_t length, bool device_writes)
+{
+	struct buffers *buffers = victim->buffers;
+
+	set_desc(victim, 0, (uintptr_t)buffers->header, sizeof(buffers->header), NEXT,
+		length != 0 ? 1 : 2);
+	set_desc(victim, 1, (uintptr_t)buffers->data, length, NEXT | (device_writes ? WRITE : 0),
+		2);
+	set_desc(victim, 2, (uintptr_t)&buffers->status, 1, WRITE, 0);
+}
+
+static inline void read_good_sector(struct victim *victim)
+{
+	const uint64_t *words = (const void *)victim->buffers->data;
+
+	memset(victim->buffers->data, GUARD, SECTOR * 2);
+	set_header(victim, BLK_IN, GOOD_SECTOR);
+	set_request(victim, SECTOR, true);
+	uint32_t written = submit(victim, 0);
+
+	if (written != SECTOR + 1 || victim->buffers->status != S_OK)
+		fail_row("a good read: %u bytes, status %u", (uint64_t)written,
+			(uint64_t)victim->buffers->status);
+	for (unsigned i = 0; i < SECTOR / 8; i++)
+		if (words[i] != image_word(GOOD_SECTOR, i))
+			fail_row("word %u of a good read is %x", (uint64_t)i, words[i]);
+	if (!is_all(victim->buffers->data + SECTOR, GUARD, SECTOR))
+		fail_row("a good read wrote behind its sector");
+}
+
+static inline void get_random(struct victim *victim)
+{
+	uint8_t *data = victim->buffers->data;
+
+	memset(data, GUARD, 128);
+	set_desc(victim, 0, (uintptr_t)data, 64, WRITE, 0);
+	uint32_t written = submit(victim, 0);
+
+	if (written != 64 || is_all(data, GUARD, 16) || !is_all(data + 64, GUARD, 64))
+		fail_row("good random bytes: %u", (uint64_t)written);
+}
+
+static inline void good_request(struct victim *victim)
+{
+	if (victim->pci_id == PCI_RNG)
+		get_random(victim);
+	else
+		read_good_sector(victim);
+	check_guards(victim);
+}
+
+/* ---- the oracle -------------------------------------------------------------------- */
+
+/* All but one go on as if nothing were. */
+static inline void check_others(const struct victim *victim)
+{
+	for (unsigned i = 0; i < victim_count; i++)
+		if (&victims[i] != victim)
+			good_request(&victims[i]);
+}
+
+/* After whatever was done to it: nothing beside its buffers changed, and a reset makes it good. */
+static inline void check_victim(struct victim *victim)
+{
+	check_guards(victim);
+	check_others(victim);
+	start_victim(victim, 0);
+	good_request(victim);
+}
+
+/* The device must say that it needs a reset, and touch its used ring no more. */
+static inline void expect_needs_reset(const struct victim *victim)
+{
+	uint32_t begin = in32(PORT_PM_TIMER);
+	uint16_t used = victim->rings->used.idx;
+
+	while ((get(victim, STATUS, 1) & NEEDS_RESET) == 0)
+		if (in32(PORT_PM_TIMER) - begin > TIMEOUT_TICKS)
+			fail_row("%s does not say that it needs a reset", victim->name);
+	if (victim->rings->used.idx != used)
+		fail_row("%s goes on after its queue broke", victim->name);
+}
+
+/* The host counts our threads and descriptors, while all devices are at rest. */
+static inline void rest(const char *text)
+{
+	for (unsigned i = 0; i < victim_count; i++)
+		reset(&victims[i]);
+	print("%s\n", text);
+	while ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
+		__asm__ volatile("pause");
+	in8(COM1);
+}
+
+/* Finds and starts all; at rest once, since a first start makes what later ones keep. */
+static inline void begin(void)
+{
+	find_victims();
+	for (unsigned i = 0; i < victim_count; i++) {
+		start_victim(&victims[i], 0);
+		good_request(&victims[i]);
+	}
+	rest("begin");
+	for (unsigned i = 0; i < victim_count; i++)
+		start_victim(&victims[i], 0);
+}
+
+static inline void end(void)
+{
+	row = "end";
+	for (unsigned i = 0; i < victim_count; i++)
+		check_victim(&victims[i]);
+	rest("end");
+}
+
+/* The device that the parameter victim= names: blk or rng; the last of its name. */
+static inline struct victim *chosen(void)
+{
+	struct victim *victim = NULL;
+	char name[8];
+
+	if (!find_param(params, "victim=", name, sizeof(name)))
+		fail("no victim= on the command line");
+	for (unsigned i = 0; i < victim_count; i++)
+		if (memory_equal(victims[i].name, name, 4))
+			victim = &victims[i];
+	if (victim == NULL)
+		fail("there is no %s", name);
+	return victim;
+}
