@@ -236,7 +236,10 @@ static void run_chains(void)
 	end();
 }
 
-/* Chains as long as the queue, and lengths that add up to more than 32 bits hold. */
+/*
+ * Chains as long as the queue, and lengths that add up to more than 32 bits
+ * hold; with 128 MiB, so that 64 descriptors can.
+ */
 static void run_long_chains(void)
 {
 	begin();
@@ -267,6 +270,16 @@ static void run_long_chains(void)
 	for (unsigned i = 0; i < size; i++)
 		set_desc(victim, i, 0, (uint32_t)ram_end(), i + 1 < size ? NEXT : 0,
 			(uint16_t)(i + 1));
+	offer(victim, 0);
+	kick(victim);
+	finish(victim, BREAKS, 0);
+
+	row = "more than 4 GiB, but not in one direction";
+	start_victim(victim, 0);
+	/* 31 readable ones have less, and the writable ones would reach nothing of ours. */
+	for (unsigned i = 0; i < 64; i++)
+		set_desc(victim, i, 2 << 20, (uint32_t)ram_end() - (2 << 20),
+			(i < 63 ? NEXT : 0) | (i < 31 ? 0 : WRITE), (uint16_t)(i + 1));
 	offer(victim, 0);
 	kick(victim);
 	finish(victim, BREAKS, 0);

@@ -491,9 +491,14 @@ static inline void good_request(struct victim *victim)
 /* All but one go on as if nothing were. */
 static inline void check_others(const struct victim *victim)
 {
-	for (unsigned i = 0; i < victim_count; i++)
-		if (&victims[i] != victim)
-			good_request(&victims[i]);
+	for (unsigned i = 0; i < victim_count; i++) {
+		if (&victims[i] == victim)
+			continue;
+		good_request(&victims[i]);
+		if (get(&victims[i], STATUS, 1) != RUNNING)
+			fail_row("the status of %s is %x", victims[i].name,
+				get(&victims[i], STATUS, 1));
+	}
 }
 
 /* After whatever was done to it: nothing beside its buffers changed, and a reset makes it good. */

@@ -23,7 +23,7 @@ CASES = [
     ("hostile_vq", "places", ("blk",), ["-m", "4096"]),  # RAM on both sides of the hole
     ("hostile_vq", "chains", BOTH, []),
     ("hostile_vq", "chains", ("blk",), ["-m", "4096"]),
-    ("hostile_vq", "long-chains", BOTH, []),
+    ("hostile_vq", "long-chains", BOTH, ["-m", "128"]),
     ("hostile_vq", "avail-idx", BOTH, []),
     ("hostile_vq", "same-head", BOTH, []),
     ("hostile_vq", "garbage", BOTH, []),
