@@ -169,7 +169,9 @@ static void run_memory_enable(void)
 	reset(victim);
 	for (unsigned i = 0; i < 10000; i++)
 		put_config(victim, CONFIG_COMMAND, 2,
-			(i & 1) != 0 ? COMMAND_MEMORY : (i & 2) != 0 ? COMMAND_NO_INTX : 0);
+			(i & 1) != 0   ? COMMAND_MEMORY
+			: (i & 2) != 0 ? COMMAND_NO_INTX
+				       : 0);
 	put_config(victim, CONFIG_COMMAND, 2, COMMAND_MEMORY);
 	row = "running";
 	start_victim(victim, 0);
@@ -228,7 +230,8 @@ static void run_queue_select(void)
 			get(victim, QUEUE_VECTOR, 2) != 0xffff)
 			fail_row("queue %u is there", (uint64_t)queues[i]);
 		for (unsigned size = 1; size <= 8; size *= 2)
-			for (unsigned offset = QUEUE_SIZE; offset + size <= COMMON_BYTES; offset++) {
+			for (unsigned offset = QUEUE_SIZE; offset + size <= COMMON_BYTES;
+				offset++) {
 				(void)get(victim, offset, size);
 				put(victim, offset, size, 1);
 			}
@@ -386,7 +389,8 @@ static void run_msix_registers(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(vectors); i++) {
 		enable_msix(victim, 0x8000);
 		start_victim(victim, 0);
-		uint64_t count = get_config(victim, find_capability(victim, CAP_MSIX, 0) + 2, 2) & 0x7ff;
+		uint64_t count =
+			get_config(victim, find_capability(victim, CAP_MSIX, 0) + 2, 2) & 0x7ff;
 
 		put(victim, QUEUE_VECTOR, 2, vectors[i]);
 		put(victim, CONFIG_VECTOR, 2, vectors[i]);
@@ -421,12 +425,13 @@ static void run_msix_registers(void)
 	end();
 }
 
-/* ---- the configuration access capability ------------------------------------------------------- */
+/* ---- the configuration access capability -------------------------------------------------------
+ */
 
 static void run_pci_cfg(void)
 {
-	static const uint32_t offsets[] = { 0, 1, 3, 20, 0xffe, 0xfff, 0x1000, 0x3000, 0x4000, 0x5004,
-		0x7ffc, 0x7fff, 0x8000, 0x7ffffffc, 0x80000000, 0xfffffffc, 0xffffffff };
+	static const uint32_t offsets[] = { 0, 1, 3, 20, 0xffe, 0xfff, 0x1000, 0x3000, 0x4000,
+		0x5004, 0x7ffc, 0x7fff, 0x8000, 0x7ffffffc, 0x80000000, 0xfffffffc, 0xffffffff };
 	static const uint32_t lengths[] = { 0, 1, 2, 3, 4, 5, 8, 0x80000000, 0xffffffff };
 
 	begin();
@@ -451,8 +456,7 @@ static void run_pci_cfg(void)
 	put_config(victim, capability + 8, 4, STATUS);
 	put_config(victim, capability + 12, 4, 1);
 	if (get_config(victim, capability + 16, 1) != RUNNING)
-		fail_row("the status is %x",
-			(uint64_t)get_config(victim, capability + 16, 1));
+		fail_row("the status is %x", (uint64_t)get_config(victim, capability + 16, 1));
 	put_config(victim, capability + 16, 1, 0);
 	if (get(victim, STATUS, 1) != 0)
 		fail_row("it cannot be reset");

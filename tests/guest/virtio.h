@@ -326,8 +326,8 @@ static inline uint32_t take_used(struct victim *victim, uint16_t head)
 	uint32_t id = victim->rings->used.ring[slot].id;
 
 	if (id != head)
-		fail_row("%s gave back head %u, not %u", victim->name, (uint64_t)id,
-			(uint64_t)head);
+		fail_row(
+			"%s gave back head %u, not %u", victim->name, (uint64_t)id, (uint64_t)head);
 	return victim->rings->used.ring[slot].length;
 }
 
@@ -347,8 +347,8 @@ static inline void reset(const struct victim *victim)
 {
 	put(victim, STATUS, 1, 0);
 	if (get(victim, STATUS, 1) != 0)
-		fail_row("%s: the status is %x after a reset", victim->name,
-			get(victim, STATUS, 1));
+		fail_row(
+			"%s: the status is %x after a reset", victim->name, get(victim, STATUS, 1));
 }
 
 static inline uint64_t get_offered(const struct victim *victim)
@@ -395,8 +395,8 @@ static inline void place_rings(const struct victim *victim)
 {
 	struct rings *rings = victim->rings;
 
-	place_queue(victim, (uintptr_t)rings->desc, (uintptr_t)&rings->avail,
-		(uintptr_t)&rings->used);
+	place_queue(
+		victim, (uintptr_t)rings->desc, (uintptr_t)&rings->avail, (uintptr_t)&rings->used);
 }
 
 /* From whatever state to DRIVER_OK with empty rings. */
@@ -441,8 +441,8 @@ static inline void set_request(struct victim *victim, uint32_t length, bool devi
 
 	set_desc(victim, 0, (uintptr_t)buffers->header, sizeof(buffers->header), NEXT,
 		length != 0 ? 1 : 2);
-	set_desc(victim, 1, (uintptr_t)buffers->data, length, NEXT | (device_writes ? WRITE : 0),
-		2);
+	set_desc(
+		victim, 1, (uintptr_t)buffers->data, length, NEXT | (device_writes ? WRITE : 0), 2);
 	set_desc(victim, 2, (uintptr_t)&buffers->status, 1, WRITE, 0);
 }
 

@@ -14,6 +14,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import vmm  # noqa: E402
 
 
+GUESTS = ["machine", "hostile", "hostile_vq", "hostile_ring", "hostile_dev", "hostile_pci", "hang", "m"]
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "no_kvm: runs without /dev/kvm")
 
@@ -36,8 +39,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def built():
     """What the tests run must have been built; a test that cannot find it would fail for no reason of its own."""
-    missing = [path for path in (vmm.CROSVM, vmm.guest("machine"), vmm.guest("hostile"), vmm.guest("hang"), vmm.guest("m"))
-               if not os.path.exists(path)]
+    missing = [path for path in (vmm.CROSVM, *map(vmm.guest, GUESTS)) if not os.path.exists(path)]
     if missing:
         pytest.exit(f"{', '.join(missing)}: not there; run 'make all guests'", returncode=2)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Guests whose virtio drivers break every rule (tests/guest/hostile_{vq,dev,pci}.c): only their device suffers.
+"""Guests whose virtio drivers break every rule (tests/guest/hostile_{vq,ring,dev,pci}.c): only their device suffers.
 
 The guest itself checks what a guest can see. Here is what only the host can: the process lives, holds no more
 descriptors, threads or memory than before, comes to rest, logs little, and the disks are byte for byte what they were.
@@ -24,14 +24,14 @@ CASES = [
     ("hostile_vq", "chains", BOTH, []),
     ("hostile_vq", "chains", ("blk",), ["-m", "4096"]),
     ("hostile_vq", "long-chains", BOTH, ["-m", "128"]),
-    ("hostile_vq", "avail-idx", BOTH, []),
-    ("hostile_vq", "same-head", BOTH, []),
-    ("hostile_vq", "garbage", BOTH, []),
-    ("hostile_vq", "wrap", BOTH, []),
-    ("hostile_vq", "kicks", BOTH, []),
-    ("hostile_vq", "storm", BOTH, []),
-    ("hostile_vq", "flip", BOTH, ["-c", "2"]),
-    ("hostile_vq", "moving-idx", BOTH, ["-c", "2"]),
+    ("hostile_ring", "avail-idx", BOTH, []),
+    ("hostile_ring", "same-head", BOTH, []),
+    ("hostile_ring", "garbage", BOTH, []),
+    ("hostile_ring", "wrap", BOTH, []),
+    ("hostile_ring", "kicks", BOTH, []),
+    ("hostile_ring", "storm", BOTH, []),
+    ("hostile_ring", "flip", BOTH, ["-c", "2"]),
+    ("hostile_ring", "moving-idx", BOTH, ["-c", "2"]),
     ("hostile_dev", "requests", ("blk",), []),
     ("hostile_dev", "segments", ("blk",), []),
     ("hostile_dev", "layouts", ("blk",), []),
@@ -148,9 +148,10 @@ def test_without_io_uring(tmp_path, case):
     run(tmp_path, "hostile_dev", case, "blk", [], engine="sync")
 
 
-@pytest.mark.parametrize("case", ["chains", "same-head", "wrap", "flip"])
-def test_rings_without_io_uring(tmp_path, case):
-    run(tmp_path, "hostile_vq", case, "blk", ["-c", "2"], engine="sync")
+@pytest.mark.parametrize("guest, case", [("hostile_vq", "chains"), ("hostile_ring", "same-head"),
+                                         ("hostile_ring", "wrap"), ("hostile_ring", "flip")])
+def test_rings_without_io_uring(tmp_path, guest, case):
+    run(tmp_path, guest, case, "blk", ["-c", "2"], engine="sync")
 
 
 def test_the_good_write_is_on_the_disk(tmp_path):

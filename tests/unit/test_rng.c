@@ -164,9 +164,9 @@ static void a_batch_is_a_mib_at_most(void **state)
 	uint16_t base;
 	eventfd_t calls;
 
-	for (uint16_t i = 0; i < SIZE; i++) {
+	for (unsigned i = 0; i < SIZE; i++) {
 		driver_put(&rig->driver, i, HIGH_GPA, CAP, VRING_DESC_F_WRITE, 0);
-		driver_offer(&rig->driver, i);
+		driver_offer(&rig->driver, (uint16_t)i);
 	}
 	assert_int_equal(eventfd_write(rig->kick_fd, 1), 0);
 	while (driver_used_idx(&rig->driver) != SIZE)
