@@ -40,7 +40,8 @@ static uint64_t total_length(const struct iovec *iov, unsigned count)
 }
 
 /* The last writable byte of a chain is the status; the buffers before it are data. */
-static void take_status(struct block_request *request, struct iovec *writable, unsigned *count)
+static void take_status(struct block_request *request, struct iovec *writable, unsigned *count,
+	uint32_t writable_bytes)
 {
 	if (*count == 0)
 		return;
@@ -48,6 +49,7 @@ static void take_status(struct block_request *request, struct iovec *writable, u
 
 	last->iov_len--;
 	request->status_byte = (uint8_t *)last->iov_base + last->iov_len;
+	request->room = writable_bytes - 1;
 	if (last->iov_len == 0)
 		(*count)--;
 }
@@ -146,9 +148,10 @@ void block_request_parse(struct block_request *request, const struct virtqueue_c
 	request->head = chain->head;
 	request->buffered = false;
 	request->written = 0;
+	request->room = 0;
 	request->status_byte = NULL;
 	request->segment_count = 0;
-	take_status(request, writable, &writable_count);
+	take_status(request, writable, &writable_count, chain->writable_bytes);
 	if (request->status_byte == NULL ||
 		!take_bytes(&readable, &readable_count, &header, sizeof(header)))
 		return;
@@ -204,12 +207,11 @@ bool block_request_advance(struct block_request *request, size_t done)
 	return request->length != 0;
 }
 
-/* The used length counts from the first writable byte: without all data, the status is not in it.
- */
+/* The used length counts from the first writable byte: the status is in it only after all data. */
 uint32_t block_request_finish(struct block_request *request)
 {
 	if (request->status_byte == NULL)
 		return 0;
 	*request->status_byte = request->status;
-	return request->status == VIRTIO_BLK_S_OK ? request->written + 1 : request->written;
+	return request->written == request->room ? request->written + 1 : request->written;
 }

@@ -46,6 +46,7 @@ struct block_request {
 	uint16_t head;
 	bool buffered;     /* O_DIRECT would not take it */
 	uint32_t written;  /* bytes in the chain's writable buffers, without the status */
+	uint32_t room;     /* bytes of those buffers, without the status */
 	uint64_t offset;   /* bytes; read and write */
 	uint64_t length;   /* left to transfer */
 	struct iovec *iov; /* left to transfer; points into the chain's */
