@@ -359,6 +359,69 @@ static void short_transfers_go_on_where_they_ended(void **state)
 	free_chain(chain);
 }
 
+/* Pieces of each size over three buffers, chosen anew and ended early: no byte is lost or twice. */
+static void pieces_follow_each_other(void **state)
+{
+	static const size_t sizes[] = { 200, 312, 512 };
+	uint8_t *buffers[ARRAY_SIZE(sizes)];
+
+	(void)state;
+	for (unsigned size = 1; size <= 1024; size += 13) {
+		struct chain *chain = new_chain();
+		struct block_request *request = &chain->request;
+		unsigned done = 0;
+
+		add_header(chain, IN, 0);
+		for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++)
+			buffers[i] = add_writable(chain, sizes[i]);
+		add_writable(chain, 1);
+		parse(chain, &plain);
+		while (request->length != 0) {
+			size_t in_piece = 0;
+
+			block_request_cut(request, 1 + size / 2);
+			block_request_cut(request, size);
+			for (unsigned i = 0; i < request->piece_count; i++)
+				in_piece += request->iov[i].iov_len;
+			assert_int_equal(in_piece, min_u64(size, 1024 - done));
+			assert_ptr_equal(
+				request->iov[0].iov_base, done < 200   ? buffers[0] + done
+							  : done < 512 ? buffers[1] + done - 200
+								       : buffers[2] + done - 512);
+			unsigned n = (unsigned)(in_piece > 5 ? in_piece - 5 : in_piece);
+
+			done += n;
+			assert_int_equal(block_request_advance(request, n), done < 1024);
+			assert_int_equal(request->offset, done);
+		}
+		assert_int_equal(block_request_finish(request), 1025);
+		free_chain(chain);
+	}
+}
+
+static void alignment_is_that_of_all_buffers(void **state)
+{
+	uint8_t *data = (uint8_t *)(uintptr_t)0x100000; /* never touched */
+	struct iovec iov[] = { { data, 1024 }, { data + 2048, 512 } };
+	struct block_request request = {
+		.offset = 512, .length = 1536, .iov = iov, .iov_count = 2, .piece_count = 2
+	};
+
+	(void)state;
+	assert_true(block_request_is_aligned(&request, 2048, 512));
+	assert_false(block_request_is_aligned(&request, 4096, 512));
+	assert_false(block_request_is_aligned(&request, 512, 1024));
+	request.offset = 1024;
+	assert_false(block_request_is_aligned(&request, 512, 1024));
+	request.iov[1].iov_len = 1024;
+	assert_true(block_request_is_aligned(&request, 512, 1024));
+	request.iov[1].iov_base = data + 2050;
+	assert_false(block_request_is_aligned(&request, 4, 1024));
+	assert_true(block_request_is_aligned(&request, 2, 1024));
+	request.offset = 1025;
+	assert_false(block_request_is_aligned(&request, 2, 1024));
+}
+
 static void get_id_fits_into_what_is_there(void **state)
 {
 	static const struct {
@@ -586,6 +649,8 @@ int main(void)
 		cmocka_unit_test(one_byte_buffers),
 		cmocka_unit_test(a_header_split_over_buffers_with_data_behind_it),
 		cmocka_unit_test(short_transfers_go_on_where_they_ended),
+		cmocka_unit_test(pieces_follow_each_other),
+		cmocka_unit_test(alignment_is_that_of_all_buffers),
 		cmocka_unit_test(get_id_fits_into_what_is_there),
 		cmocka_unit_test(a_flush_writes_no_data),
 		cmocka_unit_test(a_long_id_has_no_end_mark),
