@@ -302,6 +302,12 @@ build/floor: bench/floor.c
 	$(call say,CC,$@)
 	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
+# A driver at the block device's queue, without a guest.
+build/blockqueue: bench/blockqueue.c $(B)/libcrosvm.a
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 # The entry of the guests written in C is included by the assembler, which -MMD does not see.
 $(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): tests/guest/start.inc
 

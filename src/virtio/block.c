@@ -23,7 +23,7 @@
 #include "base/log.h"
 #include "virtio/block_engine.h"
 
-enum { QUEUE_SIZE = 256, PHYSICAL_BLOCK_SIZE = 4096 };
+enum { PHYSICAL_BLOCK_SIZE = 4096 };
 
 #define BIT(feature) (UINT64_C(1) << (feature))
 
@@ -52,7 +52,7 @@ static struct virtio_blk_config make_config(const struct device *device)
 
 	return (struct virtio_blk_config){
 		.capacity = device->geometry.size / SECTOR_SIZE,
-		.seg_max = QUEUE_SIZE - 2, /* the header and the status take one each */
+		.seg_max = BLOCK_QUEUE_SIZE - 2, /* the header and the status take one each */
 		.blk_size = block_size,
 		.physical_block_exp = (uint8_t)__builtin_ctz(PHYSICAL_BLOCK_SIZE / block_size),
 		.min_io_size = (uint16_t)(PHYSICAL_BLOCK_SIZE / block_size),
@@ -100,9 +100,43 @@ static void block_stop(struct device *device)
 	device->writeback = true;
 }
 
+static bool has_overlay(const struct device *device)
+{
+	return device->overlay.fd >= 0;
+}
+
 int block_write_flags(const struct device *device)
 {
-	return device->writeback ? 0 : RWF_DSYNC;
+	return device->writeback || has_overlay(device) ? 0 : RWF_DSYNC;
+}
+
+bool block_flush_is_due(const struct device *device)
+{
+	return !has_overlay(device);
+}
+
+int block_next_piece(const struct device *device, struct block_request *request)
+{
+	const struct block_image *image = &device->image;
+	uint64_t length = request->length;
+	bool in_overlay = has_overlay(device);
+
+	if (in_overlay && request->operation == BLOCK_READ)
+		length = block_overlay_run(&device->overlay, request->offset, length, &in_overlay);
+	block_request_cut(request, length);
+	if (in_overlay)
+		return device->overlay.fd;
+	if (image->direct_fd >= 0 && !request->buffered &&
+		block_request_is_aligned(request, image->memory_align, image->offset_align))
+		return image->direct_fd;
+	return image->fd;
+}
+
+bool block_piece_done(struct device *device, struct block_request *request, size_t done)
+{
+	if (has_overlay(device) && request->operation == BLOCK_WRITE)
+		block_overlay_mark(&device->overlay, request->offset, done);
+	return block_request_advance(request, done);
 }
 
 void block_flush_done(struct device *device, struct block_request *request, int result)
@@ -161,43 +195,78 @@ static int do_segment(const struct device *device, enum block_operation operatio
 	return operation == BLOCK_DISCARD ? 0 : write_zeroes(fd, segment->offset, segment->length);
 }
 
-void block_do_segments(const struct device *device, struct block_request *request)
+/* In an overlay, discarded blocks are zeroes as well: the image's content must not come back. */
+static int do_overlay_segment(struct block_overlay *overlay, const struct block_segment *segment)
+{
+	int r = allocate(overlay->fd, FALLOC_FL_PUNCH_HOLE, segment);
+
+	if (r == -EOPNOTSUPP || r == -EINVAL)
+		r = write_zeroes(overlay->fd, segment->offset, segment->length);
+	if (r == 0)
+		block_overlay_mark(overlay, segment->offset, segment->length);
+	return r;
+}
+
+static void do_segments(struct device *device, struct block_request *request)
 {
 	int r = 0;
 
 	for (unsigned i = 0; r == 0 && i < request->segment_count; i++)
-		r = do_segment(device, request->operation, &request->segments[i]);
-	if (r == 0 && !device->writeback && fdatasync(device->image.fd) < 0)
+		r = has_overlay(device)
+			    ? do_overlay_segment(&device->overlay, &request->segments[i])
+			    : do_segment(device, request->operation, &request->segments[i]);
+	if (r == 0 && block_write_flags(device) != 0 && fdatasync(device->image.fd) < 0)
 		r = -errno;
 	if (r < 0)
 		request->status = VIRTIO_BLK_S_IOERR;
 }
 
 /* Moves all data of a read or write; short transfers go on where they ended. */
-static void transfer(const struct device *device, struct block_request *request)
+static void transfer(struct device *device, struct block_request *request)
 {
 	bool more = true;
 
-	request->buffered = device->image.direct_fd < 0;
 	while (more) {
-		int fd = request->buffered ? device->image.fd : device->image.direct_fd;
+		int fd = block_next_piece(device, request);
+		int count = (int)request->piece_count;
+		off_t offset = (off_t)request->offset;
 		ssize_t n = request->operation == BLOCK_READ
-				    ? preadv2(fd, request->iov, (int)request->iov_count,
-					      (off_t)request->offset, 0)
-				    : pwritev2(fd, request->iov, (int)request->iov_count,
-					      (off_t)request->offset, block_write_flags(device));
+				    ? preadv2(fd, request->iov, count, offset, 0)
+				    : pwritev2(fd, request->iov, count, offset,
+					      block_write_flags(device));
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EINVAL && !request->buffered) {
-			request->buffered = true; /* buffers not aligned for O_DIRECT */
+		if (n < 0 && errno == EINVAL && fd == device->image.direct_fd) {
+			request->buffered = true; /* its alignment is more than it says */
 			continue;
 		}
 		if (n <= 0) {
 			request->status = VIRTIO_BLK_S_IOERR;
 			return;
 		}
-		more = block_request_advance(request, (size_t)n);
+		more = block_piece_done(device, request, (size_t)n);
+	}
+}
+
+void block_do_request(struct device *device, struct block_request *request)
+{
+	switch (request->operation) {
+	case BLOCK_READ:
+	case BLOCK_WRITE:
+		transfer(device, request);
+		break;
+	case BLOCK_FLUSH:
+		if (block_flush_is_due(device))
+			block_flush_done(
+				device, request, fdatasync(device->image.fd) < 0 ? -errno : 0);
+		break;
+	case BLOCK_DISCARD:
+	case BLOCK_WRITE_ZEROES:
+		do_segments(device, request);
+		break;
+	case BLOCK_DONE:
+		break;
 	}
 }
 
@@ -206,21 +275,7 @@ static uint32_t handle_chain(struct device *device, const struct virtqueue_chain
 	struct block_request request;
 
 	block_request_parse(&request, chain, &device->geometry);
-	switch (request.operation) {
-	case BLOCK_READ:
-	case BLOCK_WRITE:
-		transfer(device, &request);
-		break;
-	case BLOCK_FLUSH:
-		block_flush_done(device, &request, fdatasync(device->image.fd) < 0 ? -errno : 0);
-		break;
-	case BLOCK_DISCARD:
-	case BLOCK_WRITE_ZEROES:
-		block_do_segments(device, &request);
-		break;
-	case BLOCK_DONE:
-		break;
-	}
+	block_do_request(device, &request);
 	return block_request_finish(&request);
 }
 
@@ -233,15 +288,22 @@ static int block_serve(struct device_queue *queue)
 
 		if (r != -EOPNOTSUPP)
 			return r;
-		if (queue->index == 0)
-			log_info("disk '%s': this host gives us no io_uring, so it is slower",
-				device->options.path);
 	}
 	return device_serve_chains(queue, handle_chain);
 }
 
+static void block_prepare(struct device *device)
+{
+	device->prepared = true;
+	if (!device->options.sync_engine)
+		block_prepare_rings(device, BLOCK_RING_ENTRIES);
+}
+
 static void block_free(struct device *device)
 {
+	for (unsigned i = 0; i < ARRAY_SIZE(device->rings); i++)
+		block_free_ring(device, i);
+	block_overlay_close(&device->overlay);
 	block_image_close(&device->image);
 	free(device);
 }
@@ -250,17 +312,34 @@ static const struct device_ops block_ops = {
 	.name = "block",
 	.virtio_id = VIRTIO_ID_BLOCK,
 	.pci_class = 0x0100, /* SCSI storage controller */
-	.queue_size = QUEUE_SIZE,
+	.queue_size = BLOCK_QUEUE_SIZE,
 	.config_size = sizeof(struct virtio_blk_config),
 	.queue_count = block_queue_count,
 	.features = block_features,
 	.config_read = block_config_read,
 	.config_write = block_config_write,
+	.prepare = block_prepare,
 	.start = block_start,
 	.serve = block_serve,
 	.stop = block_stop,
 	.free = block_free,
 };
+
+/* A snapshot's image is opened read-only: who may not write it can run it. */
+static int open_files(const struct block_options *options, struct device *device)
+{
+	struct block_options image_options = *options;
+
+	device->image = (struct block_image){ .fd = -1, .direct_fd = -1 };
+	device->overlay.fd = -1;
+	image_options.read_only = options->read_only || options->snapshot;
+	int r = block_image_open(&image_options, &device->image);
+
+	if (r == 0 && options->snapshot && !options->read_only)
+		r = block_overlay_open(
+			options->path, device->image.size, options->block_size, &device->overlay);
+	return r;
+}
 
 static int block_open(const void *opaque_options, struct device **ret_device)
 {
@@ -270,10 +349,10 @@ static int block_open(const void *opaque_options, struct device **ret_device)
 	if (device == NULL)
 		return -ENOMEM;
 	device->options = *options;
-	int r = block_image_open(options, &device->image);
+	int r = open_files(options, device);
 
 	if (r < 0) {
-		free(device);
+		block_free(device);
 		return r;
 	}
 	device->geometry = (struct block_geometry){

@@ -9,24 +9,56 @@
 #include <stdatomic.h>
 
 #include "virtio/block_image.h"
+#include "virtio/block_overlay.h"
 #include "virtio/block_request.h"
 #include "virtio/device.h"
+
+struct io_uring;
+
+enum { BLOCK_QUEUE_SIZE = 256, BLOCK_RING_ENTRIES = 2 * BLOCK_QUEUE_SIZE };
 
 struct device {
 	struct block_options options;
 	struct block_image image;
+	struct block_overlay overlay; /* of a snapshot; else its fd is -1 */
 	struct block_geometry geometry;
 	atomic_bool cache_is_settable; /* both FLUSH and CONFIG_WCE were negotiated */
 	atomic_bool writeback;         /* false: each write is durable when it completes */
 	atomic_bool flush_failed;      /* until the next start */
+	/*
+	 * One for each queue, made by prepare and used again at each start; NULL
+	 * where a queue's thread makes its own, or, after prepare, has none.
+	 */
+	struct io_uring *rings[DEVICE_QUEUES_MAX];
+	bool prepared; /* no ring can be made any more */
 };
 
 /* The flags of a write at this moment. */
 int block_write_flags(const struct device *device);
 /* The result of a flush's fdatasync: 0 or -errno. */
 void block_flush_done(struct device *device, struct block_request *request, int result);
-/* Discards or zeroes the request's segments, in this thread. */
-void block_do_segments(const struct device *device, struct block_request *request);
+/*
+ * Chooses the request's next piece, which lies in one file: that one. A file
+ * with O_DIRECT gets what it takes, the rest goes through the page cache.
+ */
+int block_next_piece(const struct device *device, struct block_request *request);
+/* Accounts for `done` bytes of that piece. True when bytes are left. */
+bool block_piece_done(struct device *device, struct block_request *request, size_t done);
+/* Whether a flush has anything to do: what goes into an overlay shall not last. */
+bool block_flush_is_due(const struct device *device);
+/* Does the whole request, in this thread. */
+void block_do_request(struct device *device, struct block_request *request);
 
-/* Serves a queue with io_uring. -EOPNOTSUPP when this host has none for us. */
+/*
+ * Makes a ring of our restrictions; one for a single thread, the caller, is
+ * faster. -EOPNOTSUPP when this host gives us none.
+ */
+MUST_CHECK int block_ring_create(struct io_uring *ring, unsigned entries, bool one_thread);
+/* Makes all queues' rings, as far as the host gives us any. */
+void block_prepare_rings(struct device *device, unsigned entries);
+void block_free_ring(struct device *device, unsigned index);
+/*
+ * Serves a queue with io_uring. -EOPNOTSUPP when this host has none for us, or
+ * not any more: then no chain is in flight, and another engine may go on.
+ */
 MUST_CHECK int block_serve_uring(struct device_queue *queue);

@@ -190,8 +190,35 @@ static int clear_nonblock(int fd)
 	return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+static bool is_power_of_two(unsigned n)
+{
+	return n != 0 && (n & (n - 1)) == 0;
+}
+
+/*
+ * What O_DIRECT asks for. A kernel before 6.1 and some file systems do not say;
+ * then it is the logical block of a block device, and for a file a sector. What
+ * is refused nevertheless goes through the cache, one call later.
+ */
+static void measure_alignment(int fd, struct block_image *image)
+{
+	struct statx sx;
+	int sector = 0;
+
+	image->memory_align = image->offset_align = SECTOR_SIZE;
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+		(sx.stx_mask & STATX_DIOALIGN) != 0 && is_power_of_two(sx.stx_dio_mem_align) &&
+		is_power_of_two(sx.stx_dio_offset_align)) {
+		image->memory_align = sx.stx_dio_mem_align;
+		image->offset_align = sx.stx_dio_offset_align;
+	} else if (ioctl(fd, BLKSSZGET, &sector) == 0 && is_power_of_two((unsigned)sector)) {
+		image->memory_align = image->offset_align = (unsigned)sector;
+	}
+}
+
 int block_image_open(const struct block_options *options, struct block_image *ret_image)
 {
+	struct block_image image = { .memory_align = 1, .offset_align = 1 };
 	CLEANUP_FD int fd = -1;
 	CLEANUP_FD int direct_fd = -1;
 	uint64_t size = 0;
@@ -211,11 +238,12 @@ int block_image_open(const struct block_options *options, struct block_image *re
 		r = clear_nonblock(direct_fd);
 	if (r < 0)
 		return r;
-	*ret_image = (struct block_image){
-		.fd = fd_steal(&fd),
-		.direct_fd = fd_steal(&direct_fd),
-		.size = size,
-	};
+	if (direct_fd >= 0)
+		measure_alignment(direct_fd, &image);
+	image.fd = fd_steal(&fd);
+	image.direct_fd = fd_steal(&direct_fd);
+	image.size = size;
+	*ret_image = image;
 	return 0;
 }
 

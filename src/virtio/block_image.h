@@ -13,6 +13,9 @@
 struct block_image {
 	int fd;        /* owned; through the page cache */
 	int direct_fd; /* owned; the same file with O_DIRECT, or -1 */
+	/* What O_DIRECT asks of buffers, and of offsets and lengths. Powers of two. */
+	unsigned memory_align;
+	unsigned offset_align;
 	uint64_t size; /* bytes, whole sectors */
 };
 

@@ -90,6 +90,12 @@ static int apply_format(void *target, const char *option, const char *value)
 	return 0;
 }
 
+static int apply_snapshot(void *target, const char *option, const char *value)
+{
+	return suboption_bool(
+		option, "snapshot", value, &((struct block_options *)target)->snapshot);
+}
+
 static int apply_engine(void *target, const char *option, const char *value)
 {
 	bool sync = strcmp(value, "sync") == 0;
@@ -113,6 +119,7 @@ const struct suboption block_suboptions[BLOCK_SUBOPTIONS] = {
 	{ "queues", true, apply_queues },
 	{ "format", true, apply_format },
 	{ "engine", true, apply_engine },
+	{ "snapshot", false, apply_snapshot },
 };
 
 int block_options_check(const char *option, const void *opaque_options)

@@ -17,6 +17,7 @@ struct block_options {
 	bool direct;         /* O_DIRECT */
 	bool raw;            /* the user said format=raw: do not look at the content */
 	bool no_discard;     /* sparse=false: never punch holes */
+	bool snapshot;       /* writes go to an overlay that is thrown away */
 	bool sync_engine;    /* engine=sync: do not use io_uring */
 	unsigned block_size; /* logical, bytes: 512 to 4096 */
 	unsigned queues;
@@ -25,7 +26,7 @@ struct block_options {
 
 extern const struct block_options block_default_options;
 
-enum { BLOCK_SUBOPTIONS = 10 };
+enum { BLOCK_SUBOPTIONS = 11 };
 
 extern const struct suboption block_suboptions[BLOCK_SUBOPTIONS];
 

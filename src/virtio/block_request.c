@@ -40,7 +40,8 @@ static uint64_t total_length(const struct iovec *iov, unsigned count)
 }
 
 /* The last writable byte of a chain is the status; the buffers before it are data. */
-static void take_status(struct block_request *request, struct iovec *writable, unsigned *count)
+static void take_status(struct block_request *request, struct iovec *writable, unsigned *count,
+	uint32_t writable_bytes)
 {
 	if (*count == 0)
 		return;
@@ -48,6 +49,7 @@ static void take_status(struct block_request *request, struct iovec *writable, u
 
 	last->iov_len--;
 	request->status_byte = (uint8_t *)last->iov_base + last->iov_len;
+	request->room = writable_bytes - 1;
 	if (last->iov_len == 0)
 		(*count)--;
 }
@@ -144,11 +146,13 @@ void block_request_parse(struct block_request *request, const struct virtqueue_c
 	request->operation = BLOCK_DONE;
 	request->status = VIRTIO_BLK_S_IOERR;
 	request->head = chain->head;
-	request->buffered = false;
+	request->buffered = request->in_kernel = false;
 	request->written = 0;
+	request->room = 0;
+	request->cut = 0;
 	request->status_byte = NULL;
 	request->segment_count = 0;
-	take_status(request, writable, &writable_count);
+	take_status(request, writable, &writable_count, chain->writable_bytes);
 	if (request->status_byte == NULL ||
 		!take_bytes(&readable, &readable_count, &header, sizeof(header)))
 		return;
@@ -184,8 +188,44 @@ void block_request_parse(struct block_request *request, const struct virtqueue_c
 	}
 }
 
+static void undo_cut(struct block_request *request)
+{
+	if (request->cut != 0)
+		request->iov[request->piece_count - 1].iov_len += request->cut;
+	request->cut = 0;
+}
+
+void block_request_cut(struct block_request *request, uint64_t length)
+{
+	unsigned count = 0;
+
+	undo_cut(request);
+	request->piece_count = request->iov_count;
+	if (length >= request->length)
+		return;
+	while (request->iov[count].iov_len < length)
+		length -= request->iov[count++].iov_len;
+	request->cut = request->iov[count].iov_len - length;
+	request->iov[count].iov_len = length;
+	request->piece_count = count + 1;
+}
+
+bool block_request_is_aligned(
+	const struct block_request *request, unsigned memory_align, unsigned offset_align)
+{
+	uint64_t bases = 0;
+	uint64_t lengths = request->offset;
+
+	for (unsigned i = 0; i < request->piece_count; i++) {
+		bases |= (uintptr_t)request->iov[i].iov_base;
+		lengths |= request->iov[i].iov_len;
+	}
+	return (bases & (memory_align - 1)) == 0 && (lengths & (offset_align - 1)) == 0;
+}
+
 bool block_request_advance(struct block_request *request, size_t done)
 {
+	undo_cut(request);
 	request->offset += done;
 	request->length -= done;
 	if (request->operation == BLOCK_READ)
@@ -204,12 +244,11 @@ bool block_request_advance(struct block_request *request, size_t done)
 	return request->length != 0;
 }
 
-/* The used length counts from the first writable byte: without all data, the status is not in it.
- */
+/* The used length counts from the first writable byte: the status is in it only after all data. */
 uint32_t block_request_finish(struct block_request *request)
 {
 	if (request->status_byte == NULL)
 		return 0;
 	*request->status_byte = request->status;
-	return request->status == VIRTIO_BLK_S_OK ? request->written + 1 : request->written;
+	return request->written == request->room ? request->written + 1 : request->written;
 }

@@ -44,12 +44,16 @@ struct block_request {
 	enum block_operation operation;
 	uint8_t status; /* VIRTIO_BLK_S_*: what to tell so far */
 	uint16_t head;
-	bool buffered;     /* O_DIRECT would not take it */
+	bool buffered;     /* O_DIRECT refused it */
+	bool in_kernel;    /* for the engine: only the kernel may end it */
 	uint32_t written;  /* bytes in the chain's writable buffers, without the status */
+	uint32_t room;     /* bytes of those buffers, without the status */
 	uint64_t offset;   /* bytes; read and write */
 	uint64_t length;   /* left to transfer */
 	struct iovec *iov; /* left to transfer; points into the chain's */
 	unsigned iov_count;
+	unsigned piece_count; /* of iov: the piece that block_request_cut() chose */
+	size_t cut;           /* what it took off the piece's last buffer */
 	uint8_t *status_byte; /* in guest memory; NULL: the chain has no room for it */
 	unsigned segment_count;
 	struct block_segment segments[BLOCK_SEGMENTS_MAX];
@@ -60,7 +64,17 @@ void block_request_parse(struct block_request *request, const struct virtqueue_c
 	const struct block_geometry *geometry);
 
 /*
- * Accounts for `done` transferred bytes. True when bytes are left, and then
+ * Chooses the first `length` bytes of what is left, or all if that is less, as
+ * the next piece: the first piece_count of iov. It may be chosen anew.
+ */
+void block_request_cut(struct block_request *request, uint64_t length);
+
+/* Whether the piece can go past the page cache. Both are powers of two. */
+bool block_request_is_aligned(
+	const struct block_request *request, unsigned memory_align, unsigned offset_align);
+
+/*
+ * Accounts for `done` transferred bytes of the piece. True when bytes are left, and then
  * iov and offset are those.
  */
 bool block_request_advance(struct block_request *request, size_t done);

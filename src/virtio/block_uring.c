@@ -6,28 +6,49 @@
  * waits for what comes: two system calls for a request that is alone, a
  * fraction of one when there are many.
  *
- * The ring is made by the thread that uses it and restricted to the few
- * operations below. Requests are checked before they get here.
+ * The ring is made by the thread that uses it, or long before it for a jail;
+ * then it passes from one thread to the next. Requests are checked before they
+ * get here. A ring that fails for good is given up, and what is in flight is
+ * brought to its end first.
  */
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 
+#include "base/log.h"
 #include "virtio/block_engine.h"
 
 /* What a completion belongs to: one of these, or a request's pointer. */
 enum { TAG_NONE, TAG_KICK, TAG_STOP };
 
+/*
+ * With many requests in flight we wait for a share of them at once, but not
+ * for long; the driver need not kick meanwhile, since we look when we wake.
+ */
+enum { BATCH_FROM = 12, BATCH_SHARE = 2, BATCH_WAIT_NS = 200000 };
+/* Polls, and what takes them back. */
+enum { POLLS_MAX = 4 };
+/* How long a dead ring's requests may take to end. */
+enum { LAST_WAIT_MS = 5000 };
+
 struct engine {
-	struct io_uring ring;
+	struct io_uring *ring;
+	struct io_uring own_ring;
 	struct device_queue *queue;
 	struct device *device;
 	uint64_t call_value; /* what is written to the call eventfd */
 	unsigned in_flight;  /* requests that the kernel works on */
+	unsigned polls;      /* armed in the kernel */
 	bool stopping;
-	int broken; /* -errno of the virtqueue, or 0 */
+	bool leaving; /* arm no poll again */
+	bool late;    /* the last batch did not come in time: a slow disk gets kicks */
+	bool dead;    /* the ring takes nothing any more */
+	int broken;   /* -errno of the virtqueue, or 0 */
 	unsigned free_count;
 	struct block_request **free_requests;
 	struct block_request *requests;
@@ -35,52 +56,6 @@ struct engine {
 	size_t memory_size;    /* of the one mapping that holds all arrays */
 	void *memory;
 };
-
-static const uint8_t allowed_operations[] = {
-	IORING_OP_READV,
-	IORING_OP_WRITEV,
-	IORING_OP_FSYNC,
-	IORING_OP_POLL_ADD,
-	IORING_OP_WRITE,
-};
-
-static int restrict_ring(struct io_uring *ring)
-{
-	struct io_uring_restriction rules[ARRAY_SIZE(allowed_operations) + 2] = { 0 };
-
-	for (unsigned i = 0; i < ARRAY_SIZE(allowed_operations); i++) {
-		rules[i].opcode = IORING_RESTRICTION_SQE_OP;
-		rules[i].sqe_op = allowed_operations[i];
-	}
-	rules[ARRAY_SIZE(allowed_operations)].opcode = IORING_RESTRICTION_REGISTER_OP;
-	rules[ARRAY_SIZE(allowed_operations)].register_op = IORING_REGISTER_ENABLE_RINGS;
-	rules[ARRAY_SIZE(allowed_operations) + 1].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
-	rules[ARRAY_SIZE(allowed_operations) + 1].sqe_flags = IOSQE_CQE_SKIP_SUCCESS;
-	int r = io_uring_register_restrictions(ring, rules, ARRAY_SIZE(rules));
-
-	return r < 0 ? r : io_uring_enable_rings(ring);
-}
-
-/* The newest way first: Linux 6.1 does completions only when we wait for them. */
-static int create_ring(struct io_uring *ring, unsigned entries)
-{
-	static const unsigned flags[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-		IORING_SETUP_COOP_TASKRUN,
-		0,
-	};
-	int r = -ENOSYS;
-
-	for (unsigned i = 0; r < 0 && i < ARRAY_SIZE(flags); i++) {
-		r = io_uring_queue_init(entries, ring, flags[i] | IORING_SETUP_R_DISABLED);
-		if (r < 0)
-			continue;
-		r = restrict_ring(ring);
-		if (r < 0)
-			io_uring_queue_exit(ring);
-	}
-	return r < 0 ? -EOPNOTSUPP : 0;
-}
 
 /* One lazily touched mapping for the requests, their iovecs and the free list. */
 static int create_requests(struct engine *engine)
@@ -111,16 +86,13 @@ static struct iovec *request_buffers(
 	return engine->buffers + (size_t)(request - engine->requests) * engine->queue->size;
 }
 
-/* A submission entry; a full submission queue is handed to the kernel first. */
+/*
+ * A submission entry. There is always one: each request and each poll has one at
+ * most, and submit_call() leaves room for them.
+ */
 static struct io_uring_sqe *get_sqe(struct engine *engine)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->ring);
-
-	while (sqe == NULL) {
-		(void)io_uring_submit(&engine->ring);
-		sqe = io_uring_get_sqe(&engine->ring);
-	}
-	return sqe;
+	return io_uring_get_sqe(engine->ring);
 }
 
 static void submit_poll(struct engine *engine, int fd, uint64_t tag)
@@ -129,39 +101,47 @@ static void submit_poll(struct engine *engine, int fd, uint64_t tag)
 
 	io_uring_prep_poll_multishot(sqe, fd, POLLIN);
 	sqe->user_data = tag;
+	engine->polls++;
 }
 
 static void submit_call(struct engine *engine)
 {
+	unsigned kept = engine->queue->size + (unsigned)POLLS_MAX;
+
+	/* Not more of them than fit while the kernel takes nothing. */
+	if (engine->dead || io_uring_sq_space_left(engine->ring) <= kept) {
+		(void)eventfd_write(engine->queue->call_fd, engine->call_value);
+		return;
+	}
 	struct io_uring_sqe *sqe = get_sqe(engine);
 
 	io_uring_prep_write(
 		sqe, engine->queue->call_fd, &engine->call_value, sizeof(engine->call_value), 0);
 	sqe->user_data = TAG_NONE;
 	/* Its completion would end the wait that it is submitted with. Linux 5.17 */
-	if ((engine->ring.features & IORING_FEAT_CQE_SKIP) != 0)
+	if ((engine->ring->features & IORING_FEAT_CQE_SKIP) != 0)
 		io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
 }
 
 static void submit_request(struct engine *engine, struct block_request *request)
 {
-	const struct block_image *image = &engine->device->image;
-	int fd = image->direct_fd >= 0 && !request->buffered ? image->direct_fd : image->fd;
+	struct device *device = engine->device;
 	struct io_uring_sqe *sqe = get_sqe(engine);
 
-	switch (request->operation) {
-	case BLOCK_READ:
-		io_uring_prep_readv(sqe, fd, request->iov, request->iov_count, request->offset);
-		break;
-	case BLOCK_WRITE:
-		io_uring_prep_writev2(sqe, fd, request->iov, request->iov_count, request->offset,
-			block_write_flags(engine->device));
-		break;
-	default:
-		io_uring_prep_fsync(sqe, image->fd, IORING_FSYNC_DATASYNC);
-		break;
+	if (request->operation == BLOCK_FLUSH) {
+		io_uring_prep_fsync(sqe, device->image.fd, IORING_FSYNC_DATASYNC);
+	} else {
+		int fd = block_next_piece(device, request);
+
+		if (request->operation == BLOCK_READ)
+			io_uring_prep_readv(
+				sqe, fd, request->iov, request->piece_count, request->offset);
+		else
+			io_uring_prep_writev2(sqe, fd, request->iov, request->piece_count,
+				request->offset, block_write_flags(device));
 	}
 	sqe->user_data = (uintptr_t)request;
+	request->in_kernel = true;
 	engine->in_flight++;
 }
 
@@ -173,22 +153,21 @@ static void complete(struct engine *engine, struct block_request *request)
 	engine->free_requests[engine->free_count++] = request;
 }
 
+static void do_here(struct engine *engine, struct block_request *request)
+{
+	block_do_request(engine->device, request);
+	complete(engine, request);
+}
+
 static void begin(struct engine *engine, struct block_request *request)
 {
-	switch (request->operation) {
-	case BLOCK_READ:
-	case BLOCK_WRITE:
-	case BLOCK_FLUSH:
+	bool for_ring = request->operation == BLOCK_READ || request->operation == BLOCK_WRITE ||
+			(request->operation == BLOCK_FLUSH && block_flush_is_due(engine->device));
+
+	if (for_ring && !engine->dead)
 		submit_request(engine, request);
-		return;
-	case BLOCK_DISCARD:
-	case BLOCK_WRITE_ZEROES:
-		block_do_segments(engine->device, request);
-		break;
-	case BLOCK_DONE:
-		break;
-	}
-	complete(engine, request);
+	else
+		do_here(engine, request);
 }
 
 /* Takes what the driver offers, a ring's worth at most. True when there may be more. */
@@ -218,18 +197,18 @@ static bool drain(struct engine *engine)
 static void finish_transfer(struct engine *engine, struct block_request *request, int result)
 {
 	if (result == -EINTR || result == -EAGAIN) {
-		submit_request(engine, request);
+		begin(engine, request);
 		return;
 	}
 	if (result == -EINVAL && engine->device->image.direct_fd >= 0 && !request->buffered) {
-		request->buffered = true; /* the guest's buffers are not aligned for O_DIRECT */
-		submit_request(engine, request);
+		request->buffered = true; /* the file's alignment is more than it says */
+		begin(engine, request);
 		return;
 	}
 	if (result <= 0)
 		request->status = VIRTIO_BLK_S_IOERR;
-	else if (block_request_advance(request, (size_t)result)) {
-		submit_request(engine, request);
+	else if (block_piece_done(engine->device, request, (size_t)result)) {
+		begin(engine, request);
 		return;
 	}
 	complete(engine, request);
@@ -238,6 +217,7 @@ static void finish_transfer(struct engine *engine, struct block_request *request
 static void finish_request(struct engine *engine, struct block_request *request, int result)
 {
 	engine->in_flight--;
+	request->in_kernel = false;
 	if (request->operation == BLOCK_FLUSH) {
 		block_flush_done(engine->device, request, result);
 		complete(engine, request);
@@ -248,15 +228,19 @@ static void finish_request(struct engine *engine, struct block_request *request,
 
 static void take_completion(struct engine *engine, const struct io_uring_cqe *cqe)
 {
+	bool ended = (cqe->flags & IORING_CQE_F_MORE) == 0;
+
 	switch (cqe->user_data) {
 	case TAG_NONE:
 		break;
 	case TAG_KICK:
+		engine->polls -= ended;
 		/* The kernel ends a multishot poll when completions overflowed. */
-		if ((cqe->flags & IORING_CQE_F_MORE) == 0)
+		if (ended && !engine->leaving)
 			submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
 		break;
 	case TAG_STOP:
+		engine->polls -= ended;
 		engine->stopping = true;
 		break;
 	default:
@@ -270,20 +254,44 @@ static void take_completions(struct engine *engine)
 	unsigned head;
 	unsigned count = 0;
 
-	io_uring_for_each_cqe(&engine->ring, head, cqe)
+	io_uring_for_each_cqe(engine->ring, head, cqe)
 	{
 		struct io_uring_cqe copy = *cqe;
 
 		take_completion(engine, &copy);
 		count++;
 	}
-	io_uring_cq_advance(&engine->ring, count);
+	io_uring_cq_advance(engine->ring, count);
 }
 
 static void publish(struct engine *engine)
 {
 	if (virtqueue_publish(&engine->queue->vq))
 		submit_call(engine);
+}
+
+/* How many completions to wait for. */
+static unsigned wanted(const struct engine *engine)
+{
+	bool can = (engine->ring->features & IORING_FEAT_EXT_ARG) != 0;
+
+	return can && !engine->late && engine->in_flight >= BATCH_FROM
+		       ? engine->in_flight / BATCH_SHARE
+		       : 1;
+}
+
+/* Submits what is new, and waits unless there is more to do. 0, or -errno for good. */
+static int enter(struct engine *engine, bool more)
+{
+	struct __kernel_timespec timeout = { .tv_nsec = BATCH_WAIT_NS };
+	struct io_uring_cqe *cqe;
+	unsigned count = more ? 0 : wanted(engine);
+	int r = count > 1 ? io_uring_submit_and_wait_timeout(
+				    engine->ring, &cqe, count, &timeout, NULL)
+			  : io_uring_submit_and_wait(engine->ring, count);
+
+	engine->late = r == -ETIME;
+	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY || r == -EAGAIN ? 0 : r;
 }
 
 /* One round: new requests in, completions out. True when there is no reason to wait. */
@@ -297,12 +305,37 @@ static bool work(struct engine *engine)
 		more = drain(engine);
 		publish(engine);
 		/* With every request in flight a completion comes before more can be taken. */
-		if (!more && engine->broken == 0 && engine->free_count != 0)
+		if (more || engine->broken != 0 || engine->free_count == 0)
+			return more;
+		if (wanted(engine) > 1)
+			virtqueue_disable_kicks(&engine->queue->vq);
+		else
 			more = virtqueue_enable_kicks(&engine->queue->vq);
 	}
 	return more;
 }
 
+/* Takes back the polls, so that the next thread finds the ring as it was made. */
+static int disarm(struct engine *engine)
+{
+	static const uint64_t tags[] = { TAG_KICK, TAG_STOP };
+	int r = 0;
+
+	engine->leaving = true;
+	for (unsigned i = 0; i < ARRAY_SIZE(tags); i++) {
+		struct io_uring_sqe *sqe = get_sqe(engine);
+
+		io_uring_prep_poll_remove(sqe, tags[i]);
+		sqe->user_data = TAG_NONE;
+	}
+	while (r == 0 && engine->polls != 0) {
+		r = enter(engine, false);
+		take_completions(engine);
+	}
+	return r;
+}
+
+/* 0 when stopped or the driver broke the queue; -errno when the ring failed. */
 static int run(struct engine *engine)
 {
 	submit_poll(engine, engine->queue->stop_fd, TAG_STOP);
@@ -312,29 +345,123 @@ static int run(struct engine *engine)
 
 		if (engine->broken != 0 && engine->in_flight == 0)
 			break;
-		int r = io_uring_submit_and_wait(&engine->ring, more ? 0 : 1);
+		int r = enter(engine, more);
 
-		if (r < 0 && r != -EINTR && r != -EBUSY && r != -EAGAIN)
+		if (r < 0)
 			return r;
 		take_completions(engine);
 	}
 	publish(engine);
-	(void)io_uring_submit(&engine->ring);
-	return engine->broken;
+	return engine->ring == &engine->own_ring ? enter(engine, true) : disarm(engine);
+}
+
+/* What is in the submission queue was never seen by the kernel, and never will be. */
+static void do_what_was_not_submitted(struct engine *engine)
+{
+	const struct io_uring_sq *sq = &engine->ring->sq;
+
+	for (unsigned i = sq->sqe_tail - io_uring_sq_ready(engine->ring); i != sq->sqe_tail; i++) {
+		uint64_t tag = sq->sqes[i & sq->ring_mask].user_data;
+		struct block_request *request = (struct block_request *)(uintptr_t)tag;
+
+		if (tag <= TAG_STOP)
+			continue;
+		request->in_kernel = false;
+		engine->in_flight--;
+		do_here(engine, request);
+	}
+}
+
+/*
+ * A request that the kernel works on belongs to it: it may write into the
+ * guest's buffers at any time, and says in the completion queue when it does
+ * no more. That is memory, and can be read without its help.
+ */
+static void wait_for_the_rest(struct engine *engine)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (unsigned ms = 0; engine->in_flight != 0 && ms < LAST_WAIT_MS; ms++) {
+		(void)io_uring_get_events(engine->ring);
+		take_completions(engine);
+		if (engine->in_flight != 0)
+			(void)nanosleep(&pause, NULL);
+	}
+}
+
+/* The ring is closed: the kernel has cancelled what it could. */
+static void fail_the_rest(struct engine *engine)
+{
+	for (unsigned i = 0; engine->in_flight != 0 && i < engine->queue->size; i++) {
+		struct block_request *request = &engine->requests[i];
+
+		if (!request->in_kernel)
+			continue;
+		request->in_kernel = false;
+		request->status = VIRTIO_BLK_S_IOERR;
+		engine->in_flight--;
+		complete(engine, request);
+	}
+}
+
+static void close_ring(struct engine *engine)
+{
+	if (engine->ring == &engine->own_ring)
+		io_uring_queue_exit(engine->ring);
+	else if (engine->dead)
+		block_free_ring(engine->device, engine->queue->index);
+}
+
+/* Brings all that was popped to its end without the ring. */
+static void abandon(struct engine *engine, int error)
+{
+	log_warn("disk '%s': io_uring failed: %s; queue %u goes on without it",
+		engine->device->options.path, strerror(-error), engine->queue->index);
+	engine->dead = engine->leaving = true;
+	do_what_was_not_submitted(engine);
+	wait_for_the_rest(engine);
+	close_ring(engine);
+	fail_the_rest(engine);
+	publish(engine);
+	/* Also when the driver wants none now: a call may be among what was not submitted. */
+	(void)eventfd_write(engine->queue->call_fd, 1);
+}
+
+static int open_ring(struct engine *engine)
+{
+	struct device *device = engine->device;
+	unsigned index = engine->queue->index;
+	int r = 0;
+
+	engine->ring = device->rings[index];
+	if (engine->ring == NULL) {
+		engine->ring = &engine->own_ring;
+		r = device->prepared ? -EOPNOTSUPP
+				     : block_ring_create(engine->ring, BLOCK_RING_ENTRIES, true);
+	}
+	if (r < 0 && index == 0)
+		log_info("disk '%s': this host gives us no io_uring, so it is slower",
+			device->options.path);
+	return r;
 }
 
 int block_serve_uring(struct device_queue *queue)
 {
 	struct engine engine = { .queue = queue, .device = queue->device, .call_value = 1 };
-	int r = create_ring(&engine.ring, 2 * queue->size);
+	int r = open_ring(&engine);
 
 	if (r < 0)
 		return r;
 	r = create_requests(&engine);
-	if (r == 0) {
-		r = run(&engine);
-		munmap(engine.memory, engine.memory_size);
+	if (r < 0) {
+		close_ring(&engine);
+		return r;
 	}
-	io_uring_queue_exit(&engine.ring);
-	return r;
+	r = run(&engine);
+	if (r < 0)
+		abandon(&engine, r);
+	else
+		close_ring(&engine);
+	munmap(engine.memory, engine.memory_size);
+	return engine.broken != 0 ? engine.broken : r < 0 ? -EOPNOTSUPP : 0;
 }

@@ -7,6 +7,7 @@
  * sees virtqueues and iovecs, and never a gpa, a process or a socket.
  *
  * Life:  open (with all rights of the user; every fd is opened here)
+ *        -> prepare, if a jail is to follow
  *        -> features, config_read, config_write   any time, serialised
  *        -> start (features are fixed)            before the queues run
  *        -> serve, once for each queue, each in a thread of its own
@@ -67,6 +68,12 @@ struct device_ops {
 	/* NULL when nothing is writable. */
 	void (*config_write)(
 		struct device *device, uint32_t offset, const uint8_t *data, uint32_t size);
+	/*
+	 * Makes now what serve would make when it first runs. Only who runs the
+	 * device in a jail calls it, once, after open and before the filter that
+	 * forbids to make it. NULL when there is nothing to do.
+	 */
+	void (*prepare)(struct device *device);
 	/* 0 or -errno; NULL when there is nothing to do. */
 	int (*start)(struct device *device, uint64_t features);
 	/*

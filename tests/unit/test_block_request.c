@@ -196,8 +196,8 @@ static void check_transfer(const struct transfer_case *c)
 	bool data_in = request->operation == BLOCK_READ;
 
 	assert_int_equal(*status, STATUS_UNSET); /* only finish tells */
-	assert_int_equal(block_request_finish(request),
-		(data_in ? c->writable : 0) + (c->status == OK ? 1 : 0));
+	assert_int_equal(
+		block_request_finish(request), data_in ? c->writable + 1 : c->writable == 0);
 	assert_int_equal(*status, c->status);
 	for (size_t i = 0; i < c->writable; i++)
 		assert_int_equal(data[i], STATUS_UNSET);
@@ -359,6 +359,69 @@ static void short_transfers_go_on_where_they_ended(void **state)
 	free_chain(chain);
 }
 
+/* Pieces of each size over three buffers, chosen anew and ended early: no byte is lost or twice. */
+static void pieces_follow_each_other(void **state)
+{
+	static const size_t sizes[] = { 200, 312, 512 };
+	uint8_t *buffers[ARRAY_SIZE(sizes)];
+
+	(void)state;
+	for (unsigned size = 1; size <= 1024; size += 13) {
+		struct chain *chain = new_chain();
+		struct block_request *request = &chain->request;
+		unsigned done = 0;
+
+		add_header(chain, IN, 0);
+		for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++)
+			buffers[i] = add_writable(chain, sizes[i]);
+		add_writable(chain, 1);
+		parse(chain, &plain);
+		while (request->length != 0) {
+			size_t in_piece = 0;
+
+			block_request_cut(request, 1 + size / 2);
+			block_request_cut(request, size);
+			for (unsigned i = 0; i < request->piece_count; i++)
+				in_piece += request->iov[i].iov_len;
+			assert_int_equal(in_piece, min_u64(size, 1024 - done));
+			assert_ptr_equal(
+				request->iov[0].iov_base, done < 200   ? buffers[0] + done
+							  : done < 512 ? buffers[1] + done - 200
+								       : buffers[2] + done - 512);
+			unsigned n = (unsigned)(in_piece > 5 ? in_piece - 5 : in_piece);
+
+			done += n;
+			assert_int_equal(block_request_advance(request, n), done < 1024);
+			assert_int_equal(request->offset, done);
+		}
+		assert_int_equal(block_request_finish(request), 1025);
+		free_chain(chain);
+	}
+}
+
+static void alignment_is_that_of_all_buffers(void **state)
+{
+	uint8_t *data = (uint8_t *)(uintptr_t)0x100000; /* never touched */
+	struct iovec iov[] = { { data, 1024 }, { data + 2048, 512 } };
+	struct block_request request = {
+		.offset = 512, .length = 1536, .iov = iov, .iov_count = 2, .piece_count = 2
+	};
+
+	(void)state;
+	assert_true(block_request_is_aligned(&request, 2048, 512));
+	assert_false(block_request_is_aligned(&request, 4096, 512));
+	assert_false(block_request_is_aligned(&request, 512, 1024));
+	request.offset = 1024;
+	assert_false(block_request_is_aligned(&request, 512, 1024));
+	request.iov[1].iov_len = 1024;
+	assert_true(block_request_is_aligned(&request, 512, 1024));
+	request.iov[1].iov_base = data + 2050;
+	assert_false(block_request_is_aligned(&request, 4, 1024));
+	assert_true(block_request_is_aligned(&request, 2, 1024));
+	request.offset = 1025;
+	assert_false(block_request_is_aligned(&request, 2, 1024));
+}
+
 static void get_id_fits_into_what_is_there(void **state)
 {
 	static const struct {
@@ -382,7 +445,10 @@ static void get_id_fits_into_what_is_there(void **state)
 
 		parse(chain, &plain);
 		assert_int_equal(chain->request.operation, BLOCK_DONE);
-		assert_int_equal(block_request_finish(&chain->request), cases[i].filled + 1);
+		/* Behind more room than the id needs, the status is not among the first bytes. */
+		assert_int_equal(block_request_finish(&chain->request),
+			cases[i].filled +
+				(cases[i].sizes[0] + cases[i].sizes[1] == cases[i].filled));
 		assert_int_equal(*status, OK);
 		for (unsigned b = 1; b < 1 + chain->chain.writable; b++) {
 			memcpy(seen + size, chain->owned[b], chain->sizes[b]);
@@ -391,6 +457,25 @@ static void get_id_fits_into_what_is_there(void **state)
 		assert_memory_equal(seen, id, cases[i].filled);
 		for (size_t j = cases[i].filled; j < size - 1; j++)
 			assert_int_equal(seen[j], STATUS_UNSET);
+		free_chain(chain);
+	}
+}
+
+/* A flush needs no data. Room for some is left as it is, and so the length is 0. */
+static void a_flush_writes_no_data(void **state)
+{
+	(void)state;
+	for (unsigned size = 0; size <= 512; size += 256) {
+		struct chain *chain = new_chain();
+
+		add_header(chain, VIRTIO_BLK_T_FLUSH, 0);
+		add_writable(chain, size);
+		const uint8_t *status = add_writable(chain, 1);
+
+		parse(chain, &plain);
+		assert_int_equal(chain->request.operation, BLOCK_FLUSH);
+		assert_int_equal(block_request_finish(&chain->request), size == 0);
+		assert_int_equal(*status, OK);
 		free_chain(chain);
 	}
 }
@@ -484,7 +569,7 @@ static void segments_in_the_disk_and_no_others(void **state)
 		}
 		if (c->status == OK)
 			assert_int_equal(request->segment_count, c->count);
-		assert_int_equal(block_request_finish(request), c->status == OK);
+		assert_int_equal(block_request_finish(request), 1);
 		assert_int_equal(*status, c->status);
 		free_chain(chain);
 	}
@@ -536,7 +621,9 @@ static void the_largest_read(void **state)
 		{ NULL, 0xfffff000u - 512 }, { NULL, 1 } };
 	struct virtio_blk_outhdr header = { .type = IN, .sector = 0 };
 	const struct block_geometry huge = { .size = 64 * GIB, .block_size = 512, .id = "" };
-	struct virtqueue_chain chain = { .iov = iov, .readable = 1, .writable = 2 };
+	struct virtqueue_chain chain = {
+		.iov = iov, .readable = 1, .writable = 2, .writable_bytes = 0xfffff000u - 511
+	};
 	struct block_request request;
 	uint8_t status = STATUS_UNSET;
 
@@ -562,7 +649,10 @@ int main(void)
 		cmocka_unit_test(one_byte_buffers),
 		cmocka_unit_test(a_header_split_over_buffers_with_data_behind_it),
 		cmocka_unit_test(short_transfers_go_on_where_they_ended),
+		cmocka_unit_test(pieces_follow_each_other),
+		cmocka_unit_test(alignment_is_that_of_all_buffers),
 		cmocka_unit_test(get_id_fits_into_what_is_there),
+		cmocka_unit_test(a_flush_writes_no_data),
 		cmocka_unit_test(a_long_id_has_no_end_mark),
 		cmocka_unit_test(segments_in_the_disk_and_no_others),
 		cmocka_unit_test(a_bad_segment_spoils_all),

@@ -75,6 +75,13 @@ def make_root(kind, tree, path):
     return path
 
 
+def make_fio(directory):
+    """A squashfs with fio and its libraries."""
+    tool("fio"), tool("mksquashfs")
+    subprocess.run([vm.ROOT / "guest/mkfio", directory / "fio.img"], check=True)
+    return directory / "fio.img"
+
+
 def check_ext4(path, replay=False):
     """Asserts that the file system is clean, after its journal is replayed if that is due."""
     if replay:

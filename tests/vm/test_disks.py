@@ -55,6 +55,30 @@ def test_writable_root(tree, tmp_path):
     assert disks.cat_ext4(image, "/etc/mark") == b"hello from the guest\n"
 
 
+def test_snapshot(tree, tmp_path, monkeypatch):
+    """A root that is written, on an image that is not: nothing is left of the writes, also after kill -9."""
+    image = disks.make_root("ext4", tree, tmp_path / "root.img")
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setenv("TMPDIR", str(room))
+    before = image.read_bytes()
+    script = """grep ' / ' /proc/mounts; dd if=/dev/urandom of=/big bs=64k count=64 2>/dev/null
+echo hello >/etc/mark && sync && echo 3 >/proc/sys/vm/drop_caches && cat /etc/mark && md5sum /big /big && sleep 1000"""
+    guest = vm.Guest(command("small", *attached(image, root="true", snapshot="true"), script=script))
+    try:
+        assert "/dev/root / ext4 rw" in guest.expect("hello")
+        guest.expect("/big")
+        guest.expect("/big")
+        held = sum(os.stat(f"/proc/{guest.pid}/fd/{fd}").st_blocks * 512 for fd in os.listdir(f"/proc/{guest.pid}/fd")
+                   if os.readlink(f"/proc/{guest.pid}/fd/{fd}").startswith(str(room)))
+        assert held >= 4 * MIB
+        assert not list(room.iterdir())
+    finally:
+        guest.close()  # kill -9
+    assert not list(room.iterdir())
+    assert image.read_bytes() == before
+
+
 def test_root_by_parameter(tree, tmp_path):
     """crosvm run --rwdisk root.ext4 -p "root=/dev/vda" vmlinux"""
     image = disks.make_root("ext4", tree, tmp_path / "root.img")
@@ -101,6 +125,33 @@ def test_data(request, initrd, tmp_path, kernel, queues, cpus, engine):
     assert "same" in done.output and "bad" not in done.output, done.last_words()
     assert done.output.split("same\n")[1].split() == [str(n) for n in range(min(queues, cpus))]
     assert target.read_bytes() == source.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def fio(tmp_path_factory):
+    return disks.make_fio(tmp_path_factory.mktemp("fio"))
+
+
+# Writes at random, asynchronously, each block with its checksum; then all of it is read and checked.
+VERIFY = """mount -t squashfs -o ro /dev/vdb /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc &&
+mount -t tmpfs tmp /mnt/tmp && chroot /mnt /usr/bin/fio --verify_state_save=0 --thread --filename=/dev/vda \\
+--ioengine=libaio --direct=1 --iodepth=32 --numjobs={cpus} --size={size} --offset_increment={size} --rw=randwrite \\
+--bsrange=512-16k --bs_unaligned=0 --blockalign=512 --verify=crc32c --verify_fatal=1 --group_reporting --minimal \\
+--name=verify >/dev/null && echo verified
+"""
+
+
+@pytest.mark.parametrize("queues, cpus, snapshot", [
+    pytest.param(1, 1, False, marks=pytest.mark.soak), pytest.param(1, 4, False, marks=pytest.mark.soak),
+    pytest.param(4, 1, False, marks=pytest.mark.soak), (4, 4, False), pytest.param(4, 4, True, marks=pytest.mark.soak)])
+def test_fio_verifies(initrd, fio, tmp_path, queues, cpus, snapshot):
+    image = disks.noise(tmp_path / "disk", 8 * MIB, 1)
+    before = image.read_bytes()
+    words = {"snapshot": "true"} if snapshot else {}
+    done = vm.run("small", initrd, script=VERIFY.format(cpus=cpus, size=8 * MIB // cpus), cpus=cpus, mem="512",
+                  options=attached(image, queues=queues, **words) + ["--disk", str(fio)]).check()
+    assert "verified" in done.output, done.last_words()
+    assert (image.read_bytes() == before) == snapshot
 
 
 def test_discard_frees_blocks_of_the_host(initrd, tmp_path):
@@ -253,5 +304,8 @@ def test_a_file_cut_under_the_guest(initrd, tmp_path):
         os.truncate(image, MIB)
         assert "rror" in guest.ask("dd if=/dev/vda of=/dev/null bs=64k skip=32 count=1 iflag=direct")
         assert "rror" not in guest.ask("dd if=/dev/vda of=/dev/null bs=64k count=1 iflag=direct")
+        # The file is whole again, and so is the disk.
+        os.truncate(image, 4 * MIB)
+        assert "rror" not in guest.ask("dd if=/dev/vda of=/dev/null bs=64k skip=32 count=1 iflag=direct")
         guest.send("exit\n")
         guest.end(says=vm.POWERED_OFF, timeout=vm.TIMEOUT)

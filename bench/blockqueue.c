@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * A driver of our own at one queue of the block device, without a guest: 4 KiB
+ * reads at random places of a file, a fixed number of them in flight. Prints
+ * what one request costs the queue's thread: system calls, kicks, calls; and
+ * how many requests a second.
+ *
+ *	blockqueue [-d] [-e sync] [-q DEPTH] [-n REQUESTS] FILE
+ *
+ * Rings with event indices, as Linux drives them: a kick and a call only where
+ * the other side asked for one. System calls are counted by perf's tracepoint,
+ * which needs the right to use it; without, there is no count.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "memory/guest_memory.h"
+#include "virtio/block_options.h"
+#include "virtio/device.h"
+#include "virtio/vhost_thread.h"
+
+enum { QUEUE_SIZE = 256, DATA_SIZE = 4096, HEADERS_AT = 0x100000, DATA_AT = 0x200000 };
+
+struct request {
+	struct vring_desc table[3];
+	struct virtio_blk_outhdr header;
+	uint8_t status;
+	uint8_t padding[63];
+};
+
+struct driver {
+	struct guest_memory *memory;
+	struct vhost *vhost;
+	struct vring_desc *desc;
+	struct vring_avail *avail;
+	struct vring_used *used;
+	int kick_fd, call_fd;
+	uint16_t seen, offered, kicked;
+	uint64_t sectors;
+	uint64_t random;
+	uint64_t kicks, calls, failed;
+};
+
+static void check(bool holds, const char *what)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "blockqueue: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void *at(const struct driver *driver, uint64_t gpa, uint64_t size)
+{
+	return guest_memory_at(driver->memory, gpa, size);
+}
+
+static void offer(struct driver *driver, unsigned n)
+{
+	uint64_t gpa = HEADERS_AT + n * sizeof(struct request);
+	struct request *request = at(driver, gpa, sizeof(*request));
+
+	driver->random = driver->random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	uint64_t sector = (driver->random >> 33) % (driver->sectors / 8) * 8;
+
+	request->header = (struct virtio_blk_outhdr){ .type = VIRTIO_BLK_T_IN, .sector = sector };
+	request->status = 0xee;
+	request->table[0] = (struct vring_desc){ gpa + offsetof(struct request, header),
+		sizeof(request->header), VRING_DESC_F_NEXT, 1 };
+	request->table[1] = (struct vring_desc){ DATA_AT + (uint64_t)n * DATA_SIZE, DATA_SIZE,
+		VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2 };
+	request->table[2] = (struct vring_desc){ gpa + offsetof(struct request, status), 1,
+		VRING_DESC_F_WRITE, 0 };
+	driver->desc[n] =
+		(struct vring_desc){ gpa, sizeof(request->table), VRING_DESC_F_INDIRECT, 0 };
+	driver->avail->ring[driver->offered++ % QUEUE_SIZE] = (uint16_t)n;
+}
+
+static void kick(struct driver *driver)
+{
+	uint16_t *avail_event = (uint16_t *)(void *)&driver->used->ring[QUEUE_SIZE];
+
+	__atomic_store_n(&driver->avail->idx, driver->offered, __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (vring_need_event(__atomic_load_n(avail_event, __ATOMIC_RELAXED), driver->offered,
+		    driver->kicked)) {
+		driver->kicks++;
+		(void)eventfd_write(driver->kick_fd, 1);
+	}
+	driver->kicked = driver->offered;
+}
+
+/* Takes answers, at least one, and offers as many anew. */
+static void turn(struct driver *driver, uint64_t *left)
+{
+	struct pollfd call = { .fd = driver->call_fd, .events = POLLIN };
+	eventfd_t value;
+
+	while (__atomic_load_n(&driver->used->idx, __ATOMIC_ACQUIRE) == driver->seen) {
+		__atomic_store_n(&driver->avail->ring[QUEUE_SIZE], driver->seen, __ATOMIC_RELAXED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&driver->used->idx, __ATOMIC_ACQUIRE) != driver->seen)
+			break;
+		check(poll(&call, 1, 10000) == 1, "no answer");
+		if (eventfd_read(driver->call_fd, &value) == 0)
+			driver->calls += value;
+	}
+	while (__atomic_load_n(&driver->used->idx, __ATOMIC_ACQUIRE) != driver->seen) {
+		unsigned n = driver->used->ring[driver->seen++ % QUEUE_SIZE].id;
+		struct request *request =
+			at(driver, HEADERS_AT + n * sizeof(*request), sizeof(*request));
+
+		driver->failed += request->status != VIRTIO_BLK_S_OK;
+		if (*left > 0) {
+			offer(driver, n);
+			--*left;
+		}
+	}
+	kick(driver);
+}
+
+/* The newest thread of this process: the queue's. */
+static int last_thread(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	const struct dirent *entry;
+	int last = 0;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		if (atoi(entry->d_name) > last)
+			last = atoi(entry->d_name);
+	if (dir != NULL)
+		closedir(dir);
+	return last;
+}
+
+/* Counts a thread's system calls; -1: we may not. */
+static int count_system_calls(int thread)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
+	FILE *file = fopen("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id", "re");
+	unsigned id;
+
+	if (file == NULL)
+		return -1;
+	int found = fscanf(file, "%u", &id);
+
+	fclose(file);
+	attr.config = id;
+	return found == 1 ? (int)syscall(SYS_perf_event_open, &attr, thread, -1, -1, 0) : -1;
+}
+
+static void start(struct driver *driver, const struct block_options *options)
+{
+	const struct guest_memory_range range = { 0, DATA_AT + QUEUE_SIZE * DATA_SIZE };
+	struct virtio_blk_config config;
+	struct device *device;
+
+	check(guest_memory_create(&range, 1, 0, &driver->memory) == 0, "memory");
+	check(block_device_class.open(options, &device) == 0, "open");
+	check(vhost_thread_create(block_device_class.ops, device, driver->memory, &driver->vhost) ==
+			0,
+		"device");
+	driver->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	driver->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const struct vhost_ring ring = { .size = QUEUE_SIZE,
+		.desc = 0x10000,
+		.avail = 0x20000,
+		.used = 0x30000,
+		.kick_fd = driver->kick_fd,
+		.call_fd = driver->call_fd };
+	const uint64_t features =
+		UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC |
+		UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX | UINT64_C(1) << VIRTIO_BLK_F_FLUSH;
+
+	driver->desc = at(driver, ring.desc, 0x1000);
+	driver->avail = at(driver, ring.avail, 0x1000);
+	driver->used = at(driver, ring.used, 0x1000);
+	check(driver->vhost->ops->get_config(
+		      driver->vhost, 0, (uint8_t *)&config, sizeof(config)) == 0,
+		"configuration");
+	driver->sectors = config.capacity;
+	check(driver->sectors >= 8, "the file is too small");
+	check(driver->vhost->ops->set_features(driver->vhost, features) == 0 &&
+			driver->vhost->ops->set_vring(driver->vhost, 0, &ring) == 0 &&
+			driver->vhost->ops->start_vring(driver->vhost, 0) == 0,
+		"start");
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void run(struct driver *driver, unsigned depth, uint64_t requests)
+{
+	uint64_t left = requests - depth;
+
+	for (unsigned n = 0; n < depth; n++)
+		offer(driver, n);
+	kick(driver);
+	while (left > 0 || driver->seen != driver->offered)
+		turn(driver, &left);
+}
+
+int main(int argc, char **argv)
+{
+	struct block_options options = block_default_options;
+	struct driver driver = { .random = 1 };
+	uint64_t requests = 100000;
+	uint64_t calls = 0;
+	unsigned depth = 1;
+	uint16_t base;
+	int option;
+
+	while ((option = getopt(argc, argv, "de:q:n:")) != -1)
+		switch (option) {
+		case 'd':
+			options.direct = true;
+			break;
+		case 'e':
+			options.sync_engine = strcmp(optarg, "sync") == 0;
+			break;
+		case 'q':
+			depth = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'n':
+			requests = strtoull(optarg, NULL, 10);
+			break;
+		default:
+			return 2;
+		}
+	if (optind != argc - 1 || depth == 0 || depth > QUEUE_SIZE || requests < depth) {
+		fprintf(stderr, "usage: blockqueue [-d] [-e sync] [-q DEPTH] [-n REQUESTS] FILE\n");
+		return 2;
+	}
+	options.path = argv[optind];
+	options.read_only = true;
+	start(&driver, &options);
+	int counter = count_system_calls(last_thread());
+	double begin = seconds();
+
+	run(&driver, depth, requests);
+	double end = seconds();
+	bool counted = counter >= 0 && read(counter, &calls, sizeof(calls)) == sizeof(calls);
+
+	check(driver.vhost->ops->stop_vring(driver.vhost, 0, &base) == 0, "stop");
+	driver.vhost->ops->free(driver.vhost);
+	guest_memory_free(driver.memory);
+	errno = EIO;
+	check(driver.failed == 0, "reads failed");
+	printf("{\"requests\": %lu, \"depth\": %u, \"per_second\": %.0f, ", requests, depth,
+		(double)requests / (end - begin));
+	if (counted)
+		printf("\"system_calls\": %.4f, ", (double)calls / (double)requests);
+	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)driver.kicks / (double)requests,
+		(double)driver.calls / (double)requests);
+	return 0;
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The rings of the block engine: made before a filter that forbids to make
+ * any, used start after start; and one that dies with requests in it.
+ */
+#include "unit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "block_rig.h"
+#include "capture.h"
+#include "virtio/block_engine.h"
+
+enum { MANY = 100 };
+
+/* As a jail does: from now on no ring is made or changed. */
+static void forbid_rings(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_register, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { ARRAY_SIZE(code), code };
+
+	assert_int_equal(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	assert_int_equal(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+/* A stopped queue has left nothing in its ring: the kernel lists what waits there. */
+static void assert_nothing_armed(const struct rig *rig)
+{
+	char path[64];
+	char text[8192];
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", rig->device->rings[0]->ring_fd);
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd_pread_most(fd, text, sizeof(text) - 1, 0);
+
+	assert_true(n > 0);
+	text[n] = '\0';
+	assert_non_null(strstr(text, "PollList:"));
+	assert_null(strstr(strstr(text, "PollList:"), "op="));
+}
+
+static void use_again_and_again(void)
+{
+	struct rig *rig = new_rig((struct block_options){ .queues = 2 }, "/tmp");
+	struct capture capture;
+
+	capture_begin(&capture);
+	block_device_class.ops->prepare(rig->device);
+	if (rig->device->rings[1] == NULL) {
+		capture_end(&capture);
+		free_rig(rig);
+		_exit(77);
+	}
+	forbid_rings();
+	for (unsigned round = 0; round < 20; round++) {
+		start_all(rig, USUAL);
+		/* Queue 1 has requests in flight when it is stopped. */
+		for (unsigned n = 0; n < 32; n++)
+			offer(rig, 1, n, VIRTIO_BLK_T_OUT, 1024 + n * 8, DATA_SIZE);
+		kick(rig, 1);
+		fill(slot_at(rig, 0, 0), round * DATA_SIZE, DATA_SIZE);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, round * 8, DATA_SIZE), VIRTIO_BLK_S_OK);
+		memset(slot_at(rig, 0, 0)->data, 0, DATA_SIZE);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, round * 8, DATA_SIZE), VIRTIO_BLK_S_OK);
+		assert_filled(slot_at(rig, 0, 0)->data, round * DATA_SIZE, DATA_SIZE);
+		stop_all(rig);
+		assert_nothing_armed(rig);
+	}
+	capture_end(&capture);
+	assert_string_equal(capture.text, ""); /* not a word of another engine */
+	assert_non_null(rig->device->rings[0]);
+	free_rig(rig);
+}
+
+static void a_prepared_ring_serves_again_and_again(void **state)
+{
+	int status = 0;
+
+	(void)state;
+	(void)fflush(NULL);
+	pid_t child = fork();
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		use_again_and_again();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip(); /* no io_uring here */
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* Where nothing was to be had, nothing is tried later. */
+static void prepared_without_rings_is_served_without(void **state)
+{
+	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+	struct capture capture;
+
+	(void)state;
+	rig->device->prepared = true;
+	capture_begin(&capture);
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "no io_uring"));
+	free_rig(rig);
+}
+
+/* Descriptors of rings. */
+static unsigned find_rings(int *ret_fds, unsigned max)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	char target[64];
+	unsigned count = 0;
+
+	assert_non_null(dir);
+	while ((entry = readdir(dir)) != NULL && count < max) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
+
+		target[n > 0 ? n : 0] = '\0';
+		if (strcmp(target, "anon_inode:[io_uring]") == 0)
+			ret_fds[count++] = (int)strtol(entry->d_name, NULL, 10);
+	}
+	closedir(dir);
+	return count;
+}
+
+static void offer_many(struct rig *rig, unsigned kick_after)
+{
+	for (unsigned n = 0; n < MANY; n++) {
+		bool flush = n % 10 == 9;
+
+		fill(slot_at(rig, 0, n), n * DATA_SIZE, DATA_SIZE);
+		offer(rig, 0, n, flush ? VIRTIO_BLK_T_FLUSH : VIRTIO_BLK_T_OUT, n * 8,
+			flush ? 0 : DATA_SIZE);
+		if (n == kick_after)
+			kick(rig, 0);
+	}
+}
+
+/* Each has an answer, an error only where that is allowed; then all that went well is there. */
+static void check_many(struct rig *rig, bool may_fail)
+{
+	for (unsigned n = 0; n < MANY; n++) {
+		uint8_t status = slot_at(rig, 0, n)->status;
+
+		if (status != VIRTIO_BLK_S_OK)
+			assert_int_equal(status, may_fail ? VIRTIO_BLK_S_IOERR : 0);
+	}
+	for (unsigned n = 0; n < MANY; n++) {
+		bool written = n % 10 != 9 && slot_at(rig, 0, n)->status == VIRTIO_BLK_S_OK;
+
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, n * 8, DATA_SIZE), VIRTIO_BLK_S_OK);
+		if (written)
+			assert_filled(slot_at(rig, 0, 0)->data, n * DATA_SIZE, DATA_SIZE);
+	}
+}
+
+/* The ring's descriptor becomes one of /dev/null while the ring works. */
+static void kill_ring(struct rig *rig, int fd, unsigned kick_after)
+{
+	CLEANUP_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct capture capture;
+
+	capture_begin(&capture);
+	offer_many(rig, kick_after);
+	assert_int_equal(dup3(null, fd, O_CLOEXEC), fd);
+	kick(rig, 0);
+	wait_for(rig, 0, MANY);
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "io_uring failed: "));
+	assert_int_equal(capture_lines(&capture), 1);
+}
+
+/* The next start has a ring again, or, after prepare, does without. */
+static void start_again(struct rig *rig, bool prepared)
+{
+	struct capture capture;
+	int fd;
+
+	stop_all(rig);
+	capture_begin(&capture);
+	start_all(rig, USUAL);
+	uint8_t status = ask(rig, VIRTIO_BLK_T_IN, 0, 512);
+
+	capture_end(&capture);
+	assert_int_equal(status, VIRTIO_BLK_S_OK);
+	assert_int_equal(find_rings(&fd, 1), prepared ? 0 : 1);
+	assert_int_equal(strstr(capture.text, "no io_uring") != NULL, prepared);
+}
+
+/*
+ * io_uring_enter() fails from one moment to the next, with requests in flight
+ * and in the queue. A ring for one thread then cannot tell how those in flight
+ * end: after a while they are errors. Another one can, so that all go well.
+ */
+static void a_dead_ring_loses_no_request(void **state)
+{
+	bool prepared = *(bool *)*state;
+
+	for (unsigned round = 0; round < (prepared ? 10 : 1); round++) {
+		struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+		int fd = -1;
+
+		if (prepared)
+			block_device_class.ops->prepare(rig->device);
+		start_all(rig, USUAL);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+		if (find_rings(&fd, 1) == 0) {
+			free_rig(rig);
+			skip();
+			return; /* which tools do not know */
+		}
+		kill_ring(rig, fd, round * 10);
+		check_many(rig, !prepared);
+		start_again(rig, prepared);
+		free_rig(rig);
+	}
+}
+
+int main(void)
+{
+	static bool yes = true;
+	static bool no = false;
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_prepared_ring_serves_again_and_again),
+		cmocka_unit_test(prepared_without_rings_is_served_without),
+		{ "a_dead_ring_loses_no_request", a_dead_ring_loses_no_request, NULL, NULL, &no },
+		{ "a_dead_ring_loses_no_request (prepared)", a_dead_ring_loses_no_request, NULL,
+			NULL, &yes },
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
