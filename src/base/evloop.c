@@ -154,7 +154,7 @@ static void dispatch(struct evloop *loop, uint64_t event_data)
 		entry.function(entry.argument);
 }
 
-int evloop_run_once(struct evloop *loop)
+static int run(struct evloop *loop, int timeout_ms)
 {
 	struct epoll_event events[16];
 	int epoll_fd;
@@ -162,11 +162,21 @@ int evloop_run_once(struct evloop *loop)
 
 	if (r < 0)
 		return r;
-	int n = epoll_wait(epoll_fd, events, ARRAY_SIZE(events), -1);
+	int n = epoll_wait(epoll_fd, events, ARRAY_SIZE(events), timeout_ms);
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	for (int i = 0; i < n; i++)
 		dispatch(loop, events[i].data.u64);
 	return 0;
+}
+
+int evloop_run_once(struct evloop *loop)
+{
+	return run(loop, -1);
+}
+
+int evloop_run_ready(struct evloop *loop)
+{
+	return run(loop, 0);
 }

@@ -29,3 +29,8 @@ MUST_CHECK int evloop_open(struct evloop *loop, int *ret_fd);
 
 /* Waits for events and calls the functions of those that came. 0 or -errno. */
 MUST_CHECK int evloop_run_once(struct evloop *loop);
+/*
+ * The same without waiting: for who saw the descriptor readable, which it may
+ * no longer be when another thread took what was there.
+ */
+MUST_CHECK int evloop_run_ready(struct evloop *loop);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The subcommands, one file each. Each parses its own arguments and returns
+ * The subcommands, one file each, but those that speak to a VM's control
+ * socket, which are one file with a table. Each parses its own arguments and returns
  * crosvm's exit status; with argv[0] being the subcommand's own name.
  */
 #pragma once
@@ -12,3 +13,13 @@
 
 int command_run(int argc, char **argv);
 extern const struct option_set run_options;
+
+/* Whichever verb argv[0] names: one of those whose options follow. */
+int command_verb(int argc, char **argv);
+extern const struct option_set events_options;
+extern const struct option_set powerbtn_options;
+extern const struct option_set resume_options;
+extern const struct option_set status_options;
+extern const struct option_set stop_options;
+extern const struct option_set suspend_options;
+extern const struct option_set version_options;

@@ -22,8 +22,14 @@ static const struct command {
 		*options; /* for `crosvm help NAME`; NULL: the summary says it all */
 } commands[] = {
 	{ "run", "start a virtual machine", command_run, &run_options },
+	{ "stop", "end VMs in good order", command_verb, &stop_options },
+	{ "powerbtn", "press the power button of VMs", command_verb, &powerbtn_options },
+	{ "suspend", "hold VMs", command_verb, &suspend_options },
+	{ "resume", "let suspended VMs run on", command_verb, &resume_options },
+	{ "status", "say how VMs are", command_verb, &status_options },
+	{ "events", "print what happens to a VM", command_verb, &events_options },
 	{ "help", "explain a command: crosvm help run", command_help, NULL },
-	{ "version", "print the version", command_version, NULL },
+	{ "version", "print the version, or those of VMs", command_version, &version_options },
 };
 
 static const struct command *find_command(const char *name)
@@ -71,8 +77,9 @@ static int command_help(int argc, char **argv)
 
 static int command_version(int argc, char **argv)
 {
-	(void)argc;
-	(void)argv;
+	/* --version, whatever follows, is for us alone. */
+	if (argc > 1 && argv[0][0] != '-')
+		return command_verb(argc, argv);
 	puts("crosvm " CROSVM_VERSION);
 	return STATUS_OK;
 }

@@ -207,6 +207,12 @@ static int apply_mac(void *target, const char *value)
 	return 0;
 }
 
+static int apply_socket(void *target, const char *value)
+{
+	((struct run_request *)target)->config.socket_path = value;
+	return 0;
+}
+
 static int apply_log_level(void *target, const char *value)
 {
 	enum log_level level;
@@ -243,6 +249,8 @@ static const struct option options[] = {
 	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
 	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
 		apply_serial },
+	{ "socket", 's', "PATH", "a control socket there, or in that directory (crosvm-PID.sock)",
+		false, apply_socket },
 #define DEVICE(name, letter, value, help) { #name, letter, value, help, true, apply_##name },
 #include "virtio/devices.def"
 #undef DEVICE

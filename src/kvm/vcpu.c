@@ -116,6 +116,16 @@ void kvm_vcpu_interrupt(struct kvm_vcpu *vcpu)
 	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 }
 
+void kvm_vcpu_clear_interrupt(struct kvm_vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
+void kvm_vcpu_tell_paused(const struct kvm_vcpu *vcpu)
+{
+	(void)ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
 static void log_registers(const struct kvm_vcpu *vcpu)
 {
 	struct kvm_regs r;

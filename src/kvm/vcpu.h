@@ -62,6 +62,15 @@ MUST_CHECK int kvm_vcpu_run(struct kvm_vcpu *vcpu, struct vcpu_exit *ret_exit);
  * KVM_RUN must be sent a signal as well, after this.
  */
 void kvm_vcpu_interrupt(struct kvm_vcpu *vcpu);
+/* Takes that back, in the vCPU's own thread, before it looks whether it is to run. */
+void kvm_vcpu_clear_interrupt(struct kvm_vcpu *vcpu);
+
+/*
+ * Tells the guest, if it uses kvmclock, that this vCPU did not run for a while,
+ * so that its watchdogs do not take that for a hang. While it is out of
+ * kvm_vcpu_run(). A guest without kvmclock is not told.
+ */
+void kvm_vcpu_tell_paused(const struct kvm_vcpu *vcpu);
 
 /* Logs registers and what KVM said, after an exit that ends the VM. */
 void kvm_vcpu_log_state(const struct kvm_vcpu *vcpu, const struct vcpu_exit *exit);

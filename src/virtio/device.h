@@ -11,7 +11,8 @@
  *        -> features, config_read, config_write   any time, serialised
  *        -> start (features are fixed)            before the queues run
  *        -> serve, once for each queue, each in a thread of its own
- *        -> stop (all serve functions have returned) -> start again, or free
+ *           (a queue may stop and go on where it was: serve is called again)
+ *        -> stop (the driver reset it; no queue runs) -> start again, or free
  *
  * A device must never fork, exit, block without bound outside of its queue's
  * wait, or allocate by a size that the guest gave.

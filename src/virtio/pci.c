@@ -125,6 +125,7 @@ static int start_queue(struct virtio_pci *device, unsigned index)
 	struct pci_queue *queue = &device->queues[index];
 	const struct vhost_ring ring = {
 		.size = queue->size,
+		.base = queue->base,
 		.desc = queue->desc,
 		.avail = queue->avail,
 		.used = queue->used,
@@ -145,9 +146,10 @@ static void stop_queue(struct virtio_pci *device, unsigned index)
 	eventfd_t count;
 	uint16_t base;
 
-	if (queue->running)
+	if (queue->running && !queue->held)
 		(void)!back(device)->stop_vring(device->vhost, index, &base);
-	queue->running = false;
+	queue->running = queue->held = false;
+	queue->base = 0;
 	/* What was signalled to the old queue is not the new one's. */
 	(void)eventfd_read(queue->kick_fd, &count);
 	(void)eventfd_read(queue->call_fd, &count);
@@ -163,6 +165,8 @@ static void need_reset(struct virtio_pci *device)
 	virtio_pci_update_line(device);
 	if (device->msix.enabled)
 		(void)eventfd_write(device->config_fd, 1);
+	if (device->on_failure != NULL)
+		device->on_failure(device->failure_owner);
 }
 
 /* Runs in the control loop: the back half found a queue broken. */
@@ -349,6 +353,68 @@ void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index)
 	device->queues[index].enabled = true;
 	if (start_queue(device, index) < 0)
 		need_reset(device);
+}
+
+static int hold_queue(struct virtio_pci *device, unsigned index)
+{
+	struct pci_queue *queue = &device->queues[index];
+
+	if (!queue->running || queue->held)
+		return 0;
+	int r = back(device)->stop_vring(device->vhost, index, &queue->base);
+
+	queue->held = r == 0;
+	return r;
+}
+
+int virtio_pci_suspend(struct virtio_pci *device)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&device->lock);
+	for (unsigned i = 0; r == 0 && i < device->queue_count; i++)
+		r = hold_queue(device, i);
+	pthread_mutex_unlock(&device->lock);
+	return r;
+}
+
+/* Nothing is lost between: kicks and calls wait in their eventfds. */
+static int release_queue(struct virtio_pci *device, unsigned index)
+{
+	struct pci_queue *queue = &device->queues[index];
+
+	if (!queue->held)
+		return 0;
+	queue->held = false;
+	int r = start_queue(device, index);
+
+	queue->base = 0;
+	return r;
+}
+
+void virtio_pci_resume(struct virtio_pci *device)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&device->lock);
+	for (unsigned i = 0; i < device->queue_count; i++) {
+		int released = release_queue(device, i);
+
+		r = released < 0 ? released : r;
+	}
+	if (r < 0) {
+		log_warn_limited(&device->complaints,
+			"%s: a queue cannot go on: %s; the device waits for a reset",
+			device->identity.name, strerror(-r));
+		need_reset(device);
+	}
+	pthread_mutex_unlock(&device->lock);
+}
+
+void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *owner), void *owner)
+{
+	device->on_failure = function;
+	device->failure_owner = owner;
 }
 
 int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *vhost,

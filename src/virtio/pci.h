@@ -38,6 +38,21 @@ MUST_CHECK int virtio_pci_create(const struct virtio_pci_identity *identity, str
 	struct pci_host *host, const struct fabric *fabric, struct virtio_pci **ret_device);
 void virtio_pci_free(struct virtio_pci *device);
 
+/*
+ * Stops all queues that run: what they took is done and given back when it
+ * returns. While the vCPUs are held and do not get here; the driver sees
+ * nothing of it. 0 or -errno; then some queues are held, some not.
+ */
+MUST_CHECK int virtio_pci_suspend(struct virtio_pci *device);
+/* Lets the queues go on where they were. One that cannot is a failure. */
+void virtio_pci_resume(struct virtio_pci *device);
+
+/*
+ * Calls `function` each time that the device comes to need a reset, in a vCPU
+ * thread or the control loop, with the device's lock held. Before the vCPUs.
+ */
+void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *owner), void *owner);
+
 /* The slot * 8 + function that it got, and the line that INTA pulls. */
 unsigned virtio_pci_devfn(const struct virtio_pci *device);
 void virtio_pci_set_intx(struct virtio_pci *device, struct irq_line line);

@@ -38,7 +38,9 @@ enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 struct pci_queue {
 	uint16_t size;
 	bool enabled;
-	bool running; /* started in the back half */
+	bool running; /* started in the back half, or held */
+	bool held;    /* stopped by virtio_pci_suspend(), to go on at `base` */
+	uint16_t base;
 	uint64_t desc, avail, used;
 	int kick_fd; /* owned */
 	int call_fd; /* owned */
@@ -67,6 +69,8 @@ struct virtio_pci {
 	uint64_t doorbells_gpa; /* where they are attached; 0: nowhere */
 	unsigned queue_count;
 	struct pci_queue queues[DEVICE_QUEUES_MAX];
+	void (*on_failure)(void *owner);
+	void *failure_owner;
 	int config_fd;               /* owned; raises the configuration interrupt */
 	int error_fd;                /* owned; the back half signals a broken queue */
 	struct msix msix;            /* source q is queue q, the last one the configuration */

@@ -30,7 +30,8 @@ struct vhost_thread {
 	struct device *device;
 	const struct guest_memory *memory;
 	uint64_t features;
-	unsigned running;            /* rings; the device is started while there are any */
+	unsigned running;            /* rings */
+	bool started;                /* the device: from its first ring to the reset */
 	int error_fd;                /* borrowed */
 	struct log_limit complaints; /* about the driver */
 	struct ring rings[DEVICE_QUEUES_MAX];
@@ -54,6 +55,14 @@ static int get_features(struct vhost *vhost, uint64_t *ret_features)
 	return 0;
 }
 
+/* Not when its last ring stops, for that one may go on where it was. */
+static void stop_device(struct vhost_thread *self)
+{
+	if (self->started && self->ops->stop != NULL)
+		self->ops->stop(self->device);
+	self->started = false;
+}
+
 static int set_features(struct vhost *vhost, uint64_t features)
 {
 	struct vhost_thread *self = from_vhost(vhost);
@@ -61,6 +70,7 @@ static int set_features(struct vhost *vhost, uint64_t features)
 
 	if ((features & ~offered) != 0 || self->running != 0)
 		return -EINVAL;
+	stop_device(self);
 	self->features = features;
 	return 0;
 }
@@ -153,15 +163,13 @@ static int init_queue(struct vhost_thread *self, struct ring *ring, unsigned ind
 
 static int start_device(struct vhost_thread *self)
 {
-	if (self->running != 0 || self->ops->start == NULL)
-		return 0;
-	return self->ops->start(self->device, self->features);
-}
+	int r = 0;
 
-static void stop_device(struct vhost_thread *self)
-{
-	if (self->running == 0 && self->ops->stop != NULL)
-		self->ops->stop(self->device);
+	if (!self->started && self->ops->start != NULL)
+		r = self->ops->start(self->device, self->features);
+	if (r == 0)
+		self->started = true;
+	return r;
 }
 
 static int start_vring(struct vhost *vhost, unsigned index)
@@ -182,7 +190,6 @@ static int start_vring(struct vhost *vhost, unsigned index)
 	r = ring->queue.stop_fd < 0 ? -errno : thread_start(&ring->thread, serve_ring, ring);
 	if (r < 0) {
 		fd_close(&ring->queue.stop_fd);
-		stop_device(self);
 		return r;
 	}
 	ring->running = true;
@@ -202,7 +209,6 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 	fd_close(&ring->queue.stop_fd);
 	ring->running = false;
 	self->running--;
-	stop_device(self);
 	*ret_base = virtqueue_base(&ring->queue.vq);
 	return 0;
 }
@@ -219,6 +225,7 @@ static int reset(struct vhost *vhost)
 
 	if (self->running != 0)
 		return -EINVAL;
+	stop_device(self);
 	self->features = 0;
 	return 0;
 }
@@ -231,6 +238,7 @@ static void vhost_thread_free(struct vhost *vhost)
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
 		if (self->rings[i].running)
 			(void)!stop_vring(vhost, i, &base);
+	stop_device(self);
 	self->ops->free(self->device);
 	free(self);
 }

@@ -29,6 +29,7 @@ struct vm_config {
 	unsigned memory_flags;   /* enum guest_memory_flags */
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
+	const char *socket_path;      /* of the control socket; NULL: none */
 	struct vm_device *devices;    /* owned; disks in the order of /dev/vda, vdb, ... */
 	unsigned device_count;
 };

@@ -98,7 +98,7 @@ enum vm_end control_run(
 		if (fds[0].revents != 0)
 			take_signal(control, lifecycle, console);
 		if (fds[2].revents != 0)
-			(void)!evloop_run_once(control->loop);
+			(void)!evloop_run_ready(control->loop);
 	}
 	return lifecycle_get(lifecycle);
 }

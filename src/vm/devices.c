@@ -6,8 +6,10 @@
 #include "vm/devices.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "base/log.h"
 #include "bus/pci_host.h"
@@ -29,11 +31,14 @@ struct device_slot {
 	const struct device_ops *ops;
 	struct device *device; /* owned until it is behind a vhost backend */
 	struct virtio_pci *pci;
+	struct devices *devices;
+	_Atomic bool failed; /* since somebody asked */
 };
 
 struct devices {
 	struct vm_fabric *fabric;
 	struct pci_host *host;
+	int failure_fd; /* borrowed; -1: nobody asks */
 	unsigned count;
 	struct device_slot slots[DEVICES_MAX];
 };
@@ -45,8 +50,9 @@ static int open_device(
 	int r = class->open(options, &device);
 
 	if (r == 0)
-		devices->slots[devices->count++] =
-			(struct device_slot){ .ops = class->ops, .device = device };
+		devices->slots[devices->count++] = (struct device_slot){
+			.ops = class->ops, .device = device, .devices = devices
+		};
 	return r;
 }
 
@@ -57,6 +63,7 @@ int devices_open(const struct vm_config *config, struct devices **ret_devices)
 
 	if (devices == NULL)
 		return -ENOMEM;
+	devices->failure_fd = -1;
 	for (unsigned i = 0; r == 0 && i < config->device_count; i++)
 		r = open_device(devices, config->devices[i].class, config->devices[i].options);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
@@ -130,6 +137,64 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 
 	vm_fabric_map_config(devices->fabric, CONFIG_SLOT, LAYOUT_ECAM, config_size, config);
 	return 0;
+}
+
+int devices_suspend(struct devices *devices)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
+		r = virtio_pci_suspend(devices->slots[i].pci);
+		if (r < 0)
+			log_warn("%s: cannot be held: %s", devices->slots[i].ops->name,
+				strerror(-r));
+	}
+	if (r < 0)
+		devices_resume(devices);
+	return r;
+}
+
+void devices_resume(struct devices *devices)
+{
+	for (unsigned i = 0; i < devices->count; i++)
+		virtio_pci_resume(devices->slots[i].pci);
+}
+
+unsigned devices_count(const struct devices *devices)
+{
+	return devices->count;
+}
+
+struct device_info devices_info(const struct devices *devices, unsigned index)
+{
+	return (struct device_info){ .name = devices->slots[index].ops->name };
+}
+
+/* A vCPU thread or the control loop. */
+static void note_failure(void *owner)
+{
+	struct device_slot *slot = owner;
+
+	atomic_store(&slot->failed, true);
+	(void)eventfd_write(slot->devices->failure_fd, 1);
+}
+
+void devices_watch_failures(struct devices *devices, int eventfd)
+{
+	devices->failure_fd = eventfd;
+	for (unsigned i = 0; i < devices->count; i++)
+		virtio_pci_on_failure(devices->slots[i].pci, note_failure, &devices->slots[i]);
+}
+
+bool devices_take_failure(struct devices *devices, unsigned *ret_index)
+{
+	for (unsigned i = 0; i < devices->count; i++) {
+		if (!atomic_exchange(&devices->slots[i].failed, false))
+			continue;
+		*ret_index = i;
+		return true;
+	}
+	return false;
 }
 
 void devices_free(struct devices *devices)

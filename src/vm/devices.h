@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "base/evloop.h"
 #include "memory/guest_memory.h"
 #include "vm/config.h"
@@ -22,6 +24,26 @@ MUST_CHECK int devices_open(const struct vm_config *config, struct devices **ret
 MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	const struct guest_memory *memory, struct platform *platform, struct evloop *loop,
 	uint64_t pci_window_gpa);
+
+/*
+ * Holds the devices: what was in flight is done when it returns. While the
+ * vCPUs are held. -errno when one cannot be held; then all go on.
+ */
+MUST_CHECK int devices_suspend(struct devices *devices);
+void devices_resume(struct devices *devices);
+
+/* For people: a device's place among all, in the order of PCI. */
+struct device_info {
+	const char *name;
+	pid_t pid; /* of its process; 0: it is in ours */
+};
+unsigned devices_count(const struct devices *devices);
+struct device_info devices_info(const struct devices *devices, unsigned index);
+
+/* Signals the eventfd (borrowed) when a device fails. Before the vCPUs. */
+void devices_watch_failures(struct devices *devices, int eventfd);
+/* A device that failed since it was last taken. False: none. */
+MUST_CHECK bool devices_take_failure(struct devices *devices, unsigned *ret_index);
 
 /* After the vCPUs have stopped: all that was in flight is done when it returns. */
 void devices_free(struct devices *devices);

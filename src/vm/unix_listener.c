@@ -10,7 +10,10 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-/* Whether somebody listens there. -ECONNREFUSED means that nobody does. */
+/*
+ * Whether somebody listens there. -ECONNREFUSED means that nobody does; a
+ * listener of another type than this is somebody too (EPROTOTYPE).
+ */
 static int probe(const struct sockaddr_un *address)
 {
 	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -53,7 +56,8 @@ static int bind_private(int fd, const struct sockaddr_un *address)
 	return bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ? -errno : 0;
 }
 
-int unix_listener_open(const char *what, const char *path, struct unix_listener *listener)
+static int open_listener(
+	const char *what, const char *path, int type, int backlog, struct unix_listener *listener)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct stat made;
@@ -65,7 +69,7 @@ int unix_listener_open(const char *what, const char *path, struct unix_listener 
 		return -ENAMETOOLONG;
 	}
 	memcpy(address.sun_path, path, strlen(path));
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	CLEANUP_FD int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	r = fd < 0 ? -errno : bind_private(fd, &address);
 	if (r == -EADDRINUSE) {
@@ -75,7 +79,7 @@ int unix_listener_open(const char *what, const char *path, struct unix_listener 
 		if (r == 0)
 			r = bind_private(fd, &address);
 	}
-	if (r == 0 && (lstat(path, &made) < 0 || listen(fd, 1) < 0))
+	if (r == 0 && (lstat(path, &made) < 0 || listen(fd, backlog) < 0))
 		r = -errno;
 	if (r < 0) {
 		log_error("%s: cannot listen on '%s': %s; check the path and its directory", what,
@@ -89,6 +93,16 @@ int unix_listener_open(const char *what, const char *path, struct unix_listener 
 		.inode = made.st_ino,
 	};
 	return 0;
+}
+
+int unix_listener_open(const char *what, const char *path, struct unix_listener *listener)
+{
+	return open_listener(what, path, SOCK_STREAM, 1, listener);
+}
+
+int unix_listener_open_packets(const char *what, const char *path, struct unix_listener *listener)
+{
+	return open_listener(what, path, SOCK_SEQPACKET, SOMAXCONN, listener);
 }
 
 void unix_listener_close(struct unix_listener *listener)

@@ -25,5 +25,9 @@ struct unix_listener {
 MUST_CHECK int unix_listener_open(
 	const char *what, const char *path, struct unix_listener *listener);
 
+/* The same for SOCK_SEQPACKET, with a queue for many clients at once. */
+MUST_CHECK int unix_listener_open_packets(
+	const char *what, const char *path, struct unix_listener *listener);
+
 /* Closes, and removes the socket if it is still the one that we made. */
 void unix_listener_close(struct unix_listener *listener);

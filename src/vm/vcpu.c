@@ -14,23 +14,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "kvm/vcpu.h"
 
 struct vcpu {
 	struct kvm_vcpu kvm;
 	struct vcpu_set *set;
 	pthread_t thread;
 	bool started;
-	uint64_t exits[VCPU_EXIT_KINDS]; /* written by its own thread, read after the join */
+	_Atomic uint64_t exits[VCPU_EXIT_KINDS]; /* written by its own thread only */
 };
+
+/* What the main thread wants of the vCPU threads. */
+enum order { ORDER_RUN, ORDER_PAUSE, ORDER_STOP };
 
 struct vcpu_set {
 	struct platform *platform;
 	struct lifecycle *lifecycle;
-	_Atomic bool stop;
-	sem_t entering; /* posted by each thread when it is about to run the guest */
+	_Atomic unsigned order; /* enum order; changed under the mutex, read without */
+	sem_t entering;         /* posted by each thread when it is about to run the guest */
+	pthread_mutex_t mutex;
+	pthread_cond_t changed; /* `order` or `away` */
+	unsigned away;          /* threads that are held or have ended; guarded by the mutex */
 	unsigned count;
 	struct vcpu vcpus[];
 };
@@ -75,6 +81,17 @@ static int create_vcpus(
 	return r;
 }
 
+static void init_locks(struct vcpu_set *set)
+{
+	pthread_condattr_t monotonic;
+
+	pthread_mutex_init(&set->mutex, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&set->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
 int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine, unsigned count,
 	struct platform *platform, struct lifecycle *lifecycle, struct vcpu_set **ret_set)
 {
@@ -88,6 +105,7 @@ int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machi
 	set->lifecycle = lifecycle;
 	set->count = count;
 	sem_init(&set->entering, 0, 0);
+	init_locks(set);
 	for (unsigned i = 0; i < count; i++) {
 		set->vcpus[i].set = set;
 		set->vcpus[i].kvm.fd = -1;
@@ -158,6 +176,45 @@ static void (*const exit_handlers[VCPU_EXIT_KINDS])(
 	[VCPU_EXIT_UNEXPECTED] = handle_kvm_error,
 };
 
+/* Says that this vCPU is away from the guest, until the order is no longer to pause. */
+static void be_held(struct vcpu *vcpu)
+{
+	struct vcpu_set *set = vcpu->set;
+
+	pthread_mutex_lock(&set->mutex);
+	set->away++;
+	pthread_cond_broadcast(&set->changed);
+	while (atomic_load(&set->order) == ORDER_PAUSE)
+		pthread_cond_wait(&set->changed, &set->mutex);
+	set->away--;
+	pthread_mutex_unlock(&set->mutex);
+	/* First this, then the look at the order: a new one that comes between is seen. */
+	kvm_vcpu_clear_interrupt(&vcpu->kvm);
+}
+
+static bool may_run(struct vcpu *vcpu)
+{
+	while (atomic_load(&vcpu->set->order) == ORDER_PAUSE)
+		be_held(vcpu);
+	return atomic_load(&vcpu->set->order) == ORDER_RUN &&
+	       lifecycle_get(vcpu->set->lifecycle) == VM_RUNNING;
+}
+
+static void count_exit(struct vcpu *vcpu, enum vcpu_exit_kind kind)
+{
+	uint64_t count = atomic_load_explicit(&vcpu->exits[kind], memory_order_relaxed);
+
+	atomic_store_explicit(&vcpu->exits[kind], count + 1, memory_order_relaxed);
+}
+
+static void leave_for_good(struct vcpu_set *set)
+{
+	pthread_mutex_lock(&set->mutex);
+	set->away++;
+	pthread_cond_broadcast(&set->changed);
+	pthread_mutex_unlock(&set->mutex);
+}
+
 /* Runs until the set stops or the guest is at its end; then no vCPU has any business left. */
 static void *run_vcpu(void *argument)
 {
@@ -165,8 +222,7 @@ static void *run_vcpu(void *argument)
 	struct vcpu_set *set = vcpu->set;
 
 	sem_post(&set->entering);
-	while (!atomic_load_explicit(&set->stop, memory_order_relaxed) &&
-		lifecycle_get(set->lifecycle) == VM_RUNNING) {
+	while (may_run(vcpu)) {
 		struct vcpu_exit exit;
 		int r = kvm_vcpu_run(&vcpu->kvm, &exit);
 
@@ -174,9 +230,10 @@ static void *run_vcpu(void *argument)
 			log_error("KVM_RUN of vCPU %u failed: %s", vcpu->kvm.index, strerror(-r));
 			exit = (struct vcpu_exit){ .kind = VCPU_EXIT_UNEXPECTED };
 		}
-		vcpu->exits[exit.kind]++;
+		count_exit(vcpu, exit.kind);
 		exit_handlers[exit.kind](vcpu, &exit);
 	}
+	leave_for_good(set);
 	return NULL;
 }
 
@@ -203,19 +260,17 @@ int vcpu_set_start(struct vcpu_set *set)
 	return 0;
 }
 
-static void log_exits(const struct vcpu *vcpu)
+static void give_order(struct vcpu_set *set, enum order order)
 {
-	for (unsigned kind = 0; kind < VCPU_EXIT_KINDS; kind++)
-		if (vcpu->exits[kind] != 0)
-			log_debug("vCPU %u: %" PRIu64 " %s exits", vcpu->kvm.index,
-				vcpu->exits[kind], exit_names[kind]);
+	pthread_mutex_lock(&set->mutex);
+	atomic_store(&set->order, order);
+	pthread_cond_broadcast(&set->changed);
+	pthread_mutex_unlock(&set->mutex);
 }
 
-void vcpu_set_stop(struct vcpu_set *set)
+/* Gets the threads out of the guest. After the order, which they look at then. */
+static void kick_all(struct vcpu_set *set)
 {
-	if (set == NULL)
-		return;
-	atomic_store(&set->stop, true);
 	for (unsigned i = 0; i < set->count; i++) {
 		struct vcpu *vcpu = &set->vcpus[i];
 
@@ -224,6 +279,72 @@ void vcpu_set_stop(struct vcpu_set *set)
 		kvm_vcpu_interrupt(&vcpu->kvm);
 		pthread_kill(vcpu->thread, kick_signal());
 	}
+}
+
+static int wait_until_all_are_away(struct vcpu_set *set, unsigned timeout_ms)
+{
+	uint64_t until_ns = clock_monotonic_ns() + timeout_ms * NS_PER_MS;
+	const struct timespec until = {
+		.tv_sec = (time_t)(until_ns / NS_PER_S),
+		.tv_nsec = (long)(until_ns % NS_PER_S),
+	};
+	int r = 0;
+
+	pthread_mutex_lock(&set->mutex);
+	while (set->away < set->count && r == 0)
+		r = pthread_cond_timedwait(&set->changed, &set->mutex, &until);
+	if (set->away == set->count)
+		r = 0;
+	pthread_mutex_unlock(&set->mutex);
+	return -r;
+}
+
+int vcpu_set_pause(struct vcpu_set *set, unsigned timeout_ms)
+{
+	give_order(set, ORDER_PAUSE);
+	kick_all(set);
+	int r = wait_until_all_are_away(set, timeout_ms);
+
+	if (r < 0)
+		give_order(set, ORDER_RUN);
+	return r;
+}
+
+void vcpu_set_resume(struct vcpu_set *set)
+{
+	for (unsigned i = 0; i < set->count; i++)
+		kvm_vcpu_tell_paused(&set->vcpus[i].kvm);
+	give_order(set, ORDER_RUN);
+}
+
+unsigned vcpu_set_count(const struct vcpu_set *set)
+{
+	return set->count;
+}
+
+uint64_t vcpu_set_exits(const struct vcpu_set *set, enum vcpu_exit_kind kind)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < set->count; i++)
+		sum += atomic_load_explicit(&set->vcpus[i].exits[kind], memory_order_relaxed);
+	return sum;
+}
+
+static void log_exits(const struct vcpu *vcpu)
+{
+	for (unsigned kind = 0; kind < VCPU_EXIT_KINDS; kind++)
+		if (vcpu->exits[kind] != 0)
+			log_debug("vCPU %u: %" PRIu64 " %s exits", vcpu->kvm.index,
+				atomic_load(&vcpu->exits[kind]), exit_names[kind]);
+}
+
+void vcpu_set_stop(struct vcpu_set *set)
+{
+	if (set == NULL)
+		return;
+	give_order(set, ORDER_STOP);
+	kick_all(set);
 	for (unsigned i = 0; i < set->count; i++) {
 		struct vcpu *vcpu = &set->vcpus[i];
 
@@ -242,5 +363,7 @@ void vcpu_set_free(struct vcpu_set *set)
 	for (unsigned i = 0; i < set->count; i++)
 		kvm_vcpu_close(&set->vcpus[i].kvm);
 	sem_destroy(&set->entering);
+	pthread_cond_destroy(&set->changed);
+	pthread_mutex_destroy(&set->mutex);
 	free(set);
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kvm/machine.h"
+#include "kvm/vcpu.h"
 #include "memory/guest_memory.h"
 #include "vm/lifecycle.h"
 #include "vm/platform.h"
@@ -28,6 +29,19 @@ MUST_CHECK int vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *i
 
 /* Starts the threads: the guest runs. */
 MUST_CHECK int vcpu_set_start(struct vcpu_set *set);
+
+/*
+ * Gets every vCPU out of the guest and holds it there, with all accesses that
+ * the guest began done. -ETIMEDOUT when one does not come within the time; then
+ * all run on. Returns at once when they are held already.
+ */
+MUST_CHECK int vcpu_set_pause(struct vcpu_set *set, unsigned timeout_ms);
+/* Lets them run on; their clocks went on, and the guest is told of the pause. */
+void vcpu_set_resume(struct vcpu_set *set);
+
+unsigned vcpu_set_count(const struct vcpu_set *set);
+/* Exits of this kind so far, of all vCPUs. */
+uint64_t vcpu_set_exits(const struct vcpu_set *set, enum vcpu_exit_kind kind);
 
 /* Stops the threads that were started and waits for them. */
 void vcpu_set_stop(struct vcpu_set *set);

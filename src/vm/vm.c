@@ -18,6 +18,7 @@
 #include "memory/guest_memory.h"
 #include "vm/cmdline.h"
 #include "vm/control.h"
+#include "vm/control_service.h"
 #include "vm/devices.h"
 #include "vm/lifecycle.h"
 #include "vm/platform.h"
@@ -34,6 +35,7 @@ struct vm {
 	int initrd_fd;
 	struct kvm_host host;
 	struct control control;
+	struct control_service *service; /* NULL without a control socket */
 	struct lifecycle lifecycle;
 	struct console *console;
 	struct guest_memory *memory;
@@ -99,7 +101,11 @@ static int open_control(struct vm *vm)
 		log_error("cannot set up signals: %s", strerror(-r));
 		return r;
 	}
-	return console_open(&vm->config->serial, quit_from_console, &vm->lifecycle, &vm->console);
+	r = control_service_open(vm->config->socket_path, &vm->service);
+	if (r == 0)
+		r = console_open(
+			&vm->config->serial, quit_from_console, &vm->lifecycle, &vm->console);
+	return r;
 }
 
 static int open_devices(struct vm *vm)
@@ -202,6 +208,19 @@ static int create_vcpus(struct vm *vm)
 	return r;
 }
 
+static int start_service(struct vm *vm)
+{
+	const struct control_parts parts = {
+		.config = vm->config,
+		.lifecycle = &vm->lifecycle,
+		.platform = vm->platform,
+		.devices = vm->devices,
+		.vcpus = vm->vcpus,
+	};
+
+	return control_service_start(vm->service, &parts, vm->control.loop);
+}
+
 /* The guest goes first: what it prints waits in the console's ring until its thread runs. */
 static int start(struct vm *vm)
 {
@@ -225,10 +244,14 @@ static const struct {
 	{ create_machine, STATUS_HOST },
 	{ create_devices, STATUS_HOST },
 	{ create_vcpus, STATUS_HOST },
+	{ start_service, STATUS_HOST },
 	{ start, STATUS_HOST },
 };
 
-/* Takes down what was made, however far it came. The console last: it may hold output. */
+/*
+ * Takes down what was made, however far it came. The console late: it may hold
+ * output. The control socket last: its end tells that the VM is gone.
+ */
 static void tear_down(struct vm *vm)
 {
 	vcpu_set_stop(vm->vcpus);
@@ -245,6 +268,7 @@ static void tear_down(struct vm *vm)
 	guest_memory_free(vm->memory);
 	kvm_host_close(&vm->host);
 	lifecycle_destroy(&vm->lifecycle);
+	control_service_free(vm->service);
 	control_destroy(&vm->control);
 	fd_close(&vm->kernel_fd);
 	fd_close(&vm->initrd_fd);
@@ -270,6 +294,8 @@ enum exit_status vm_run(const struct vm_config *config)
 
 	if (status == STATUS_OK)
 		end = control_run(&vm.control, &vm.lifecycle, vm.console);
+	if (end != VM_RUNNING)
+		control_service_end(vm.service, end);
 	tear_down(&vm);
 	if (end != VM_RUNNING) {
 		status = vm_end_status(end);

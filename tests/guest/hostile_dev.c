@@ -102,8 +102,8 @@ static void run_request(struct victim *victim, const struct request_row *request
 	set_request(victim, request->length, request->device_writes);
 	uint32_t written = submit(victim, 0);
 
-	check_answer(
-		victim, written, refused ? S_IOERR : request->status, refused ? 1 : request->used);
+	check_answer(victim, written, refused ? S_IOERR : request->status,
+		refused ? !request->device_writes : request->used);
 	if (!is_all(victim->buffers->data + request->length, GUARD, 2048))
 		fail_row("%s wrote behind the buffer", victim->name);
 	if (victim->buffers->status != S_OK && request->device_writes &&

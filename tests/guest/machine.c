@@ -357,6 +357,36 @@ static void run_pm_timer(void)
 	print("half a second\n");
 }
 
+/* Counts, a number each 5 ms, for as long as it runs; says how the clock went on each time. */
+static void run_count(void)
+{
+	uint32_t last = in32(PORT_PM_TIMER);
+
+	for (uint64_t number = 0;; number++) {
+		wait_ticks(PM_TIMER_HZ / 200);
+		uint32_t now = in32(PORT_PM_TIMER);
+
+		print("%u %u\n", number, (uint64_t)(now - last) * 1000 / PM_TIMER_HZ);
+		last = now;
+	}
+}
+
+/* Waits for the power button, as ACPI's driver does but without the interrupt, and clears it. */
+static void run_power_button(void)
+{
+	enum { POWER_BUTTON = 1 << 8 };
+
+	out16(PORT_PM1_ENABLE, POWER_BUTTON);
+	if ((in16(PORT_PM1_STATUS) & POWER_BUTTON) != 0)
+		fail("it is pressed from the start");
+	print("waiting\n");
+	while ((in16(PORT_PM1_STATUS) & POWER_BUTTON) == 0)
+		__asm__ volatile("pause");
+	out16(PORT_PM1_STATUS, POWER_BUTTON);
+	if ((in16(PORT_PM1_STATUS) & POWER_BUTTON) != 0)
+		fail("it cannot be cleared");
+}
+
 /* What is on bus 0: "pci DEVFN VENDOR:DEVICE CLASS" for each function, in hexadecimal. */
 static void run_pci(void)
 {
@@ -394,5 +424,7 @@ const struct test_case cases[] = {
 	{ "cmos", run_cmos },
 	{ "pm-timer", run_pm_timer },
 	{ "pci", run_pci },
+	{ "count", run_count },
+	{ "power-button", run_power_button },
 	{ NULL, NULL },
 };

@@ -84,7 +84,9 @@ def test_no_arguments():
     (["run", "-h"], "usage: crosvm run"),
     (["run", "-m", "64", "--help", "-c", "0"], "usage: crosvm run"),
     (["help", "help"], "crosvm help"),
-    (["help", "version"], "crosvm version"),
+    (["help", "version"], "usage: crosvm version"),
+    (["help", "stop"], "usage: crosvm stop"),
+    (["status", "--help"], "usage: crosvm status"),
     (["--version"], "crosvm "),
     (["-V"], "crosvm "),
     (["version"], "crosvm "),
@@ -127,3 +129,20 @@ def test_terminal_escapes_in_names_are_not_echoed():
     done = vmm.run(RUN + ["/no\x1b[2Jwhere"])
     assert done.returncode == vmm.IMAGE
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("words, offered", [
+    (["st"], {"stop", "status"}),
+    (["s"], {"stop", "status", "suspend"}),
+    (["help", "ve"], {"version"}),
+    (["run", "--roo"], {"--root"}),
+    (["run", "--so"], {"--socket"}),
+    (["status", "-"], {"--json", "--help"}),
+    (["stop", str(vmm.ROOT / "doc/control-p")], {str(vmm.ROOT / "doc/control-protocol.md")}),
+])
+def test_completion(words, offered):
+    """doc/crosvm.bash, as bash calls it."""
+    script = ("source \"$0\"; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _crosvm \"$1\"; "
+              "printf '%s\\n' \"${COMPREPLY[@]}\"")
+    done = vmm.run(["bash", "-c", script, vmm.ROOT / "doc/crosvm.bash", vmm.CROSVM, *words])
+    assert (set(done.stdout.split()), done.stderr) == (offered, "")

@@ -26,7 +26,9 @@ struct fake_vhost {
 	bool running[VHOST_QUEUES];
 	unsigned starts, stops, resets;
 	int fail_start;    /* what start_vring gives */
+	int fail_stop;     /* what stop_vring gives, and the ring runs on */
 	int fail_error_fd; /* what set_error_fd gives */
+	uint16_t base;     /* where a ring stops */
 	int error_fd;
 	bool freed;
 };
@@ -121,9 +123,11 @@ static inline int fake_stop_vring(struct vhost *vhost, unsigned index, uint16_t 
 	struct fake_vhost *fake = (struct fake_vhost *)vhost;
 
 	vhost_require(index < fake->queues && fake->running[index], "a stopped ring is stopped");
+	if (fake->fail_stop != 0)
+		return fake->fail_stop;
 	fake->running[index] = fake->placed[index] = false;
 	fake->stops++;
-	*ret_base = 0;
+	*ret_base = fake->base;
 	return 0;
 }
 

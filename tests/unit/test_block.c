@@ -403,7 +403,7 @@ static void short_and_interrupted_transfers_go_on(void **state)
 }
 
 /* The kernel tells of lost pages once, so that a later success means nothing. */
-static void after_a_failed_flush_all_fail_until_the_restart(void **state)
+static void after_a_failed_flush_all_fail_until_the_reset(void **state)
 {
 	struct rig *rig = new_rig((struct block_options){ .sync_engine = true }, "/tmp");
 	struct capture capture;
@@ -422,6 +422,10 @@ static void after_a_failed_flush_all_fail_until_the_restart(void **state)
 	assert_int_equal(capture_lines(&capture), 1);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
 	stop_all(rig);
+	start_queue(rig, 0); /* as when a suspended VM goes on */
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_IOERR);
+	stop_all(rig);
+	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
 	start_all(rig, USUAL);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_OK);
 	free_rig(rig);
@@ -488,9 +492,11 @@ static void the_write_cache_is_the_drivers_choice(void **state)
 	set_wce(rig, 1);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
 	assert_int_equal(libc.write_flags, 0);
-	/* A new driver finds it on. */
+	/* Queues that only stop, as in a suspended VM, change nothing; a new driver finds it on. */
 	set_wce(rig, 0);
 	stop_all(rig);
+	assert_int_equal(get_wce(rig), 0);
+	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
 	assert_int_equal(get_wce(rig), 1);
 	free_rig(rig);
 }
@@ -634,7 +640,7 @@ int main(void)
 		BOTH(direct_takes_every_buffer),
 		cmocka_unit_test_setup(short_and_interrupted_transfers_go_on, forget_faults),
 		cmocka_unit_test_setup(
-			after_a_failed_flush_all_fail_until_the_restart, forget_faults),
+			after_a_failed_flush_all_fail_until_the_reset, forget_faults),
 		cmocka_unit_test_setup(a_failed_flush_is_remembered_by_the_device, forget_faults),
 		cmocka_unit_test_setup(the_write_cache_is_the_drivers_choice, forget_faults),
 		cmocka_unit_test_setup(who_cannot_flush_need_not, forget_faults),

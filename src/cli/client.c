@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* Talks to a control socket. Whoever listens there may answer anything, or nothing. */
+#include "cli/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "vm/control_protocol.h"
+#include "vm/control_socket.h"
+
+enum { REPLY_TIMEOUT_MS = 10000 };
+
+static const char *connect_advice(int error)
+{
+	switch (error) {
+	case ENOENT:
+	case ECONNREFUSED:
+		return "; no VM is there";
+	case EACCES:
+		return "; the VM belongs to another user";
+	case EPROTOTYPE:
+		return "; that is not a control socket";
+	default:
+		return "";
+	}
+}
+
+int client_connect(const char *path, int *ret_fd)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (*path == '\0' || strlen(path) >= sizeof(address.sun_path)) {
+		log_error("%s: the path of a socket has 1 to %zu characters", path,
+			sizeof(address.sun_path) - 1);
+		return -ENAMETOOLONG;
+	}
+	memcpy(address.sun_path, path, strlen(path));
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+		int error = errno;
+
+		log_error("%s: cannot connect: %s%s", path, strerror(error), connect_advice(error));
+		return -error;
+	}
+	*ret_fd = fd_steal(&fd);
+	return 0;
+}
+
+int client_receive(int fd, int timeout_ms, json_t **ret_message)
+{
+	char text[CONTROL_MESSAGE_MAX];
+	struct pollfd readable = { .fd = fd, .events = POLLIN };
+	int ready = poll(&readable, 1, timeout_ms);
+
+	if (ready <= 0)
+		return ready == 0 ? -ETIMEDOUT : -errno;
+	ssize_t n = recv(fd, text, sizeof(text), MSG_DONTWAIT);
+
+	if (n <= 0)
+		return n == 0 || errno == ECONNRESET ? -ENODATA : -errno;
+	json_t *message = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
+
+	if (!json_is_object(message)) {
+		json_decref(message);
+		return -EBADMSG;
+	}
+	*ret_message = message;
+	return 0;
+}
+
+static int send_request(int fd, const char *verb)
+{
+	char text[128];
+	json_t *request =
+		json_pack("{s:i, s:s}", "version", CONTROL_PROTOCOL_VERSION, "verb", verb);
+	size_t size = request == NULL ? 0 : json_dumpb(request, text, sizeof(text), JSON_COMPACT);
+
+	json_decref(request);
+	if (size == 0 || size > sizeof(text))
+		return -ENOMEM;
+	return send(fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static const char *explain(int error)
+{
+	switch (error) {
+	case -ETIMEDOUT:
+		return "no answer within 10 s; the VM may be stopped by a signal";
+	case -ENODATA:
+	case -EPIPE:
+	case -ECONNRESET:
+		return "no answer: the connection was closed; the VM may have just ended";
+	case -EBADMSG:
+		return "an answer that is none of crosvm's";
+	default:
+		return strerror(-error);
+	}
+}
+
+int client_ask(const char *path, int fd, const char *verb, json_t **ret_reply)
+{
+	json_t *reply = NULL;
+	int r = send_request(fd, verb);
+
+	if (r == 0)
+		r = client_receive(fd, REPLY_TIMEOUT_MS, &reply);
+	if (r < 0) {
+		log_error("%s: %s", path, explain(r));
+		return r;
+	}
+	if (json_is_true(json_object_get(reply, "ok"))) {
+		*ret_reply = reply;
+		return 0;
+	}
+	const char *why = json_string_value(json_object_get(reply, "error"));
+
+	log_error("%s: %s", path, why != NULL ? why : explain(-EBADMSG));
+	json_decref(reply);
+	return -EREMOTEIO;
+}

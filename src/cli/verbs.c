@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The subcommands that speak to running VMs, as one table: all do the same
+ * with each socket that they are given, and differ in the verb and in what
+ * they make of the reply. Replies are checked: what is missing is not shown.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "vm/exit_status.h"
+
+/* How long a VM may take to flush its disks and end. */
+enum { END_TIMEOUT_MS = 60000 };
+
+struct verb_request {
+	const char **paths; /* owned array of arguments */
+	unsigned path_count;
+	bool json;
+};
+
+struct verb {
+	const char *name; /* also the verb's name in the protocol */
+	const struct option_set *options;
+	unsigned sockets_max;
+	/* What to do after a good reply; NULL: nothing. 0 or -errno, logged. */
+	int (*finish)(const struct verb_request *request, const char *path, int fd, json_t *reply);
+};
+
+static int take_path(void *target, const char *value)
+{
+	struct verb_request *request = target;
+
+	request->paths[request->path_count++] = value;
+	return 0;
+}
+
+static int take_json(void *target, const char *value)
+{
+	(void)value;
+	((struct verb_request *)target)->json = true;
+	return 0;
+}
+
+static const struct option json_options[] = {
+	{ "json", 0, NULL, "the reply as it came, one line for each VM", false, take_json },
+};
+
+#define VERB_OPTIONS(name, sockets, text, ...)                                                     \
+	{                                                                                          \
+		.command = "crosvm " name, .positional = (sockets), .summary = (text),             \
+		.apply_positional = take_path, __VA_ARGS__                                         \
+	}
+
+const struct option_set events_options = VERB_OPTIONS("events", "SOCKET",
+	"Prints what happens to a VM, one line of JSON for each event, until it ends.");
+const struct option_set powerbtn_options = VERB_OPTIONS("powerbtn", "SOCKET...",
+	"Presses the power button of VMs: the guest shuts down by itself.");
+const struct option_set resume_options =
+	VERB_OPTIONS("resume", "SOCKET...", "Lets suspended VMs run on.");
+const struct option_set status_options = VERB_OPTIONS("status", "SOCKET...", "Says how VMs are.",
+	.options = json_options, .count = ARRAY_SIZE(json_options));
+const struct option_set stop_options = VERB_OPTIONS("stop", "SOCKET...",
+	"Ends VMs in good order, disks flushed, without asking the guest; returns when they "
+	"ended.");
+const struct option_set suspend_options =
+	VERB_OPTIONS("suspend", "SOCKET...", "Holds the vCPUs and devices of VMs.");
+const struct option_set version_options =
+	VERB_OPTIONS("version", "[SOCKET...]", "Prints the version, or those of running VMs.");
+
+/* ---- replies ---- */
+
+static void print_json(const json_t *message)
+{
+	char *text = json_dumps(message, JSON_COMPACT);
+
+	if (text != NULL)
+		puts(text);
+	free(text);
+}
+
+static int finish_version(
+	const struct verb_request *request, const char *path, int fd, json_t *reply)
+{
+	const char *version = json_string_value(json_object_get(reply, "crosvm"));
+
+	(void)request;
+	(void)fd;
+	printf("%s: crosvm %s\n", path, version != NULL ? version : "?");
+	return 0;
+}
+
+static int64_t number(const json_t *object, const char *name)
+{
+	return json_integer_value(json_object_get(object, name));
+}
+
+static void print_devices(const json_t *devices)
+{
+	const json_t *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		const char *name = json_string_value(json_object_get(device, "name"));
+
+		printf("  device %zu: %s", i, name != NULL ? name : "?");
+		if (number(device, "pid") != 0)
+			printf(", process %" PRId64, number(device, "pid"));
+		putchar('\n');
+	}
+}
+
+static int finish_status(
+	const struct verb_request *request, const char *path, int fd, json_t *reply)
+{
+	const char *state = json_string_value(json_object_get(reply, "state"));
+	json_t *exits = json_object_get(reply, "exits");
+	const json_t *kind;
+	const char *name;
+
+	(void)fd;
+	if (request->json) {
+		(void)json_object_set_new(reply, "socket", json_string(path));
+		print_json(reply);
+		return 0;
+	}
+	printf("%s: %s, process %" PRId64 ", up %" PRId64 ".%03" PRId64 " s\n", path,
+		state != NULL ? state : "?", number(reply, "pid"),
+		number(reply, "uptime_ms") / 1000, number(reply, "uptime_ms") % 1000);
+	printf("  vCPUs %" PRId64 ", memory %" PRId64 " MiB\n", number(reply, "vcpus"),
+		number(reply, "memory_mib"));
+	print_devices(json_object_get(reply, "devices"));
+	json_object_foreach(exits, name, kind)
+	{
+		printf("  exits, %s: %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(kind));
+	}
+	return 0;
+}
+
+/* The VM closes the connection when all is done. */
+static int finish_stop(const struct verb_request *request, const char *path, int fd, json_t *reply)
+{
+	json_t *message;
+	int r;
+
+	(void)request;
+	(void)reply;
+	while ((r = client_receive(fd, END_TIMEOUT_MS, &message)) == 0)
+		json_decref(message);
+	if (r == -ENODATA)
+		return 0;
+	log_error("%s: the VM was told to end and has not yet: %s", path,
+		r == -ETIMEDOUT ? "60 s have passed; its disks may be slow" : strerror(-r));
+	return r;
+}
+
+static int finish_events(
+	const struct verb_request *request, const char *path, int fd, json_t *reply)
+{
+	json_t *message;
+	int r;
+
+	(void)request;
+	(void)reply;
+	while ((r = client_receive(fd, -1, &message)) == 0) {
+		print_json(message);
+		json_decref(message);
+		if (fflush(stdout) != 0)
+			return 0; /* main() says so */
+	}
+	if (r == -ENODATA)
+		return 0;
+	log_error("%s: %s", path, strerror(-r));
+	return r;
+}
+
+static const struct verb verbs[] = {
+	{ "events", &events_options, 1, finish_events },
+	{ "powerbtn", &powerbtn_options, UINT32_MAX, NULL },
+	{ "resume", &resume_options, UINT32_MAX, NULL },
+	{ "status", &status_options, UINT32_MAX, finish_status },
+	{ "stop", &stop_options, UINT32_MAX, finish_stop },
+	{ "suspend", &suspend_options, UINT32_MAX, NULL },
+	{ "version", &version_options, UINT32_MAX, finish_version },
+};
+
+/* ---- the command ---- */
+
+static int do_one(const struct verb *verb, const struct verb_request *request, const char *path)
+{
+	CLEANUP_FD int fd = -1;
+	json_t *reply = NULL;
+	int r = client_connect(path, &fd);
+
+	if (r == 0)
+		r = client_ask(path, fd, verb->name, &reply);
+	if (r < 0)
+		return r;
+	if (verb->finish != NULL)
+		r = verb->finish(request, path, fd, reply);
+	json_decref(reply);
+	return r;
+}
+
+/* One that fails does not keep the others from being served. */
+static int do_all(const struct verb *verb, const struct verb_request *request)
+{
+	int status = STATUS_OK;
+
+	for (unsigned i = 0; i < request->path_count; i++)
+		if (do_one(verb, request, request->paths[i]) < 0)
+			status = STATUS_HOST;
+	return status;
+}
+
+static int run_verb(const struct verb *verb, int argc, char **argv, struct verb_request *request)
+{
+	int r = options_parse(verb->options, argc, argv, request);
+
+	if (r == OPTIONS_HELP) {
+		options_print_help(verb->options, stdout);
+		return STATUS_OK;
+	}
+	if (r < 0)
+		return STATUS_USAGE;
+	if (request->path_count == 0 || request->path_count > verb->sockets_max) {
+		log_error("%s socket; usage: %s %s",
+			request->path_count == 0 ? "no" : "more than one", verb->options->command,
+			verb->options->positional);
+		return STATUS_USAGE;
+	}
+	return do_all(verb, request);
+}
+
+int command_verb(int argc, char **argv)
+{
+	const struct verb *verb = verbs;
+	struct verb_request request = { .paths = calloc((size_t)argc, sizeof(char *)) };
+
+	/* main() calls us for names of this table only. */
+	while (verb < &verbs[ARRAY_SIZE(verbs) - 1] && strcmp(verb->name, argv[0]) != 0)
+		verb++;
+	if (request.paths == NULL)
+		return STATUS_HOST;
+	int status = run_verb(verb, argc, argv, &request);
+
+	free(request.paths);
+	return status;
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* The verbs of the control socket, one function each. Requests were parsed already. */
+#include "vm/control_service.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vm/control_protocol.h"
+#include "vm/control_socket.h"
+
+/* How long suspend waits for a vCPU; one that is in a device's register may take a while. */
+enum { PAUSE_TIMEOUT_MS = 3000 };
+
+struct control_service {
+	struct control_socket *socket;
+	struct evloop *loop; /* NULL until started */
+	struct control_parts parts;
+	uint64_t boot_ns;
+	bool suspended;
+	int failure_fd;                 /* owned; a device failed */
+	char text[CONTROL_MESSAGE_MAX]; /* what is being sent */
+};
+
+/* ---- replies and events ---- */
+
+static void reply(struct control_service *service, struct control_client *client, json_t *fields)
+{
+	size_t size = control_reply_write(fields, service->text, sizeof(service->text));
+
+	control_client_send(client, service->text, size);
+}
+
+static void reply_fault(struct control_service *service, struct control_client *client,
+	const struct control_fault *fault)
+{
+	size_t size = control_reply_write_fault(fault, service->text, sizeof(service->text));
+
+	control_client_send(client, service->text, size);
+}
+
+static uint64_t uptime_ms(const struct control_service *service)
+{
+	return (clock_monotonic_ns() - service->boot_ns) / NS_PER_MS;
+}
+
+static uint64_t wall_clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
+}
+
+/* An event that is `age_ms` old. */
+static json_t *make_event(const struct control_service *service, const char *name, uint64_t age_ms)
+{
+	return json_pack("{s:s, s:I, s:I}", "event", name, "uptime_ms",
+		(json_int_t)(uptime_ms(service) - age_ms), "time_ms",
+		(json_int_t)(wall_clock_ms() - age_ms));
+}
+
+static void publish(struct control_service *service, json_t *event)
+{
+	size_t size = control_event_write(event, service->text, sizeof(service->text));
+
+	control_socket_publish(service->socket, service->text, size);
+}
+
+static void tell(struct control_service *service, struct control_client *client, json_t *event)
+{
+	size_t size = control_event_write(event, service->text, sizeof(service->text));
+
+	control_client_send(client, service->text, size);
+}
+
+static const char *state_name(const struct control_service *service)
+{
+	return service->suspended ? "suspended" : "running";
+}
+
+/* ---- the verbs ---- */
+
+static void reply_state(struct control_service *service, struct control_client *client)
+{
+	reply(service, client, json_pack("{s:s}", "state", state_name(service)));
+}
+
+/* First the past in short, so that it does not matter when a listener comes. */
+static void do_events(struct control_service *service, struct control_client *client)
+{
+	reply_state(service, client);
+	tell(service, client, make_event(service, "boot", uptime_ms(service)));
+	if (service->suspended)
+		tell(service, client, make_event(service, "suspended", 0));
+	control_client_subscribe(client);
+}
+
+static void do_powerbtn(struct control_service *service, struct control_client *client)
+{
+	platform_press_power_button(service->parts.platform);
+	reply_state(service, client);
+}
+
+static void do_stop(struct control_service *service, struct control_client *client)
+{
+	reply_state(service, client);
+	log_debug("the control socket asked for the end");
+	lifecycle_end(service->parts.lifecycle, VM_END_STOPPED);
+}
+
+static void do_version(struct control_service *service, struct control_client *client)
+{
+	reply(service, client, json_pack("{s:s}", "crosvm", CROSVM_VERSION));
+}
+
+/* First the vCPUs, so that nobody asks the devices for more. */
+static int hold_vm(const struct control_parts *parts)
+{
+	int r = vcpu_set_pause(parts->vcpus, PAUSE_TIMEOUT_MS);
+
+	if (r < 0)
+		return r;
+	r = devices_suspend(parts->devices);
+	if (r < 0)
+		vcpu_set_resume(parts->vcpus);
+	return r;
+}
+
+static void do_suspend(struct control_service *service, struct control_client *client)
+{
+	struct control_fault fault;
+	int r = service->suspended ? 0 : hold_vm(&service->parts);
+
+	if (r < 0) {
+		control_fault_set(&fault, "failed", "cannot suspend: %s",
+			r == -ETIMEDOUT ? "a vCPU waits for its device" : strerror(-r));
+		reply_fault(service, client, &fault);
+		return;
+	}
+	if (!service->suspended) {
+		service->suspended = true;
+		publish(service, make_event(service, "suspended", 0));
+	}
+	reply_state(service, client);
+}
+
+static void do_resume(struct control_service *service, struct control_client *client)
+{
+	if (service->suspended) {
+		devices_resume(service->parts.devices);
+		vcpu_set_resume(service->parts.vcpus);
+		service->suspended = false;
+		publish(service, make_event(service, "resumed", 0));
+	}
+	reply_state(service, client);
+}
+
+static json_t *describe_devices(const struct devices *devices)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array != NULL && i < devices_count(devices); i++) {
+		struct device_info info = devices_info(devices, i);
+		json_t *pid = info.pid != 0 ? json_integer(info.pid) : json_null();
+
+		/* Adding NULL, for want of memory, fails as well. */
+		if (json_array_append_new(
+			    array, json_pack("{s:s, s:o}", "name", info.name, "pid", pid)) < 0) {
+			json_decref(array);
+			array = NULL;
+		}
+	}
+	return array;
+}
+
+static json_t *describe_exits(const struct vcpu_set *vcpus)
+{
+	uint64_t exits[VCPU_EXIT_KINDS];
+
+	for (unsigned kind = 0; kind < VCPU_EXIT_KINDS; kind++)
+		exits[kind] = vcpu_set_exits(vcpus, kind);
+	/* The other kinds end the VM. */
+	return json_pack("{s:I, s:I, s:I}", "port", (json_int_t)exits[VCPU_EXIT_PORT], "mmio",
+		(json_int_t)exits[VCPU_EXIT_MMIO], "interrupted",
+		(json_int_t)exits[VCPU_EXIT_INTERRUPTED]);
+}
+
+static void do_status(struct control_service *service, struct control_client *client)
+{
+	const struct control_parts *parts = &service->parts;
+
+	reply(service, client,
+		json_pack("{s:s, s:i, s:I, s:i, s:I, s:o, s:o}", "state", state_name(service),
+			"pid", (int)getpid(), "uptime_ms", (json_int_t)uptime_ms(service), "vcpus",
+			(int)vcpu_set_count(parts->vcpus), "memory_mib",
+			(json_int_t)(parts->config->memory_size / MIB), "devices",
+			describe_devices(parts->devices), "exits", describe_exits(parts->vcpus)));
+}
+
+static void (*const verbs[CONTROL_VERBS])(
+	struct control_service *service, struct control_client *client) = {
+	[CONTROL_EVENTS] = do_events,
+	[CONTROL_POWERBTN] = do_powerbtn,
+	[CONTROL_RESUME] = do_resume,
+	[CONTROL_STATUS] = do_status,
+	[CONTROL_STOP] = do_stop,
+	[CONTROL_SUSPEND] = do_suspend,
+	[CONTROL_VERSION] = do_version,
+};
+
+static void take_message(
+	void *owner, struct control_client *client, const struct control_message *message)
+{
+	struct control_service *service = owner;
+	struct control_fault fault;
+	enum control_verb verb;
+
+	if (message->too_long)
+		control_fault_set(
+			&fault, "too-long", "a request has %d bytes at most", CONTROL_MESSAGE_MAX);
+	else if (message->with_descriptors)
+		control_fault_set(&fault, "descriptors", "no request takes file descriptors");
+	else if (control_request_parse(message->text, message->size, &verb, &fault) == 0) {
+		verbs[verb](service, client);
+		return;
+	}
+	reply_fault(service, client, &fault);
+}
+
+static void on_device_failure(void *argument)
+{
+	struct control_service *service = argument;
+	eventfd_t count;
+	unsigned index;
+
+	(void)eventfd_read(service->failure_fd, &count);
+	while (devices_take_failure(service->parts.devices, &index)) {
+		struct device_info info = devices_info(service->parts.devices, index);
+		json_t *event = make_event(service, "device-failure", 0);
+
+		if (event != NULL &&
+			(json_object_set_new(event, "device", json_string(info.name)) < 0 ||
+				json_object_set_new(event, "index", json_integer(index)) < 0)) {
+			json_decref(event);
+			event = NULL;
+		}
+		publish(service, event);
+	}
+}
+
+/* ---- life ---- */
+
+int control_service_open(const char *path, struct control_service **ret_service)
+{
+	if (path == NULL) {
+		*ret_service = NULL;
+		return 0;
+	}
+	struct control_service *service = malloc(sizeof(*service));
+
+	if (service == NULL) {
+		log_error("--socket: no memory");
+		return -ENOMEM;
+	}
+	memset(service, 0, offsetof(struct control_service, text));
+	service->failure_fd = -1;
+	int r = control_socket_open(path, &service->socket);
+
+	if (r < 0) {
+		free(service);
+		return r;
+	}
+	*ret_service = service;
+	return 0;
+}
+
+int control_service_start(
+	struct control_service *service, const struct control_parts *parts, struct evloop *loop)
+{
+	if (service == NULL)
+		return 0;
+	service->parts = *parts;
+	service->loop = loop;
+	service->boot_ns = clock_monotonic_ns();
+	service->failure_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int r = service->failure_fd < 0 ? -errno : 0;
+
+	if (r == 0)
+		r = evloop_add(loop, service->failure_fd, on_device_failure, service);
+	if (r == 0)
+		r = control_socket_start(service->socket, loop, take_message, service);
+	if (r < 0)
+		log_error("--socket: %s", strerror(-r));
+	else
+		devices_watch_failures(parts->devices, service->failure_fd);
+	return r;
+}
+
+void control_service_end(struct control_service *service, enum vm_end end)
+{
+	static const char *const names[VM_ENDS] = {
+		[VM_RUNNING] = "running",
+		[VM_END_POWER_OFF] = "power-off",
+		[VM_END_REBOOT] = "reset",
+		[VM_END_PANIC] = "panic",
+		[VM_END_TRIPLE_FAULT] = "triple-fault",
+		[VM_END_STOPPED] = "stopped",
+		[VM_END_KVM_ERROR] = "kvm-error",
+	};
+
+	if (service == NULL)
+		return;
+	publish(service, make_event(service, names[end], 0));
+}
+
+void control_service_free(struct control_service *service)
+{
+	if (service == NULL)
+		return;
+	if (service->loop != NULL)
+		evloop_remove(service->loop, service->failure_fd);
+	control_socket_free(service->socket);
+	fd_close(&service->failure_fd);
+	free(service);
+}

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The control socket with a Linux guest: the power button, and suspensions that Linux hardly notices."""
+import contextlib
+import json
+import os
+import random
+import re
+import subprocess
+import threading
+import time
+
+import disks
+import pytest
+import vm
+
+MIB = 1 << 20
+
+# Waits until the power button's key comes, then goes; guest/init powers off. Opened before it says so,
+# since the kernel keeps no event for who comes later.
+BUTTON = """event=$(basename "$(dirname "$(grep -l 'Power Button' /sys/class/input/event*/device/name | head -n 1)" | xargs dirname)")
+exec 3<"/dev/input/$event"
+echo "waiting for $event"
+head -c 24 <&3 >/key && echo pressed
+"""
+
+
+@pytest.fixture(name="path")
+def socket_path(tmp_path):
+    return str(tmp_path / "vm.sock")
+
+
+def crosvm(*arguments):
+    return subprocess.run([vm.CROSVM, *arguments], check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+def state(path):
+    return json.loads(crosvm("status", "--json", path))["state"]
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_power_button(initrd, path, cpus):
+    with vm.started("small", initrd, script=BUTTON, cpus=cpus, options=["-s", path]) as guest:
+        guest.expect("waiting for event")
+        crosvm("powerbtn", path)
+        guest.expect("pressed")
+        guest.end(says=vm.POWERED_OFF, timeout=30)
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize("kernel, cpus", [("small", 2), ("cloud-6.1", 1)])
+def test_suspend_ten_seconds(initrd, path, kernel, cpus, record_property):
+    """The clocks went on, the shell answers, and no watchdog barks."""
+    with vm.started(kernel, initrd, cpus=cpus, options=["-s", path]) as guest:
+        guest.expect(vm.PROMPT)
+        # The watchdog of those kernels that have one barks after twice as many seconds, at what is busy.
+        guest.ask("echo 2 >/proc/sys/kernel/watchdog_thresh; dmesg -c >/seen")
+        guest.ask("(while :; do :; done) &")
+        clock = guest.ask("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+        record_property("clocksource", clock)
+        # A timer that runs out meanwhile, and one that does not.
+        guest.ask("(sleep 3; echo short) >/short & (sleep 14; echo long) >/long &")
+        skew = int(guest.ask("date +%s")) - time.time()
+        uptime = float(guest.ask("cut -d ' ' -f 1 /proc/uptime"))
+        start = time.monotonic()
+        crosvm("suspend", path)
+        assert state(path) == "suspended"
+        guest.send("echo typed mean''while\n")
+        time.sleep(10)
+        crosvm("resume", path)
+        guest.expect("typed meanwhile")
+        guest.expect(vm.PROMPT)
+        assert guest.ask("cat /short").startswith("short")
+        passed = float(guest.ask("cut -d ' ' -f 1 /proc/uptime")) - uptime
+        assert abs(passed - (time.monotonic() - start)) < 1.5, clock
+        assert abs(int(guest.ask("date +%s")) - time.time() - skew) < 2, clock
+        time.sleep(max(0, 16 - (time.monotonic() - start)))
+        assert guest.ask("cat /long").startswith("long")  # and the shell tells of its jobs
+        assert guest.ask("dmesg | grep -iE 'lockup|stall|hung|blocked for'; true") == ""
+        crosvm("stop", path)
+        guest.end()
+
+
+COPIES = """for i in 1 2 3 4 5 6; do
+	head -c 2000000 /dev/urandom >/data
+	dd if=/data of=/dev/vda bs=64k conv=fsync 2>/dev/null || exit 1
+	dd if=/dev/vda bs=128k iflag=direct 2>/dev/null | head -c 2000000 | cmp - /data || exit 1
+	dd if=/dev/hwrng of=/dev/null bs=512 count=20 2>/dev/null || exit 1
+	echo "copied $i"
+done
+sha256sum /data
+"""
+
+
+def test_suspend_under_load(initrd, path, tmp_path, record_property):
+    """Disk and entropy under way, held at 100 moments or so; each byte arrives, and the last ones stay."""
+    image = disks.sparse(tmp_path / "disk.img", 4 * MIB)
+    options = ["-s", path, "-b", f"{image},queues=2"]
+    chance = random.Random(1)
+    done = threading.Event()
+    slowest = [0.0, 0]
+
+    def suspend_and_resume():
+        while not done.wait(chance.random() * 0.2):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                start = time.monotonic()
+                crosvm("suspend", path)
+                slowest[0] = max(slowest[0], time.monotonic() - start)
+                slowest[1] += 1
+                time.sleep(chance.random() * 0.05)
+                crosvm("resume", path)
+
+    with vm.started("small", initrd, script=COPIES, cpus=2, options=options) as guest:
+        guest.expect("crosvm-init: up")
+        thread = threading.Thread(target=suspend_and_resume)
+        thread.start()
+        try:
+            said = guest.expect("crosvm-init: exit status ")
+        finally:
+            done.set()
+            thread.join()
+        assert said.count("copied") == 6, said
+        guest.end(says=vm.POWERED_OFF, timeout=30)
+    digest = re.search(r"^([0-9a-f]{64})  /data", said, re.MULTILINE)[1]
+    data = image.read_bytes()[:2000000]
+    assert subprocess.run(["sha256sum"], input=data, capture_output=True, check=True).stdout.decode().startswith(digest)
+    assert slowest[1] >= 5
+    print(f"{slowest[1]} suspensions, the slowest {slowest[0] * 1000:.0f} ms with its process")
+    record_property("suspensions", slowest[1])
