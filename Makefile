@@ -70,7 +70,7 @@ LINK     :=
 endif
 
 # The archive: the shared library of Debian 12 does not export io_uring_enable_rings().
-LIBS     := -l:liburing.a
+LIBS     := -l:liburing.a -l:libseccomp.a
 
 # ---- sources -----------------------------------------------------------------
 
