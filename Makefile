@@ -70,7 +70,7 @@ LINK     :=
 endif
 
 # The archive: the shared library of Debian 12 does not export io_uring_enable_rings().
-LIBS     := -l:liburing.a -l:libjansson.a
+LIBS     := -l:liburing.a -l:libjansson.a -l:libseccomp.a
 
 # ---- sources -----------------------------------------------------------------
 
@@ -80,7 +80,7 @@ OBJ      := $(SRC:src/%.c=$(B)/%.o)
 MAIN_OBJ := $(B)/cli/main.o
 LIB_OBJ  := $(filter-out $(MAIN_OBJ),$(OBJ))
 # What sources include and a rule below makes.
-GEN      := $(B)/gen/dsdt.h
+GEN      := $(B)/gen/dsdt.h $(B)/gen/seccomp_policies.h
 
 .PHONY: all
 all: $(if $(filter gcc,$(VARIANT)),build/crosvm,$(B)/crosvm)
@@ -125,6 +125,22 @@ $(B)/gen/dsdt.h: src/x86_64/dsdt.asl
 	   od -An -v -tx1 $(@:.h=.aml) | sed 's/ \(..\)/0x\1, /g'; \
 	   echo '};'; } > $@
 
+# Seccomp policies as BPF. The compiler of them runs here and now, so no sanitizer and no flag of the
+# target's applies to it. Sanitizers make system calls of their own, so their builds only log.
+POLICIES        := $(filter-out common_device,$(basename $(notdir $(wildcard seccomp/x86_64/*.policy))))
+POLICY_COMPILER := tools/compile-policies.c $(addprefix src/,jail/policy_parse.c jail/policy_constants.c \
+	jail/policy_compile.c base/fd.c)
+
+$(B)/host/compile-policies: $(POLICY_COMPILER) $(wildcard src/jail/policy*.h) src/base/fd.h src/base/util.h
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)gcc -std=gnu17 -Isrc -D_GNU_SOURCE -O1 -Wall -Wextra -o $@ $(POLICY_COMPILER) -lseccomp
+
+$(B)/gen/seccomp_policies.h: $(B)/host/compile-policies $(wildcard seccomp/*/*.policy)
+	@mkdir -p $(@D)
+	$(call say,POLICY,$@)
+	$(Q)$< $(if $(SAN),--log-only) seccomp/x86_64 $(POLICIES) > $@
+
 -include $(OBJ:.o=.d)
 
 # ---- tests -------------------------------------------------------------------
@@ -139,7 +155,8 @@ SAN_ENV  := ASAN_OPTIONS=handle_segv=2:handle_sigbus=2:handle_sigill=2:handle_si
 # The sources and the binary are the same under every sanitizer: looked at once.
 CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
-	'tests/unit/check-hardening $(B)/crosvm $(OBJ)'
+	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
+	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64'
 
 $(B)/tests/%.o: tests/%.c $(B)/flags | $(GEN)
 	@mkdir -p $(@D)
@@ -163,11 +180,11 @@ check: $(UNIT) $(if $(SAN),,$(B)/crosvm)
 # ---- lint --------------------------------------------------------------------
 
 # Each file that passed leaves a stamp, so that a second `make lint` looks at what changed only.
-LINTED   := $(SRC) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
+LINTED   := $(SRC) $(wildcard tools/*.c) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
 LINT     := build/lint
 # Tools that are no gcc know no flags of gcc's; what they need to parse the code is this.
 PARSE    := -Isrc -Itests -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
-FORMATTED = $(sort $(wildcard $(addsuffix /*.[ch],src/* tests/* bench)))
+FORMATTED = $(sort $(wildcard $(addsuffix /*.[ch],src/* tests/* bench tools)))
 TRACKED  := $(shell git ls-files 2>/dev/null)
 SCRIPTS  := $(shell grep -lsE '^\#! ?/bin/sh' $(TRACKED))
 PYTHON   := $(filter %.py,$(TRACKED)) $(shell grep -lsE '^\#!.*python3' $(filter-out %.py,$(TRACKED)))

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which system calls a process may make: programs for the kernel's seccomp,
+ * made from the texts in seccomp/ when crosvm is built and part of the binary,
+ * so that nobody can put another file in their place.
+ *
+ * HACKING.md, "Write a policy", has the language of the texts; policy_compile.h
+ * makes a policy of a file at run time.
+ */
+#pragma once
+
+#include <linux/filter.h>
+
+#include "base/util.h"
+
+struct jail_program {
+	const struct sock_filter *instructions;
+	unsigned short count;
+};
+
+struct jail_policy {
+	const char *name;         /* of its file: "block_device" */
+	unsigned syscalls;        /* how many it lets through, whole or in part */
+	struct jail_program kill; /* ends the process at the first other system call */
+	struct jail_program log;  /* lets it through and the kernel's log tell, for developers */
+};
+
+/* The embedded policy of that name; NULL: there is none. */
+const struct jail_policy *jail_policy_find(const char *name);
+/* All of them, for tests and listings. */
+const struct jail_policy *jail_policy_all(size_t *ret_count);

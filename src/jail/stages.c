@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The stages of the jail. Whatever a stage gives up, later ones cannot get back,
+ * so their order is what they still need: /proc for the maps and /dev/null go
+ * before the empty root, capabilities after all that needs them, the seccomp
+ * filter last.
+ *
+ * No stage looks at anything that a guest or a device has written.
+ */
+#include "jail/stages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "jail/advice.h"
+
+struct entry {
+	const struct jail_config *config;
+	const struct jail_birth *birth;
+	uid_t uid;
+	gid_t gid;
+	uint32_t missing;
+	const char *doing; /* what the stage was about when it failed */
+};
+
+/* The -errno of a call that returns -1, after noting what it was for. */
+static int failed(struct entry *entry, const char *doing)
+{
+	entry->doing = doing;
+	return -errno;
+}
+
+static bool lacks(const struct entry *entry, enum jail_missing missing)
+{
+	return (entry->missing & missing) != 0;
+}
+
+/* The parent's handlers know nothing of this process; a closed socket is an error, no death. */
+static int reset_signals(struct entry *entry)
+{
+	struct sigaction action = { .sa_handler = SIG_DFL };
+	sigset_t none;
+
+	for (int number = 1; number < NSIG; number++)
+		(void)sigaction(number, &action, NULL); /* some cannot be handled */
+	action.sa_handler = SIG_IGN;
+	sigemptyset(&none);
+	if (sigaction(SIGPIPE, &action, NULL) < 0 || sigaction(SIGXFSZ, &action, NULL) < 0 ||
+		sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+		return failed(entry, "reset signals");
+	return 0;
+}
+
+/*
+ * The others are made here and not by the parent's clone(): they are the slow
+ * part, and several devices make theirs at the same time.
+ */
+static int enter_namespaces(struct entry *entry)
+{
+	static const struct {
+		int flag;
+		uint32_t missing;
+		const char *doing;
+	} namespaces[] = {
+		{ CLONE_NEWNS, JAIL_LACKS_MOUNT_NAMESPACE, "make a mount namespace" },
+		{ CLONE_NEWNET, JAIL_LACKS_NET_NAMESPACE, "make a net namespace" },
+		{ CLONE_NEWIPC, JAIL_LACKS_IPC_NAMESPACE, "make an ipc namespace" },
+		{ CLONE_NEWUTS, JAIL_LACKS_UTS_NAMESPACE, "make a uts namespace" },
+		{ CLONE_NEWCGROUP, JAIL_LACKS_CGROUP_NAMESPACE, "make a cgroup namespace" },
+	};
+	int all = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
+		all |= namespaces[i].flag;
+	if (unshare(all) == 0)
+		return 0;
+	/* One by one, to say which it is. */
+	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++) {
+		if (unshare(namespaces[i].flag) == 0)
+			continue;
+		if (!entry->config->best_effort)
+			return failed(entry, namespaces[i].doing);
+		entry->missing |= namespaces[i].missing;
+	}
+	return 0;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd_write_full(fd, text, strlen(text));
+}
+
+static int write_map(const char *path, unsigned id)
+{
+	char line[64];
+
+	snprintf(line, sizeof(line), "%u %u 1\n", id, id);
+	return write_file(path, line);
+}
+
+/* Our one user and group keep their numbers; there are no others in here. */
+static int map_own_ids(struct entry *entry)
+{
+	int r = write_file("/proc/self/setgroups", "deny");
+
+	entry->doing = "write /proc/self/setgroups";
+	if (r == 0) {
+		r = write_map("/proc/self/gid_map", entry->gid);
+		entry->doing = "write /proc/self/gid_map";
+	}
+	if (r == 0) {
+		r = write_map("/proc/self/uid_map", entry->uid);
+		entry->doing = "write /proc/self/uid_map";
+	}
+	return r;
+}
+
+static int enter_maps(struct entry *entry)
+{
+	struct jail_identity identity;
+
+	if (lacks(entry, JAIL_LACKS_USER_NAMESPACE))
+		return 0;
+	if (!entry->birth->by_root)
+		return map_own_ids(entry);
+	if (recv(entry->birth->status_fd, &identity, sizeof(identity), 0) != sizeof(identity)) {
+		entry->doing = "get ids from the parent";
+		return -ESRCH;
+	}
+	entry->uid = identity.uid;
+	entry->gid = identity.gid;
+	return 0;
+}
+
+/* stderr stays, since the log goes there. One that was closed must not become something else. */
+static int enter_stdio(struct entry *entry)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return failed(entry, "open /dev/null");
+	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
+		return failed(entry, "put /dev/null in the place of stdin and stdout");
+	if (fcntl(STDERR_FILENO, F_GETFD) < 0 && dup2(fd, STDERR_FILENO) < 0)
+		return failed(entry, "put /dev/null in the place of stderr");
+	if (fd > STDERR_FILENO)
+		close(fd);
+	return 0;
+}
+
+/*
+ * An empty file system that was never writable becomes the root, and the host's
+ * are let go. /proc is where it is mounted meanwhile, as the one directory that
+ * must have been there for the maps. pivot_root(2) tells of the two dots.
+ */
+static int enter_root(struct entry *entry)
+{
+	if (lacks(entry, JAIL_LACKS_MOUNT_NAMESPACE)) {
+		entry->doing = "change the root without a mount namespace";
+		return -EPERM;
+	}
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return failed(entry, "make mounts private");
+	if (mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		    "mode=555,nr_inodes=1,size=4k") < 0)
+		return failed(entry, "mount an empty root");
+	if (chdir("/proc") < 0)
+		return failed(entry, "go to the empty root");
+	if (syscall(SYS_pivot_root, ".", ".") < 0)
+		return failed(entry, "pivot_root");
+	if (umount2(".", MNT_DETACH) < 0)
+		return failed(entry, "detach the host's root");
+	if (chdir("/") < 0)
+		return failed(entry, "go to the new root");
+	return 0;
+}
+
+/* Nothing that this process could ever execute would get a capability. */
+static int lock_capabilities(struct entry *entry)
+{
+	const unsigned long locked = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+				     SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
+				     SECBIT_NO_CAP_AMBIENT_RAISE |
+				     SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		return failed(entry, "clear the ambient capabilities");
+	if (prctl(PR_SET_SECUREBITS, locked) < 0)
+		return failed(entry, "lock the securebits");
+	/* The kernel may know more than its headers told us. */
+	for (unsigned long capability = 0; capability < 64; capability++) {
+		if (prctl(PR_CAPBSET_DROP, capability) == 0)
+			continue;
+		if (errno == EINVAL && capability > 0)
+			break;
+		return failed(entry, "empty the bounding set");
+	}
+	return 0;
+}
+
+/*
+ * The kernel lets an ordinary user, a small container's root among them, drop no
+ * groups. There is no file here for them to open.
+ */
+static int enter_identity(struct entry *entry)
+{
+	bool changes = entry->birth->by_root && entry->uid == entry->birth->uid;
+
+	if (setgroups(0, NULL) < 0 && changes)
+		return failed(entry, "drop the groups");
+	if (setresgid(entry->gid, entry->gid, entry->gid) < 0)
+		return failed(entry, "change the group");
+	if (setresuid(entry->uid, entry->uid, entry->uid) < 0)
+		return failed(entry, "change the user");
+	return 0;
+}
+
+/*
+ * To end with the parent. A change of ids would have undone it. getppid() tells
+ * nothing in a pid namespace, so the pidfd tells whether the parent ended before.
+ */
+static int enter_lifeline(struct entry *entry)
+{
+	struct pollfd parent = { .fd = entry->birth->parent_pidfd, .events = POLLIN };
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return failed(entry, "ask for the end with the parent");
+	int n = poll(&parent, 1, 0);
+
+	if (n < 0)
+		return failed(entry, "look for the parent");
+	if (n > 0) {
+		entry->doing = "find the parent";
+		return -ESRCH;
+	}
+	return 0;
+}
+
+/* No terminal, and no secrets of the environment: a compromised device can read all its memory. */
+static int enter_session(struct entry *entry)
+{
+	for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
+		explicit_bzero(*variable, strlen(*variable));
+	environ = NULL;
+	umask(077);
+	if (setsid() < 0)
+		return failed(entry, "leave the session");
+	return 0;
+}
+
+static int compare_fds(const void *a, const void *b)
+{
+	int x = *(const int *)a, y = *(const int *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* All that stays, sorted: the config's list, stdio, and the way to the parent. */
+static unsigned list_fds(const struct entry *entry, int *fds)
+{
+	unsigned count = 0;
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		fds[count++] = fd;
+	fds[count++] = entry->birth->status_fd;
+	for (size_t i = 0; i < entry->config->keep_fd_count; i++)
+		fds[count++] = entry->config->keep_fds[i];
+	qsort(fds, count, sizeof(fds[0]), compare_fds);
+	return count;
+}
+
+enum { LISTED_MAX = JAIL_FDS_MAX + 4 };
+
+static int close_between(unsigned first, unsigned last)
+{
+	return first > last ? 0 : (int)syscall(SYS_close_range, first, last, 0);
+}
+
+static int enter_descriptors(struct entry *entry)
+{
+	int fds[LISTED_MAX];
+	unsigned count = list_fds(entry, fds);
+	unsigned next = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (fcntl(fds[i], F_SETFD, FD_CLOEXEC) < 0)
+			return failed(entry, "find a descriptor that shall be kept");
+		if ((unsigned)fds[i] > next && close_between(next, (unsigned)fds[i] - 1) < 0)
+			return failed(entry, "close the other descriptors");
+		next = (unsigned)fds[i] + 1;
+	}
+	if (close_between(next, ~0U) < 0)
+		return failed(entry, "close the other descriptors");
+	return 0;
+}
+
+/* Before Linux 5.14 the processes of a user were counted over all namespaces. */
+static bool counts_threads(const struct entry *entry)
+{
+	struct utsname host;
+	unsigned major = 0, minor = 0;
+
+	if (lacks(entry, JAIL_LACKS_USER_NAMESPACE) || uname(&host) < 0)
+		return false;
+	// NOLINTNEXTLINE(cert-err34-c): a release that is no number leaves 0, an old one
+	(void)sscanf(host.release, "%u.%u", &major, &minor);
+	return major > 5 || (major == 5 && minor >= 14);
+}
+
+static int enter_limits(struct entry *entry)
+{
+	const struct jail_limits *limits = &entry->config->limits;
+	int fds[LISTED_MAX];
+	unsigned count = list_fds(entry, fds);
+	const struct {
+		__rlimit_resource_t resource;
+		uint64_t limit;
+		bool wanted;
+	} table[] = {
+		{ RLIMIT_CORE, 0, true },
+		{ RLIMIT_MSGQUEUE, 0, true },
+		/* The limit is of numbers, and the kept ones may lie high. */
+		{ RLIMIT_NOFILE, (uint64_t)fds[count - 1] + 1 + limits->spare_fds, true },
+		{ RLIMIT_NPROC, limits->threads, limits->threads != 0 && counts_threads(entry) },
+		{ RLIMIT_AS, limits->address_space, limits->address_space != 0 },
+		{ RLIMIT_FSIZE, limits->file_size, limits->file_size != 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct rlimit old;
+
+		if (!table[i].wanted)
+			continue;
+		if (getrlimit(table[i].resource, &old) < 0)
+			return failed(entry, "look at the limits");
+		/* What the caller must not have, it cannot give. */
+		rlim_t value = (rlim_t)min_u64(table[i].limit, old.rlim_max);
+		const struct rlimit limit = { value, value };
+
+		if (setrlimit(table[i].resource, &limit) < 0)
+			return failed(entry, "set the limits");
+	}
+	return 0;
+}
+
+static int drop_capabilities(struct entry *entry)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (syscall(SYS_capset, &header, none) < 0)
+		return failed(entry, "drop all capabilities");
+	return 0;
+}
+
+static int enter_privileges(struct entry *entry)
+{
+	char name[16];
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return failed(entry, "set no_new_privs");
+	/* No process of the same user may look into this one. */
+	if (prctl(PR_SET_DUMPABLE, 0) < 0)
+		return failed(entry, "become non-dumpable");
+	snprintf(name, sizeof(name), "crosvm-%s", entry->config->name);
+	if (prctl(PR_SET_NAME, name) < 0)
+		return failed(entry, "take a name");
+	return 0;
+}
+
+/*
+ * SPEC_ALLOW: the kernels before 5.16 would else turn speculation off in here. It
+ * protects from code of others in this process, and there is none.
+ */
+static int enter_seccomp(struct entry *entry)
+{
+	const struct jail_policy *policy = entry->config->policy;
+	const struct jail_program *program =
+		entry->config->log_violations ? &policy->log : &policy->kill;
+	struct sock_fprog filter = {
+		.len = program->count,
+		.filter = (struct sock_filter *)program->instructions,
+	};
+
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &filter) <
+		0)
+		return failed(entry, "install the seccomp filter");
+	return 0;
+}
+
+enum help { NO_HELP, NAMESPACES_HELP, CLOSE_HELP, SECCOMP_HELP };
+
+static const struct stage {
+	const char *name;
+	int (*enter)(struct entry *entry);
+	uint32_t missing; /* when it fails in a best-effort jail; 0: never without it */
+	enum help help;
+} stages[] = {
+	{ "signals", reset_signals, 0, NO_HELP },
+	{ "namespaces", enter_namespaces, 0, NAMESPACES_HELP },
+	{ "maps", enter_maps, JAIL_LACKS_IDENTITY, NAMESPACES_HELP },
+	{ "stdio", enter_stdio, 0, NO_HELP },
+	{ "root", enter_root, JAIL_LACKS_ROOT, NAMESPACES_HELP },
+	{ "securebits", lock_capabilities, JAIL_LACKS_SECUREBITS, NAMESPACES_HELP },
+	{ "identity", enter_identity, JAIL_LACKS_IDENTITY, NAMESPACES_HELP },
+	{ "lifeline", enter_lifeline, 0, NO_HELP },
+	{ "session", enter_session, JAIL_LACKS_SESSION, NO_HELP },
+	{ "descriptors", enter_descriptors, 0, CLOSE_HELP },
+	{ "limits", enter_limits, JAIL_LACKS_LIMITS, NO_HELP },
+	{ "capabilities", drop_capabilities, JAIL_LACKS_CAPABILITIES, NO_HELP },
+	{ "privileges", enter_privileges, 0, NO_HELP },
+	{ "seccomp", enter_seccomp, 0, SECCOMP_HELP },
+};
+
+static const char *find_help(enum help help, int error)
+{
+	switch (help) {
+	case NAMESPACES_HELP:
+		return jail_advice("/proc/sys", error);
+	case CLOSE_HELP:
+		return error == ENOSYS || error == EPERM
+			       ? "Linux 5.9, and a container that allows close_range, are needed"
+			       : "this is an error of crosvm's";
+	case SECCOMP_HELP:
+		return "a kernel with CONFIG_SECCOMP_FILTER is needed";
+	case NO_HELP:
+		break;
+	}
+	return "nothing known does this, please report it";
+}
+
+static _Noreturn void die(const struct entry *entry, const struct stage *stage, int error)
+{
+	log_error("jail of %s: stage %s: cannot %s: %s; %s", entry->config->name, stage->name,
+		entry->doing, strerror(error), find_help(stage->help, error));
+	_exit(JAIL_EXIT_STATUS);
+}
+
+void jail_enter(const struct jail_config *config, const struct jail_birth *birth)
+{
+	struct entry entry = {
+		.config = config,
+		.birth = birth,
+		.uid = birth->uid,
+		.gid = birth->gid,
+		.missing = birth->missing,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
+		int r = stages[i].enter(&entry);
+
+		if (r < 0 && (!config->best_effort || stages[i].missing == 0))
+			die(&entry, &stages[i], -r);
+		if (r < 0)
+			entry.missing |= stages[i].missing;
+	}
+	const struct jail_report report = { .missing = entry.missing };
+
+	/* A parent that is gone has no use for it. */
+	(void)!write(birth->status_fd, &report, sizeof(report));
+	close(birth->status_fd);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * How a new process enters the jail: named stages, one after the other, each
+ * giving up something for good. Runs in the process that jail_spawn() has just
+ * made, with the rights of the user; nothing untrusted is looked at yet.
+ */
+#pragma once
+
+#include "jail/jail.h"
+
+/* What the parent knows of the process that it makes. */
+struct jail_birth {
+	uint32_t missing; /* the namespaces that it could not be born into */
+	bool by_root;     /* in a user namespace it waits for a struct jail_identity then */
+	uid_t uid;        /* else the ids that it shall have */
+	gid_t gid;
+	int parent_pidfd; /* closed on the way */
+	int status_fd;    /* gets a struct jail_report; closed then */
+};
+
+/* From the parent, which alone may map other ids than its own. */
+struct jail_identity {
+	uid_t uid;
+	gid_t gid;
+};
+
+/* To the parent, once. */
+struct jail_report {
+	uint32_t missing;
+};
+
+/*
+ * Returns inside of the jail. On any failure that best_effort does not cover the
+ * process ends with JAIL_EXIT_STATUS and one line on stderr that names the
+ * stage, the error and what to do: there is no half-entered jail.
+ */
+void jail_enter(const struct jail_config *config, const struct jail_birth *birth);
