@@ -31,6 +31,8 @@ struct vhost_thread {
 	const struct guest_memory *memory;
 	uint64_t features;
 	unsigned running; /* rings; the device is started while there are any */
+	bool started;     /* the device */
+	bool pinned;      /* it stays so without rings */
 	int error_fd;     /* borrowed */
 	struct ring rings[DEVICE_QUEUES_MAX];
 };
@@ -58,7 +60,7 @@ static int set_features(struct vhost *vhost, uint64_t features)
 	struct vhost_thread *self = from_vhost(vhost);
 	uint64_t offered = self->ops->features(self->device) | VHOST_RING_FEATURES;
 
-	if ((features & ~offered) != 0 || self->running != 0)
+	if ((features & ~offered) != 0 || self->started)
 		return -EINVAL;
 	self->features = features;
 	return 0;
@@ -106,7 +108,8 @@ static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_rin
 	struct vhost_thread *self = from_vhost(vhost);
 	struct ring *ring = find_ring(self, index);
 
-	if (ring == NULL || ring->running || place->size > self->ops->queue_size)
+	if (ring == NULL || ring->running ||
+		place->size > max_u64(self->ops->queue_size, self->ops->queue_size_limit))
 		return -EINVAL;
 	ring->place = *place;
 	return 0;
@@ -151,14 +154,21 @@ static int init_queue(struct vhost_thread *self, struct ring *ring, unsigned ind
 
 static int start_device(struct vhost_thread *self)
 {
-	if (self->running != 0 || self->ops->start == NULL)
-		return 0;
-	return self->ops->start(self->device, self->features);
+	int r = 0;
+
+	if (!self->started && self->ops->start != NULL)
+		r = self->ops->start(self->device, self->features);
+	if (r == 0)
+		self->started = true;
+	return r;
 }
 
 static void stop_device(struct vhost_thread *self)
 {
-	if (self->running == 0 && self->ops->stop != NULL)
+	if (!self->started || self->running != 0 || self->pinned)
+		return;
+	self->started = false;
+	if (self->ops->stop != NULL)
 		self->ops->stop(self->device);
 }
 
@@ -167,7 +177,7 @@ static int start_vring(struct vhost *vhost, unsigned index)
 	struct vhost_thread *self = from_vhost(vhost);
 	struct ring *ring = find_ring(self, index);
 
-	if (ring == NULL || ring->running)
+	if (ring == NULL || ring->running || self->memory == NULL)
 		return -EINVAL;
 	int r = init_queue(self, ring, index);
 
@@ -215,7 +225,7 @@ static int reset(struct vhost *vhost)
 {
 	struct vhost_thread *self = from_vhost(vhost);
 
-	if (self->running != 0)
+	if (self->started)
 		return -EINVAL;
 	self->features = 0;
 	return 0;
@@ -226,6 +236,7 @@ static void vhost_thread_free(struct vhost *vhost)
 	struct vhost_thread *self = from_vhost(vhost);
 	uint16_t base;
 
+	self->pinned = false;
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
 		if (self->rings[i].running)
 			(void)!stop_vring(vhost, i, &base);
@@ -263,4 +274,17 @@ int vhost_thread_create(const struct device_ops *ops, struct device *device,
 	self->error_fd = -1;
 	*ret_vhost = &self->vhost;
 	return 0;
+}
+
+void vhost_thread_set_memory(struct vhost *vhost, const struct guest_memory *memory)
+{
+	from_vhost(vhost)->memory = memory;
+}
+
+void vhost_thread_pin(struct vhost *vhost, bool pinned)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	self->pinned = pinned;
+	stop_device(self);
 }
