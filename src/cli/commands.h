@@ -12,3 +12,5 @@
 
 int command_run(int argc, char **argv);
 extern const struct option_set run_options;
+int command_device(int argc, char **argv);
+extern const struct option_set device_options;

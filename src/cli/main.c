@@ -22,6 +22,7 @@ static const struct command {
 		*options; /* for `crosvm help NAME`; NULL: the summary says it all */
 } commands[] = {
 	{ "run", "start a virtual machine", command_run, &run_options },
+	{ "device", "run a device alone, for another VMM", command_device, &device_options },
 	{ "help", "explain a command: crosvm help run", command_help, NULL },
 	{ "version", "print the version", command_version, NULL },
 };
