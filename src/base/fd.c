@@ -3,6 +3,7 @@
 #include "base/fd.h"
 
 #include <errno.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 void fd_close(int *fd)
@@ -49,6 +50,14 @@ int fd_pread_full(int fd, void *buffer, size_t size, uint64_t offset)
 	if (n < 0)
 		return (int)n;
 	return (size_t)n == size ? 0 : -ENODATA;
+}
+
+bool fd_take_event(int fd)
+{
+	uint64_t count = 0;
+	const struct iovec iov = { &count, sizeof(count) };
+
+	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT) == (ssize_t)sizeof(count);
 }
 
 int fd_write_full(int fd, const void *buffer, size_t size)

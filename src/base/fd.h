@@ -25,5 +25,10 @@ int fd_steal(int *fd);
 MUST_CHECK int fd_pread_full(int fd, void *buffer, size_t size, uint64_t offset);
 /* Reads what is there, up to `size`; fewer only at the end. Bytes or -errno. */
 MUST_CHECK ssize_t fd_pread_most(int fd, void *buffer, size_t size, uint64_t offset);
+/*
+ * Clears an eventfd: true when it was signalled. Never waits, also when another
+ * process that has it too made it a blocking one.
+ */
+bool fd_take_event(int fd);
 /* Writes all. 0 or -errno. */
 MUST_CHECK int fd_write_full(int fd, const void *buffer, size_t size);

@@ -23,3 +23,5 @@ extern const struct option_set status_options;
 extern const struct option_set stop_options;
 extern const struct option_set suspend_options;
 extern const struct option_set version_options;
+int command_device(int argc, char **argv);
+extern const struct option_set device_options;

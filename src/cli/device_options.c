@@ -23,8 +23,8 @@ static int parse(
 	return r == 0 && class->check != NULL ? class->check(option, ret_options) : r;
 }
 
-int device_options_add(
-	struct vm_config *config, const char *option, const struct device_class *class, char *spec)
+int device_options_make(
+	const char *option, const struct device_class *class, char *spec, void **ret_options)
 {
 	void *options = malloc(class->options_size + 1);
 
@@ -32,8 +32,23 @@ int device_options_add(
 		return -ENOMEM;
 	int r = parse(option, class, spec, options);
 
-	if (r == 0)
-		r = vm_config_add_device(config, option, class, options);
+	if (r < 0) {
+		free(options);
+		return r;
+	}
+	*ret_options = options;
+	return 0;
+}
+
+int device_options_add(
+	struct vm_config *config, const char *option, const struct device_class *class, char *spec)
+{
+	void *options = NULL;
+	int r = device_options_make(option, class, spec, &options);
+
+	if (r < 0)
+		return r;
+	r = vm_config_add_device(config, option, class, options);
 	free(options);
 	return r;
 }

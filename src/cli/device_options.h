@@ -8,6 +8,12 @@
 
 #include "vm/config.h"
 
+/*
+ * The options that `spec` asks for, in memory to be freed. `spec` is changed and
+ * stays in use; NULL: all by default. 0, or -errno, logged.
+ */
+MUST_CHECK int device_options_make(
+	const char *option, const struct device_class *class, char *spec, void **ret_options);
 /* `spec` is changed and stays in use; NULL: an option without value. 0, or -errno, logged. */
 MUST_CHECK int device_options_add(
 	struct vm_config *config, const char *option, const struct device_class *class, char *spec);

@@ -28,6 +28,7 @@ static const struct command {
 	{ "resume", "let suspended VMs run on", command_verb, &resume_options },
 	{ "status", "say how VMs are", command_verb, &status_options },
 	{ "events", "print what happens to a VM", command_verb, &events_options },
+	{ "device", "run a device alone, for another VMM", command_device, &device_options },
 	{ "help", "explain a command: crosvm help run", command_help, NULL },
 	{ "version", "print the version, or those of VMs", command_version, &version_options },
 };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * Guest memory. The gpa and the length of every call may come from the guest;
- * guest_memory_at() is the one place that checks them.
+ * guest_memory_at() is the one place that checks them. Files of another process
+ * may be anything, and of any size.
  */
 #include "memory/guest_memory.h"
 
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -18,13 +20,28 @@
 static const uint64_t small_page = 4096;
 static const uint64_t huge_page = 2 << 20;
 
-struct guest_memory {
-	int fd;
-	uint8_t *mapping;
+struct mapping {
+	uint8_t *address;
 	uint64_t size;
-	size_t count;
-	struct guest_memory_region regions[GUEST_MEMORY_REGIONS_MAX];
 };
+
+struct guest_memory {
+	int fd;        /* -1 when it is not one memfd of ours */
+	uint64_t size; /* of that memfd */
+	size_t count;
+	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX];
+	size_t mapping_count;
+	struct mapping mappings[GUEST_MEMORY_FILES_MAX];
+};
+
+/* Whether a range of guest memory can be there at all. */
+static bool is_range(uint64_t gpa, uint64_t size, uint64_t page_size)
+{
+	uint64_t end;
+
+	return size != 0 && gpa % page_size == 0 && size % page_size == 0 &&
+	       !__builtin_add_overflow(gpa, size, &end) && end <= INT64_MAX;
+}
 
 /* Checks the ranges and lays them out one after the other in the memfd. */
 static int plan_regions(struct guest_memory *memory, const struct guest_memory_range *ranges,
@@ -37,12 +54,8 @@ static int plan_regions(struct guest_memory *memory, const struct guest_memory_r
 	for (size_t i = 0; i < count; i++) {
 		uint64_t gpa = ranges[i].gpa;
 		uint64_t size = ranges[i].size;
-		uint64_t end;
 
-		if (size == 0 || gpa % page_size != 0 || size % page_size != 0)
-			return -EINVAL;
-		if (gpa < previous_end || __builtin_add_overflow(gpa, size, &end) ||
-			end > INT64_MAX)
+		if (!is_range(gpa, size, page_size) || gpa < previous_end)
 			return -EINVAL;
 		memory->regions[i] = (struct guest_memory_region){
 			.gpa = gpa,
@@ -50,7 +63,7 @@ static int plan_regions(struct guest_memory *memory, const struct guest_memory_r
 			.file_offset = memory->size,
 		};
 		memory->size += size;
-		previous_end = end;
+		previous_end = gpa + size;
 	}
 	memory->count = count;
 	return 0;
@@ -73,12 +86,12 @@ static int map_memfd(struct guest_memory *memory, unsigned flags)
 
 	if (mapping == MAP_FAILED)
 		return -errno;
-	memory->mapping = mapping;
+	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, memory->size };
 	memory->fd = fd_steal(&fd);
 	for (size_t i = 0; i < memory->count; i++)
-		memory->regions[i].hva = memory->mapping + memory->regions[i].file_offset;
+		memory->regions[i].hva = (uint8_t *)mapping + memory->regions[i].file_offset;
 	if ((flags & GUEST_MEMORY_PREALLOCATE) != 0 &&
-		madvise(memory->mapping, memory->size, MADV_POPULATE_WRITE) < 0)
+		madvise(mapping, memory->size, MADV_POPULATE_WRITE) < 0)
 		return -errno;
 	return 0;
 }
@@ -104,12 +117,90 @@ int guest_memory_create(const struct guest_memory_range *ranges, size_t count, u
 	return 0;
 }
 
+/* What a mapping of the file must begin and end at: hugetlbfs says its page size here. */
+static uint64_t file_page_size(const struct stat *st)
+{
+	uint64_t size = (uint64_t)st->st_blksize;
+
+	return size > small_page && size <= GIB && (size & (size - 1)) == 0 ? size : small_page;
+}
+
+static bool overlaps(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
+{
+	for (size_t i = 0; i < memory->count; i++) {
+		const struct guest_memory_region *region = &memory->regions[i];
+
+		if (gpa < region->gpa + region->size && region->gpa < gpa + size)
+			return true;
+	}
+	return false;
+}
+
+/* Maps one file and makes it a region. */
+static int map_file(struct guest_memory *memory, const struct guest_memory_file *file)
+{
+	struct stat st;
+	uint64_t end;
+
+	if (!is_range(file->gpa, file->size, small_page) || file->offset % small_page != 0 ||
+		overlaps(memory, file->gpa, file->size))
+		return -EINVAL;
+	if (fstat(file->fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || __builtin_add_overflow(file->offset, file->size, &end) ||
+		end > (uint64_t)st.st_size)
+		return -EINVAL;
+	uint64_t page_size = file_page_size(&st);
+	uint64_t begin = align_down(file->offset, page_size);
+	uint64_t length = align_up(end, page_size) - begin;
+	uint8_t *mapping = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+		file->fd, (off_t)begin);
+
+	if (mapping == MAP_FAILED)
+		return -errno;
+	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, length };
+	memory->regions[memory->count++] = (struct guest_memory_region){
+		.gpa = file->gpa,
+		.size = file->size,
+		.hva = mapping + (file->offset - begin),
+		.file_offset = file->offset,
+	};
+	// cppcheck-suppress memleak ; guest_memory_free() unmaps it
+	return 0;
+}
+
+int guest_memory_create_from_files(
+	const struct guest_memory_file *files, size_t count, struct guest_memory **ret_memory)
+{
+	if (count == 0 || count > GUEST_MEMORY_FILES_MAX)
+		return -EINVAL;
+	struct guest_memory *memory = calloc(1, sizeof(*memory));
+	int r = 0;
+
+	if (memory == NULL)
+		return -ENOMEM;
+	memory->fd = -1;
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = map_file(memory, &files[i]);
+	if (r < 0) {
+		guest_memory_free(memory);
+		return r;
+	}
+	*ret_memory = memory;
+	return 0;
+}
+
+int guest_memory_fd(const struct guest_memory *memory)
+{
+	return memory->fd;
+}
+
 void guest_memory_free(struct guest_memory *memory)
 {
 	if (memory == NULL)
 		return;
-	if (memory->mapping != NULL)
-		munmap(memory->mapping, memory->size);
+	for (size_t i = 0; i < memory->mapping_count; i++)
+		munmap(memory->mappings[i].address, memory->mappings[i].size);
 	fd_close(&memory->fd);
 	free(memory);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Guest memory: one sealed memfd, mapped once, seen by the guest as one or more
- * ranges of guest physical addresses (gpa).
+ * Guest memory, seen by the guest as one or more ranges of guest physical
+ * addresses (gpa). The main process makes it, of one sealed memfd that it maps
+ * once; a device process maps what it is given as files.
  *
  * This is the only module that turns a gpa into a pointer. Every access names
  * its length, and an access that is not wholly inside one region fails: no
@@ -17,7 +18,10 @@
 
 #include "base/util.h"
 
-enum { GUEST_MEMORY_REGIONS_MAX = 2 };
+enum {
+	GUEST_MEMORY_REGIONS_MAX = 2, /* of memory that we make */
+	GUEST_MEMORY_FILES_MAX = 8,   /* of memory that another process made */
+};
 
 /* A range of guest physical addresses to back, in bytes, page aligned. */
 struct guest_memory_range {
@@ -39,6 +43,14 @@ struct guest_memory_region {
 	uint64_t file_offset;
 };
 
+/* A range that lies in a file of another process. */
+struct guest_memory_file {
+	uint64_t gpa;
+	uint64_t size;
+	uint64_t offset; /* in the file */
+	int fd;          /* borrowed: not needed any more when it is mapped */
+};
+
 struct guest_memory;
 
 /*
@@ -50,7 +62,20 @@ struct guest_memory;
  */
 MUST_CHECK int guest_memory_create(const struct guest_memory_range *ranges, size_t count,
 	unsigned flags, struct guest_memory **ret_memory);
+
+/*
+ * Maps memory of another process, which may lie about all of it: `count` page
+ * aligned ranges in any order. -EINVAL when a range is empty or not aligned,
+ * when two overlap, when one is not wholly inside its file, or when that is no
+ * regular file; else -errno of fstat or mmap. What is not checked: unless the
+ * file is sealed, its owner may shrink it later, and accesses are SIGBUS then.
+ */
+MUST_CHECK int guest_memory_create_from_files(
+	const struct guest_memory_file *files, size_t count, struct guest_memory **ret_memory);
 void guest_memory_free(struct guest_memory *memory);
+
+/* The sealed memfd, borrowed, for a process that shall map it too; -1 for mapped files. */
+int guest_memory_fd(const struct guest_memory *memory);
 
 size_t guest_memory_region_count(const struct guest_memory *memory);
 const struct guest_memory_region *guest_memory_region(

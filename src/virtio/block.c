@@ -313,6 +313,7 @@ static const struct device_ops block_ops = {
 	.virtio_id = VIRTIO_ID_BLOCK,
 	.pci_class = 0x0100, /* SCSI storage controller */
 	.queue_size = BLOCK_QUEUE_SIZE,
+	.queue_size_limit = VIRTQUEUE_SIZE_MAX, /* QEMU's queues */
 	.config_size = sizeof(struct virtio_blk_config),
 	.queue_count = block_queue_count,
 	.features = block_features,

@@ -10,6 +10,8 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include "base/fd.h"
+
 /* Waits until there is a kick (1) or a wish to stop (0). */
 static int wait_for_kick(const struct device_queue *queue)
 {
@@ -17,14 +19,13 @@ static int wait_for_kick(const struct device_queue *queue)
 		{ .fd = queue->stop_fd, .events = POLLIN },
 		{ .fd = queue->kick_fd, .events = POLLIN },
 	};
-	eventfd_t kicks;
 
 	while (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 		if (errno != EINTR)
 			return -errno;
 	if (fds[0].revents != 0)
 		return 0;
-	(void)eventfd_read(queue->kick_fd, &kicks);
+	(void)fd_take_event(queue->kick_fd);
 	return 1;
 }
 

@@ -59,6 +59,8 @@ struct device_ops {
 	uint32_t virtio_id;  /* virtio 1.2, section 5 */
 	uint16_t pci_class;  /* class and subclass that PCI shows */
 	uint16_t queue_size; /* the most entries of a queue */
+	/* What serve() can do when a foreign front end asks for more; 0: queue_size. */
+	uint16_t queue_size_limit;
 	uint32_t config_size;
 
 	unsigned (*queue_count)(const struct device *device);

@@ -46,17 +46,27 @@ void virtio_pci_update_line(struct virtio_pci *device)
 	irq_line_set(&device->intx, asserted);
 }
 
+/*
+ * A vCPU that has the lock may be waiting for a device process that does not
+ * answer. The control loop does not wait with it: the descriptor that called
+ * it is still readable, so it comes again.
+ */
+static bool lock_in_loop(struct virtio_pci *device)
+{
+	return pthread_mutex_trylock(&device->lock) == 0;
+}
+
 /* Runs in the control loop while the driver uses INTx: a call eventfd was signalled. */
 static void on_call(void *argument)
 {
 	struct virtio_pci *device = argument;
-	eventfd_t count;
 
-	pthread_mutex_lock(&device->lock);
+	if (!lock_in_loop(device))
+		return;
 	for (unsigned i = 0; device->watching && i < device->queue_count; i++)
-		if (eventfd_read(device->queues[i].call_fd, &count) == 0)
+		if (fd_take_event(device->queues[i].call_fd))
 			device->isr |= ISR_QUEUE;
-	if (device->watching && eventfd_read(device->config_fd, &count) == 0)
+	if (device->watching && fd_take_event(device->config_fd))
 		device->isr |= ISR_CONFIG;
 	virtio_pci_update_line(device);
 	pthread_mutex_unlock(&device->lock);
@@ -143,7 +153,6 @@ static int start_queue(struct virtio_pci *device, unsigned index)
 static void stop_queue(struct virtio_pci *device, unsigned index)
 {
 	struct pci_queue *queue = &device->queues[index];
-	eventfd_t count;
 	uint16_t base;
 
 	if (queue->running && !queue->held)
@@ -151,8 +160,8 @@ static void stop_queue(struct virtio_pci *device, unsigned index)
 	queue->running = queue->held = false;
 	queue->base = 0;
 	/* What was signalled to the old queue is not the new one's. */
-	(void)eventfd_read(queue->kick_fd, &count);
-	(void)eventfd_read(queue->call_fd, &count);
+	(void)fd_take_event(queue->kick_fd);
+	(void)fd_take_event(queue->call_fd);
 }
 
 static void need_reset(struct virtio_pci *device)
@@ -173,12 +182,38 @@ static void need_reset(struct virtio_pci *device)
 static void on_error(void *argument)
 {
 	struct virtio_pci *device = argument;
-	eventfd_t count;
 
-	pthread_mutex_lock(&device->lock);
-	if (eventfd_read(device->error_fd, &count) == 0 && virtio_pci_is_running(device))
+	if (!lock_in_loop(device))
+		return;
+	if (fd_take_event(device->error_fd) && virtio_pci_is_running(device))
 		need_reset(device);
 	pthread_mutex_unlock(&device->lock);
+}
+
+/* Runs in the control loop: the back half may be gone. */
+static void on_event(void *argument)
+{
+	struct virtio_pci *device = argument;
+
+	if (!lock_in_loop(device))
+		return;
+	if (device->event_fd >= 0 && back(device)->handle_event(device->vhost) < 0) {
+		device->fabric.ops->unwatch(device->fabric.owner, device->event_fd);
+		device->event_fd = -1;
+		if (virtio_pci_is_running(device))
+			need_reset(device);
+	}
+	pthread_mutex_unlock(&device->lock);
+}
+
+static int watch_back(struct virtio_pci *device)
+{
+	if (back(device)->event_fd == NULL)
+		return 0;
+	device->event_fd = back(device)->event_fd(device->vhost);
+	if (device->event_fd < 0)
+		return 0;
+	return device->fabric.ops->watch(device->fabric.owner, device->event_fd, on_event, device);
 }
 
 static int need_eventfd(int *fd)
@@ -244,6 +279,8 @@ static int need_eventfds(struct virtio_pci *device)
 
 	if (r == 0)
 		r = watch_errors(device);
+	if (r == 0)
+		r = watch_back(device);
 	if (r < 0)
 		close_eventfds(device);
 	return r;
@@ -273,14 +310,12 @@ static void start_device(struct virtio_pci *device)
 
 static void stop_device(struct virtio_pci *device)
 {
-	eventfd_t count;
-
 	for (unsigned i = 0; i < device->queue_count; i++)
 		stop_queue(device, i);
 	device->msix.running = false;
 	virtio_pci_update_notifications(device);
-	(void)eventfd_read(device->error_fd, &count);
-	(void)eventfd_read(device->config_fd, &count);
+	(void)fd_take_event(device->error_fd);
+	(void)fd_take_event(device->config_fd);
 }
 
 static void reset_queue_registers(struct virtio_pci *device, struct pci_queue *queue)
@@ -432,7 +467,7 @@ int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *
 	device->identity = *identity;
 	device->vhost = vhost;
 	device->fabric = *fabric;
-	device->config_fd = device->error_fd = -1;
+	device->config_fd = device->error_fd = device->event_fd = -1;
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
 		device->queues[i].kick_fd = device->queues[i].call_fd = -1;
 	pthread_mutex_init(&device->lock, NULL);

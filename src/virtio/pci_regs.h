@@ -73,6 +73,7 @@ struct virtio_pci {
 	void *failure_owner;
 	int config_fd;               /* owned; raises the configuration interrupt */
 	int error_fd;                /* owned; the back half signals a broken queue */
+	int event_fd;                /* the back half's own; -1: not watched, or it is gone */
 	struct msix msix;            /* source q is queue q, the last one the configuration */
 	struct log_limit complaints; /* about the driver */
 };

@@ -77,6 +77,7 @@ static const struct device_ops rng_ops = {
 	.virtio_id = VIRTIO_ID_RNG,
 	.pci_class = 0x00ff, /* none that fits */
 	.queue_size = 64,
+	.queue_size_limit = VIRTQUEUE_SIZE_MAX, /* QEMU's queue */
 	.queue_count = rng_queue_count,
 	.features = rng_features,
 	.serve = rng_serve,

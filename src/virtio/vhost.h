@@ -4,10 +4,10 @@
  *
  * The front half (registers, feature negotiation, status machine: virtio/pci.c)
  * lives in the main process and calls these functions. The back half (rings,
- * data, host fds) stands behind them: threads (vhost_thread.c) or the kernel (vhost_kernel.c); a
- * jailed process and a foreign process are to follow behind the same table, so nothing here carries
- * a pointer into the other half's memory: addresses are gpas, memory is a table of fds,
- * notifications are eventfds.
+ * data, host fds) stands behind them: threads (vhost_thread.c), another process
+ * (vhost_user_frontend.c) or the kernel (vhost_kernel.c). So nothing here
+ * carries a pointer into the other half's memory: addresses are gpas, memory is
+ * a table of fds, notifications are eventfds.
  *
  * The front calls with the device's lock held, from vCPU threads and the
  * control loop; no function may block for longer than it takes the back half
@@ -58,6 +58,15 @@ struct vhost_ops {
 	int (*set_error_fd)(struct vhost *vhost, int error_fd);
 	/* VHOST_USER_RESET_DEVICE, after all rings are stopped. */
 	int (*reset)(struct vhost *vhost);
+	/*
+	 * A descriptor, readable when the back half is to be looked at between
+	 * calls, by handle_event(); -1 for none. It gives -errno when the back half
+	 * is gone for good, also if a call found that out: from then on every call
+	 * fails at once. Both are NULL in back halves that cannot go.
+	 */
+	int (*event_fd)(const struct vhost *vhost);
+	int (*handle_event)(struct vhost *vhost);
+	/* Stops what runs. */
 	void (*free)(struct vhost *vhost);
 };
 

@@ -117,7 +117,8 @@ static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_rin
 	struct vhost_thread *self = from_vhost(vhost);
 	struct ring *ring = find_ring(self, index);
 
-	if (ring == NULL || ring->running || place->size > self->ops->queue_size)
+	if (ring == NULL || ring->running ||
+		place->size > max_u64(self->ops->queue_size, self->ops->queue_size_limit))
 		return -EINVAL;
 	ring->place = *place;
 	return 0;
@@ -177,7 +178,7 @@ static int start_vring(struct vhost *vhost, unsigned index)
 	struct vhost_thread *self = from_vhost(vhost);
 	struct ring *ring = find_ring(self, index);
 
-	if (ring == NULL || ring->running)
+	if (ring == NULL || ring->running || self->memory == NULL)
 		return -EINVAL;
 	int r = init_queue(self, ring, index);
 
@@ -273,4 +274,9 @@ int vhost_thread_create(const struct device_ops *ops, struct device *device,
 	self->error_fd = -1;
 	*ret_vhost = &self->vhost;
 	return 0;
+}
+
+void vhost_thread_set_memory(struct vhost *vhost, const struct guest_memory *memory)
+{
+	from_vhost(vhost)->memory = memory;
 }

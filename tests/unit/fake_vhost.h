@@ -30,6 +30,8 @@ struct fake_vhost {
 	int fail_error_fd; /* what set_error_fd gives */
 	uint16_t base;     /* where a ring stops */
 	int error_fd;
+	int event_fd; /* borrowed; -1: none */
+	bool gone;
 	bool freed;
 };
 
@@ -150,6 +152,16 @@ static inline int fake_reset(struct vhost *vhost)
 	return 0;
 }
 
+static inline int fake_event_fd(const struct vhost *vhost)
+{
+	return ((const struct fake_vhost *)vhost)->event_fd;
+}
+
+static inline int fake_handle_event(struct vhost *vhost)
+{
+	return ((struct fake_vhost *)vhost)->gone ? -ENOTCONN : 0;
+}
+
 static inline void fake_free(struct vhost *vhost)
 {
 	((struct fake_vhost *)vhost)->freed = true;
@@ -166,6 +178,8 @@ static const struct vhost_ops fake_vhost_ops = {
 	.stop_vring = fake_stop_vring,
 	.set_error_fd = fake_set_error_fd,
 	.reset = fake_reset,
+	.event_fd = fake_event_fd,
+	.handle_event = fake_handle_event,
 	.free = fake_free,
 };
 
@@ -176,6 +190,7 @@ static inline void fake_vhost_init(struct fake_vhost *fake, unsigned queues, uin
 		.offered = offered,
 		.queues = queues,
 		.error_fd = -1,
+		.event_fd = -1,
 	};
 	for (unsigned i = 0; i < VHOST_CONFIG_SIZE; i++)
 		fake->config[i] = (uint8_t)(0xc0 + i);

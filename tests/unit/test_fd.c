@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -192,6 +193,19 @@ static void write_full_goes_on_after_signals_and_short_writes(void **state)
 	close(fds[1]);
 }
 
+static void an_event_is_taken_once_and_never_waited_for(void **state)
+{
+	int fd = eventfd(0, EFD_CLOEXEC); /* a blocking one */
+
+	(void)state;
+	assert_false(fd_take_event(fd));
+	assert_int_equal(eventfd_write(fd, 3), 0);
+	assert_true(fd_take_event(fd));
+	assert_false(fd_take_event(fd));
+	close(fd);
+	assert_false(fd_take_event(-1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -204,6 +218,7 @@ int main(void)
 		cmocka_unit_test(pread_most_gives_what_there_is),
 		cmocka_unit_test(reads_report_the_error),
 		cmocka_unit_test(write_full_reports_the_error),
+		cmocka_unit_test(an_event_is_taken_once_and_never_waited_for),
 		cmocka_unit_test(write_full_goes_on_after_signals_and_short_writes),
 	};
 

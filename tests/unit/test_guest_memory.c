@@ -206,6 +206,77 @@ static void test_sealed(void **state)
 	assert_int_equal(find_memfd(), -1);
 }
 
+/* What one process writes, the other reads: the same pages, by another mapping. */
+static void test_files(void **state)
+{
+	struct guest_memory *owner = make_memory();
+	struct guest_memory *mapped = NULL;
+	struct guest_memory_file files[2];
+	int fd = guest_memory_fd(owner);
+
+	(void)state;
+	assert_int_equal(fd, find_memfd());
+	for (size_t i = 0; i < 2; i++) {
+		const struct guest_memory_region *region = guest_memory_region(owner, 1 - i);
+
+		files[i] = (struct guest_memory_file){ region->gpa, region->size,
+			region->file_offset, fd };
+	}
+	assert_int_equal(guest_memory_create_from_files(files, 2, &mapped), 0);
+	assert_int_equal(guest_memory_fd(mapped), -1);
+	assert_int_equal(guest_memory_region_count(mapped), 2);
+	for (size_t i = 0; i < ARRAY_SIZE(accesses); i++)
+		assert_true((guest_memory_at(mapped, accesses[i].gpa, accesses[i].size) != NULL) ==
+			    accesses[i].inside);
+	for (uint64_t gpa = HIGH; gpa < HIGH + MIB; gpa += 4096) {
+		assert_int_equal(guest_memory_write(owner, gpa, &gpa, sizeof(gpa)), 0);
+		assert_memory_equal(guest_memory_at(mapped, gpa, sizeof(gpa)), &gpa, sizeof(gpa));
+	}
+	guest_memory_free(owner);
+	assert_int_equal(find_memfd(), -1); /* no descriptor is kept, the pages are */
+	assert_non_null(guest_memory_at(mapped, HIGH, 1));
+	guest_memory_free(mapped);
+}
+
+static void test_bad_files(void **state)
+{
+	struct guest_memory *const untouched = (struct guest_memory *)(uintptr_t)0x5a;
+	struct guest_memory *owner = make_memory();
+	int fd = guest_memory_fd(owner);
+	const struct guest_memory_file good = { 0, MIB, 0, fd };
+	const struct guest_memory_file bad[] = {
+		{ 0, 0, 0, fd },
+		{ 1, MIB, 0, fd },
+		{ 0, MIB + 1, 0, fd },
+		{ 0, MIB, 1, fd },
+		{ 0, 4 * MIB, 0, fd },
+		{ 0, MIB, 3 * MIB, fd },
+		{ 0, MIB, UINT64_MAX - 4095, fd },
+		{ 0, UINT64_MAX - 4095, 8192, fd },
+		{ UINT64_MAX - 4095, 8192, 0, fd },
+		{ INT64_MAX - 4095, 8192, 0, fd },
+	};
+	const struct guest_memory_file overlapping[] = { good, { MIB - 4096, MIB, 0, fd } };
+	struct guest_memory_file many[GUEST_MEMORY_FILES_MAX + 1];
+	struct guest_memory *memory = untouched;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		const struct guest_memory_file files[] = { { 8 * MIB, MIB, 0, fd }, bad[i] };
+
+		assert_int_equal(guest_memory_create_from_files(files, 2, &memory), -EINVAL);
+	}
+	assert_int_equal(guest_memory_create_from_files(overlapping, 2, &memory), -EINVAL);
+	assert_int_equal(guest_memory_create_from_files(&good, 0, &memory), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = (struct guest_memory_file){ i * MIB, MIB, 0, fd };
+	assert_int_equal(guest_memory_create_from_files(many, ARRAY_SIZE(many), &memory), -EINVAL);
+	assert_ptr_equal(memory, untouched);
+	assert_int_equal(guest_memory_create_from_files(many, ARRAY_SIZE(many) - 1, &memory), 0);
+	guest_memory_free(memory);
+	guest_memory_free(owner);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +286,8 @@ int main(void)
 		cmocka_unit_test(test_regions),
 		cmocka_unit_test(test_bad_ranges),
 		cmocka_unit_test(test_sealed),
+		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_bad_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,89 +15,9 @@
 #include "base/fd.h"
 #include "base/log_limit.h"
 #include "unit/capture.h"
+#include "unit/copier.h"
 #include "unit/virtio_driver.h"
 #include "virtio/vhost_thread.h"
-
-enum { QUEUES = 2, SIZE = 8, CONFIG_SIZE = 6, DATA_SIZE = 16 };
-
-struct device {
-	unsigned starts, stops, frees;
-	unsigned served; /* atomic: chains */
-	int start_error;
-	uint64_t features;
-	uint8_t config[CONFIG_SIZE];
-};
-
-static unsigned copier_queues(const struct device *device)
-{
-	(void)device;
-	return QUEUES;
-}
-
-static uint64_t copier_features(const struct device *device)
-{
-	(void)device;
-	return 0x30;
-}
-
-static void copier_config_read(struct device *device, uint32_t offset, uint8_t *data, uint32_t size)
-{
-	memcpy(data, device->config + offset, size);
-}
-
-static void copier_config_write(
-	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
-{
-	memcpy(device->config + offset, data, size);
-}
-
-static int copier_start(struct device *device, uint64_t features)
-{
-	device->starts++;
-	device->features = features;
-	return device->start_error;
-}
-
-static uint32_t copy(struct device *device, const struct virtqueue_chain *chain)
-{
-	size_t size = 0;
-
-	(void)__atomic_add_fetch(&device->served, 1, __ATOMIC_RELAXED);
-	if (chain->readable == 1 && chain->writable == 1) {
-		size = min_u64(chain->iov[0].iov_len, chain->iov[1].iov_len);
-		memcpy(chain->iov[1].iov_base, chain->iov[0].iov_base, size);
-	}
-	return (uint32_t)size;
-}
-
-static int copier_serve(struct device_queue *queue)
-{
-	return device_serve_chains(queue, copy);
-}
-
-static void copier_stop(struct device *device)
-{
-	device->stops++;
-}
-
-static void copier_free(struct device *device)
-{
-	device->frees++;
-}
-
-static const struct device_ops copier_ops = {
-	.name = "copier",
-	.queue_size = SIZE,
-	.config_size = CONFIG_SIZE,
-	.queue_count = copier_queues,
-	.features = copier_features,
-	.config_read = copier_config_read,
-	.config_write = copier_config_write,
-	.start = copier_start,
-	.serve = copier_serve,
-	.stop = copier_stop,
-	.free = copier_free,
-};
 
 struct rig {
 	struct device device;

@@ -6,6 +6,8 @@
  */
 #include "unit/unit.h"
 
+#include <fcntl.h>
+
 #include "unit/virtio_machine.h"
 
 #include "unit/capture.h"
@@ -526,6 +528,41 @@ static void a_broken_queue_needs_a_reset(void **state)
 	assert_int_equal(get_status(machine), STATUS_RUNNING);
 }
 
+static void a_back_half_that_is_gone_needs_a_reset(void **state)
+{
+	struct machine *machine = *state;
+	int event_fd = eventfd(1, EFD_CLOEXEC);
+
+	machine->vhost.event_fd = event_fd;
+	start_device(machine, MACHINE_FEATURES);
+	fabric_run(&machine->fabric);
+	assert_int_equal(get_status(machine), STATUS_RUNNING); /* a false alarm */
+	machine->vhost.gone = true;
+	fabric_run(&machine->fabric);
+	assert_int_equal(get_status(machine), STATUS_RUNNING | VIRTIO_CONFIG_S_NEEDS_RESET);
+	/* Nobody looks at the descriptor any more, which stays readable. */
+	assert_null(fabric_find(machine->fabric.watches, event_fd));
+	put_status(machine, 0);
+	fabric_run(&machine->fabric);
+	assert_int_equal(get_status(machine), 0);
+	close(event_fd);
+}
+
+/* A process that has the eventfds too may do this. */
+static void eventfds_that_were_made_blocking_block_nobody(void **state)
+{
+	struct machine *machine = *state;
+
+	start_device(machine, MACHINE_FEATURES);
+	for (unsigned i = 0; i < VHOST_QUEUES; i++) {
+		assert_int_equal(fcntl(machine->vhost.rings[i].kick_fd, F_SETFL, O_RDWR), 0);
+		assert_int_equal(fcntl(machine->vhost.rings[i].call_fd, F_SETFL, O_RDWR), 0);
+	}
+	assert_int_equal(fcntl(machine->vhost.error_fd, F_SETFL, O_RDWR), 0);
+	start_device(machine, MACHINE_FEATURES); /* a hang is killed by the runner */
+	assert_int_equal(get_status(machine), STATUS_RUNNING);
+}
+
 /* ---- the PCI configuration access capability ---- */
 
 enum { CFG_BAR = 4, CFG_OFFSET = 8, CFG_LENGTH = 12, CFG_DATA = 16 };
@@ -624,6 +661,8 @@ int main(void)
 		TEST(a_queue_that_cannot_start_needs_a_reset),
 		TEST(a_restarted_queue_that_fails_needs_a_reset),
 		TEST(a_broken_queue_needs_a_reset),
+		TEST(a_back_half_that_is_gone_needs_a_reset),
+		TEST(eventfds_that_were_made_blocking_block_nobody),
 		TEST(registers_can_be_reached_through_config_space),
 		TEST(lies_about_the_target_reach_nothing),
 	};

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * crosvm device: the options of a device that runs alone. Its kinds are the
+ * lines of devices.def, its words are those of the option of the same name of
+ * crosvm run.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/device_options.h"
+#include "vm/device_server.h"
+#include "vm/exit_status.h"
+
+struct device_request {
+	const char *name;
+	char *spec; /* of argv, which is ours to change; NULL: none */
+	const char *socket_path;
+};
+
+static const struct kind {
+	const char *name;
+	const struct device_class *class;
+} kinds[] = {
+#define DEVICE(name, ...) { #name, &name##_device_class },
+#include "virtio/devices.def"
+#undef DEVICE
+};
+
+static int apply_positional(void *target, const char *value)
+{
+	struct device_request *request = target;
+
+	if (request->name == NULL) {
+		request->name = value;
+	} else if (request->spec == NULL) {
+		request->spec = (char *)value;
+	} else {
+		log_error("device %s: '%s' is one argument too many", request->name, value);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int apply_socket_path(void *target, const char *value)
+{
+	((struct device_request *)target)->socket_path = value;
+	return 0;
+}
+
+static int apply_log_level(void *target, const char *value)
+{
+	enum log_level level;
+
+	(void)target;
+	if (log_level_parse(value, &level) < 0) {
+		log_error("--log-level: '%s' is not error, warn, info or debug", value);
+		return -EINVAL;
+	}
+	log_set_level(level);
+	return 0;
+}
+
+static const struct option options[] = {
+	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
+	{ "socket-path", 0, "PATH", "the socket to listen on; removed at the end", false,
+		apply_socket_path },
+};
+
+const struct option_set device_options = {
+	.command = "crosvm device",
+	.positional = "NAME [SPEC]",
+	.summary = "Runs a device alone, for a VMM that connects by vhost-user. SPEC is as for "
+		   "'crosvm run --NAME'.",
+	.options = options,
+	.count = ARRAY_SIZE(options),
+	.apply_positional = apply_positional,
+};
+
+static const struct device_class *find_class(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strcmp(kinds[i].name, name) == 0)
+			return kinds[i].class;
+	return NULL;
+}
+
+/* The exit status. */
+static int run(const struct device_request *request)
+{
+	const struct device_class *class = request->name != NULL ? find_class(request->name) : NULL;
+	void *device = NULL;
+
+	if (request->name == NULL) {
+		log_error("no device; usage: crosvm device NAME --socket-path PATH [SPEC]");
+		return STATUS_USAGE;
+	}
+	if (class == NULL) {
+		log_error("device '%s' is not known; 'crosvm help run' lists the devices",
+			request->name);
+		return STATUS_USAGE;
+	}
+	if (request->socket_path == NULL) {
+		log_error("device %s: no socket; pass --socket-path PATH", request->name);
+		return STATUS_USAGE;
+	}
+	if (device_options_make(request->name, class, request->spec, &device) < 0)
+		return STATUS_USAGE;
+	int r = device_server_run(class, device, request->socket_path);
+
+	free(device);
+	return r == 0 ? STATUS_OK : STATUS_HOST;
+}
+
+int command_device(int argc, char **argv)
+{
+	struct device_request request = { 0 };
+	int r = options_parse(&device_options, argc, argv, &request);
+
+	if (r == OPTIONS_HELP) {
+		options_print_help(&device_options, stdout);
+		return STATUS_OK;
+	}
+	return r == 0 ? run(&request) : STATUS_USAGE;
+}

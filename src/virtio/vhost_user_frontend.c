@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Speaks the front end's part of vhost-user. Ring addresses and features are
+ * the guest's and are checked before they are sent; all that comes back is a
+ * hostile process's.
+ */
+#include "virtio/vhost_user_frontend.h"
+
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "virtio/device.h"
+#include "virtio/vhost_user_message.h"
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+/*
+ * Feature bits that a driver may see: those of device types (virtio 1.2, section
+ * 6) and of the rings that our transport knows. Not, for one, an IOMMU or packed
+ * rings, for which the transport would have to do its part.
+ */
+#define DEVICE_FEATURES   ((BIT(24) - 1) | ~(BIT(50) - 1))
+#define REQUIRED_FEATURES (BIT(VHOST_USER_F_PROTOCOL_FEATURES) | BIT(VIRTIO_F_VERSION_1))
+
+/*
+ * Not VHOST_USER_PROTOCOL_F_STATUS: the contract has no status, and start, stop
+ * and reset say the same.
+ */
+#define PROTOCOL_FEATURES                                                                          \
+	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                    \
+		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE))
+
+enum { CREDIT_REFILL = 8 };
+
+struct front_ring {
+	struct vhost_ring place;
+	bool running;
+};
+
+struct vhost_user_frontend {
+	struct vhost vhost; /* first: what the front half holds */
+	struct vhost_user_peer peer;
+	const struct guest_memory *memory;
+	bool dead;
+	uint64_t credit_ns;
+	uint64_t counted_ns; /* when credit_ns was right */
+	uint64_t features;
+	uint64_t protocol_features;
+	unsigned queue_count;
+	int error_fd; /* borrowed */
+	bool config_is_stale;
+	uint8_t config[VHOST_USER_CONFIG_MAX];
+	struct front_ring rings[DEVICE_QUEUES_MAX];
+};
+
+static struct vhost_user_frontend *from_vhost(const struct vhost *vhost)
+{
+	return (struct vhost_user_frontend *)vhost;
+}
+
+static bool speaks(const struct vhost_user_frontend *self, unsigned protocol_feature)
+{
+	return (self->protocol_features & BIT(protocol_feature)) != 0;
+}
+
+/* Brings the credit up to date. The time now. */
+static uint64_t refill_credit(struct vhost_user_frontend *self)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	self->credit_ns = min_u64(VHOST_USER_CREDIT_MS * NS_PER_MS,
+		self->credit_ns + (now - self->counted_ns) / CREDIT_REFILL);
+	self->counted_ns = now;
+	return now;
+}
+
+static void charge_credit(struct vhost_user_frontend *self)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	self->credit_ns -= min_u64(self->credit_ns, now - self->counted_ns);
+	self->counted_ns = now;
+}
+
+/* The connection is of no use any more. Gives `error` back. */
+static int give_up(struct vhost_user_frontend *self, int error, const char *what)
+{
+	if (self->dead)
+		return -ENOTCONN;
+	self->dead = true;
+	/* Makes the socket readable too, so that the control loop comes to look. */
+	(void)shutdown(self->peer.socket, SHUT_RDWR);
+	log_warn("%s: the device's process %s %s; the device is lost", self->peer.name,
+		error == -ENOTCONN    ? "hung up"
+		: error == -ETIMEDOUT ? "did not answer in time"
+		: error == -EPROTO    ? "broke the protocol"
+				      : strerror(-error),
+		what);
+	return error;
+}
+
+/* Sends, and if `reply` is not NULL waits for the answer with a payload of reply_size. */
+static int talk(struct vhost_user_frontend *self, struct vhost_user_message *message,
+	struct vhost_user_message *reply, uint32_t reply_size)
+{
+	char what[32];
+
+	if (self->dead)
+		return -ENOTCONN;
+	uint64_t deadline_ns = refill_credit(self) + self->credit_ns;
+
+	message->flags |= VHOST_USER_VERSION;
+	int r = vhost_user_send(self->peer.socket, message, deadline_ns);
+
+	if (r == 0 && reply != NULL)
+		r = vhost_user_receive_reply(
+			self->peer.socket, message->request, reply_size, reply, deadline_ns);
+	charge_credit(self);
+	if (r == 0)
+		return 0;
+	snprintf(what, sizeof(what), "at request %u", message->request);
+	return give_up(self, r, what);
+}
+
+/* A request without an answer of its own. With REPLY_ACK the other side says whether it worked. */
+static int tell(struct vhost_user_frontend *self, struct vhost_user_message *message)
+{
+	struct vhost_user_message reply = { 0 };
+
+	if (!speaks(self, VHOST_USER_PROTOCOL_F_REPLY_ACK))
+		return talk(self, message, NULL, 0);
+	message->flags = VHOST_USER_FLAG_NEED_REPLY;
+	int r = talk(self, message, &reply, sizeof(reply.u64));
+
+	if (r == 0 && reply.u64 != 0)
+		r = -EIO;
+	return r;
+}
+
+static int tell_u64(struct vhost_user_frontend *self, uint32_t request, uint64_t value)
+{
+	struct vhost_user_message message = {
+		.request = request, .size = sizeof(value), .u64 = value
+	};
+
+	return tell(self, &message);
+}
+
+static int ask_u64(struct vhost_user_frontend *self, uint32_t request, uint64_t *ret_value)
+{
+	struct vhost_user_message message = { .request = request };
+	struct vhost_user_message reply = { 0 };
+	int r = talk(self, &message, &reply, sizeof(reply.u64));
+
+	if (r == 0)
+		*ret_value = reply.u64;
+	return r;
+}
+
+/* Ring messages go without an answer: the one that starts the ring has it. */
+static int send_state(
+	struct vhost_user_frontend *self, uint32_t request, unsigned index, uint32_t number)
+{
+	struct vhost_user_message message = {
+		.request = request,
+		.size = sizeof(message.state),
+		.state = { .index = index, .num = number },
+	};
+
+	return talk(self, &message, NULL, 0);
+}
+
+static int send_address(
+	struct vhost_user_frontend *self, unsigned index, const struct vhost_ring *place)
+{
+	struct vhost_user_message message = {
+		.request = VHOST_USER_SET_VRING_ADDR,
+		.size = sizeof(message.addr),
+		.addr = {
+			.index = index,
+			.desc_user_addr = place->desc,
+			.used_user_addr = place->used,
+			.avail_user_addr = place->avail,
+		},
+	};
+
+	return talk(self, &message, NULL, 0);
+}
+
+static int send_eventfd(
+	struct vhost_user_frontend *self, uint32_t request, unsigned index, int eventfd)
+{
+	struct vhost_user_message message = {
+		.request = request,
+		.size = sizeof(message.u64),
+		.u64 = index,
+		.fd_count = 1,
+		.fds = { eventfd },
+	};
+
+	return talk(self, &message, NULL, 0);
+}
+
+static int send_memory(struct vhost_user_frontend *self)
+{
+	size_t count = guest_memory_region_count(self->memory);
+	struct vhost_user_message message = {
+		.request = VHOST_USER_SET_MEM_TABLE,
+		.size = vhost_user_memory_payload((uint32_t)count),
+		.memory.count = (uint32_t)count,
+		.fd_count = (unsigned)count,
+	};
+
+	for (size_t i = 0; i < count; i++) {
+		const struct guest_memory_region *region = guest_memory_region(self->memory, i);
+
+		message.memory.regions[i] = (struct vhost_user_region){
+			.gpa = region->gpa,
+			.size = region->size,
+			.user_address = region->gpa,
+			.offset = region->file_offset,
+		};
+		message.fds[i] = guest_memory_fd(self->memory);
+	}
+	return tell(self, &message);
+}
+
+static int get_features(struct vhost *vhost, uint64_t *ret_features)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+
+	*ret_features = self->features;
+	return self->dead ? -ENOTCONN : 0;
+}
+
+/* Every start of the device comes through here: the other side gets all it needs anew. */
+static int set_features(struct vhost *vhost, uint64_t features)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+
+	if (self->dead)
+		return -ENOTCONN;
+	if ((features & ~self->features) != 0)
+		return -EINVAL;
+	for (unsigned i = 0; i < self->queue_count; i++)
+		if (self->rings[i].running)
+			return -EINVAL;
+	int r = tell_u64(
+		self, VHOST_USER_SET_FEATURES, features | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+
+	return r == 0 ? send_memory(self) : r;
+}
+
+static unsigned queue_count(struct vhost *vhost)
+{
+	return from_vhost(vhost)->queue_count;
+}
+
+/* Makes the copy of the configuration space good. */
+static int fetch_config(struct vhost_user_frontend *self)
+{
+	uint32_t size = self->peer.config_size;
+	struct vhost_user_message message = {
+		.request = VHOST_USER_GET_CONFIG,
+		.size = vhost_user_config_payload(size),
+		.config.size = size,
+	};
+	struct vhost_user_message reply = { 0 };
+	int r = talk(self, &message, &reply, vhost_user_config_payload(size));
+
+	if (r < 0)
+		return r;
+	if (reply.config.offset != 0 || reply.config.size != size)
+		return give_up(self, -EPROTO, "at the configuration space");
+	memcpy(self->config, reply.config.data, size);
+	self->config_is_stale = false;
+	return 0;
+}
+
+static bool in_config(const struct vhost_user_frontend *self, uint32_t offset, uint32_t size)
+{
+	return offset <= self->peer.config_size && size <= self->peer.config_size - offset;
+}
+
+static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint32_t size)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+
+	if (self->dead)
+		return -ENOTCONN;
+	if (!in_config(self, offset, size))
+		return -EINVAL;
+	int r = self->config_is_stale ? fetch_config(self) : 0;
+
+	if (r == 0)
+		memcpy(data, self->config + offset, size);
+	return r;
+}
+
+static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+	struct vhost_user_message message = {
+		.request = VHOST_USER_SET_CONFIG,
+		.config = { .offset = offset, .size = size },
+	};
+
+	if (self->dead)
+		return -ENOTCONN;
+	if (!in_config(self, offset, size))
+		return -EINVAL;
+	message.size = vhost_user_config_payload(size);
+	memcpy(message.config.data, data, size);
+	self->config_is_stale = true;
+	return tell(self, &message);
+}
+
+/* A ring that the device could not use never gets there: it might hang up for it. */
+static int check_place(const struct vhost_user_frontend *self, const struct vhost_ring *place)
+{
+	struct virtqueue probe;
+	const struct virtqueue_config config = {
+		.size = place->size,
+		.desc = place->desc,
+		.avail = place->avail,
+		.used = place->used,
+	};
+
+	if (place->size > self->peer.queue_size)
+		return -EINVAL;
+	return virtqueue_init(&probe, self->memory, &config, place->base);
+}
+
+static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_ring *place)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+
+	if (self->dead)
+		return -ENOTCONN;
+	if (index >= self->queue_count || self->rings[index].running)
+		return -EINVAL;
+	int r = check_place(self, place);
+
+	if (r == 0)
+		self->rings[index].place = *place;
+	return r;
+}
+
+/* The kick comes last of the descriptors: with it many devices begin to serve. */
+static int start_vring(struct vhost *vhost, unsigned index)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+
+	if (self->dead)
+		return -ENOTCONN;
+	if (index >= self->queue_count || self->rings[index].running)
+		return -EINVAL;
+	const struct vhost_ring *place = &self->rings[index].place;
+	struct vhost_user_message enable = {
+		.request = VHOST_USER_SET_VRING_ENABLE,
+		.size = sizeof(enable.state),
+		.state = { .index = index, .num = 1 },
+	};
+	int r = send_state(self, VHOST_USER_SET_VRING_NUM, index, place->size);
+
+	if (r == 0)
+		r = send_address(self, index, place);
+	if (r == 0)
+		r = send_state(self, VHOST_USER_SET_VRING_BASE, index, place->base);
+	if (r == 0 && self->error_fd >= 0)
+		r = send_eventfd(self, VHOST_USER_SET_VRING_ERR, index, self->error_fd);
+	if (r == 0)
+		r = send_eventfd(self, VHOST_USER_SET_VRING_CALL, index, place->call_fd);
+	if (r == 0)
+		r = send_eventfd(self, VHOST_USER_SET_VRING_KICK, index, place->kick_fd);
+	if (r == 0)
+		r = tell(self, &enable);
+	self->config_is_stale = true;
+	self->rings[index].running = r == 0;
+	return r;
+}
+
+static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+	struct vhost_user_message message = {
+		.request = VHOST_USER_GET_VRING_BASE,
+		.size = sizeof(message.state),
+		.state.index = index,
+	};
+	struct vhost_user_message reply = { 0 };
+
+	if (index >= self->queue_count || !self->rings[index].running)
+		return -EINVAL;
+	self->rings[index].running = false;
+	self->config_is_stale = true;
+	int r = talk(self, &message, &reply, sizeof(reply.state));
+
+	if (r < 0)
+		return r;
+	if (reply.state.index != index || reply.state.num > UINT16_MAX)
+		return give_up(self, -EPROTO, "at a ring's base");
+	*ret_base = (uint16_t)reply.state.num;
+	return 0;
+}
+
+/* For the other side only: it may do to it what it wants, so we never write to it. */
+static int set_error_fd(struct vhost *vhost, int error_fd)
+{
+	from_vhost(vhost)->error_fd = error_fd;
+	return 0;
+}
+
+static int reset(struct vhost *vhost)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+	struct vhost_user_message message = { .request = VHOST_USER_RESET_DEVICE };
+
+	if (self->dead)
+		return -ENOTCONN;
+	self->config_is_stale = true;
+	return speaks(self, VHOST_USER_PROTOCOL_F_RESET_DEVICE) ? tell(self, &message) : 0;
+}
+
+static int event_fd(const struct vhost *vhost)
+{
+	return from_vhost(vhost)->peer.socket;
+}
+
+/* Between calls there is nothing to read: what is there breaks the protocol. */
+static int handle_event(struct vhost *vhost)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+	char byte;
+
+	if (self->dead)
+		return -ENOTCONN;
+	ssize_t n = recv(self->peer.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	return give_up(self, n > 0 ? -EPROTO : -ENOTCONN, "between requests");
+}
+
+static void vhost_user_frontend_free(struct vhost *vhost)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+	uint16_t base;
+
+	for (unsigned i = 0; i < self->queue_count; i++)
+		if (self->rings[i].running)
+			(void)!stop_vring(vhost, i, &base);
+	fd_close(&self->peer.socket);
+	free(self);
+}
+
+static const struct vhost_ops vhost_user_frontend_ops = {
+	.get_features = get_features,
+	.set_features = set_features,
+	.queue_count = queue_count,
+	.get_config = get_config,
+	.set_config = set_config,
+	.set_vring = set_vring,
+	.start_vring = start_vring,
+	.stop_vring = stop_vring,
+	.set_error_fd = set_error_fd,
+	.reset = reset,
+	.event_fd = event_fd,
+	.handle_event = handle_event,
+	.free = vhost_user_frontend_free,
+};
+
+static int agree_on_features(struct vhost_user_frontend *self)
+{
+	struct vhost_user_message owner = { .request = VHOST_USER_SET_OWNER };
+	uint64_t protocol = 0;
+	int r = talk(self, &owner, NULL, 0);
+
+	if (r == 0)
+		r = ask_u64(self, VHOST_USER_GET_FEATURES, &self->features);
+	if (r == 0 && (self->features & REQUIRED_FEATURES) != REQUIRED_FEATURES)
+		return give_up(self, -EPROTO, "with features that we cannot do without");
+	self->features &= DEVICE_FEATURES | VHOST_RING_FEATURES;
+	if (r == 0)
+		r = ask_u64(self, VHOST_USER_GET_PROTOCOL_FEATURES, &protocol);
+	protocol &= PROTOCOL_FEATURES;
+	/* Before they are agreed on there is no acknowledgement. */
+	if (r == 0)
+		r = tell_u64(self, VHOST_USER_SET_PROTOCOL_FEATURES, protocol);
+	self->protocol_features = protocol;
+	return r;
+}
+
+static int count_queues(struct vhost_user_frontend *self)
+{
+	uint64_t count = max_u64(self->peer.queues, 1);
+	int r = 0;
+
+	if (speaks(self, VHOST_USER_PROTOCOL_F_MQ))
+		r = ask_u64(self, VHOST_USER_GET_QUEUE_NUM, &count);
+	if (r < 0)
+		return r;
+	if (count == 0 || count < self->peer.queues)
+		return give_up(self, -EPROTO, "with fewer queues than the device needs");
+	if (self->peer.queues == 0 && count > DEVICE_QUEUES_MAX)
+		return give_up(self, -EPROTO, "with more queues than there can be");
+	self->queue_count = self->peer.queues != 0 ? self->peer.queues : (unsigned)count;
+	return 0;
+}
+
+static int greet(struct vhost_user_frontend *self)
+{
+	int r = agree_on_features(self);
+
+	if (r == 0)
+		r = count_queues(self);
+	if (r < 0 || self->peer.config_size == 0)
+		return r;
+	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
+		return give_up(self, -EPROTO, "without a configuration space");
+	return fetch_config(self);
+}
+
+int vhost_user_frontend_create(const struct vhost_user_peer *peer,
+	const struct guest_memory *memory, struct vhost **ret_vhost)
+{
+	struct vhost_user_frontend *self = calloc(1, sizeof(*self));
+	int r = self == NULL ? -ENOMEM : 0;
+
+	if (r == 0 &&
+		(peer->config_size > VHOST_USER_CONFIG_MAX || peer->queues > DEVICE_QUEUES_MAX))
+		r = -EINVAL;
+	if (r < 0) {
+		close(peer->socket);
+		free(self);
+		return r;
+	}
+	self->vhost.ops = &vhost_user_frontend_ops;
+	self->peer = *peer;
+	self->memory = memory;
+	self->error_fd = -1;
+	self->credit_ns = VHOST_USER_CREDIT_MS * NS_PER_MS;
+	self->counted_ns = clock_monotonic_ns();
+	r = greet(self);
+	if (r < 0) {
+		vhost_user_frontend_free(&self->vhost);
+		return r;
+	}
+	*ret_vhost = &self->vhost;
+	return 0;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The back half of a device in another process, behind the vhost contract: the
+ * front end of the vhost-user protocol.
+ *
+ * The other process is hostile. Each answer is checked for its form and for
+ * what may be in it, and waited for no longer than the device has credit
+ * (below). At the first violation, time-out or hang-up the connection is shut
+ * down for good: every call then fails at once with -ENOTCONN, the contract's
+ * event_fd is readable, the driver sees DEVICE_NEEDS_RESET, and no other device
+ * notices. What such a process can still do is read and write guest memory,
+ * which it was given, and signal the eventfds that it was given.
+ *
+ * Credit: a device may let its callers wait VHOST_USER_CREDIT_MS in all; what
+ * it used comes back at an eighth of the time that passes. So one that stops is
+ * found out after that time, and one that answers everything at the last moment
+ * cannot hold a vCPU for more than an eighth of its time. The price: a disk that
+ * needs longer than that to finish what is in flight, when its driver resets
+ * it, is taken for dead.
+ *
+ * Ring addresses are user addresses in this protocol, relative to the user
+ * addresses in the memory table. Ours are gpas in both places: the other
+ * process learns nothing of our address space.
+ *
+ * The configuration space is kept here. Reads are answered from that copy; it
+ * is fetched again at the next read after something that may have changed it: a
+ * write of the driver, start, stop and reset of the device.
+ *
+ * Called with the device's lock held, as the contract says; create and free
+ * from the main thread. Source: the vhost-user specification.
+ */
+#pragma once
+
+#include "memory/guest_memory.h"
+#include "virtio/vhost.h"
+
+enum { VHOST_USER_CREDIT_MS = 4000 };
+
+/* What is behind the socket, as far as we decide it. */
+struct vhost_user_peer {
+	const char *name;     /* for messages; lives as long as the backend */
+	int socket;           /* connected unix stream socket; ownership goes with the call */
+	uint16_t queue_size;  /* the most entries of a queue */
+	uint32_t config_size; /* VHOST_USER_CONFIG_MAX at most */
+	/* How many queues it must have, or 0: as many as it says, DEVICE_QUEUES_MAX at most. */
+	unsigned queues;
+};
+
+/*
+ * Greets the other process and learns what it offers. `memory` must outlive the
+ * backend. 0, or -errno after logging why: -EPROTO when the other side is no
+ * device that we can drive, -ETIMEDOUT, -ENOTCONN, -ENOMEM. Free with
+ * (*ret_vhost)->ops->free(), which lets the device finish what is in flight,
+ * within its credit.
+ */
+MUST_CHECK int vhost_user_frontend_create(const struct vhost_user_peer *peer,
+	const struct guest_memory *memory, struct vhost **ret_vhost);

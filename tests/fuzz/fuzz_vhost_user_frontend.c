@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * A hostile device process against the front end. The bytes of each reply, in
+ * which pieces and with how many descriptors they come are the input's; all are
+ * in the socket before they are asked for, so nothing is waited for, and where
+ * they end the peer has hung up. The front end is driven through the contract in
+ * any order. Checked: it fits the contract, what it gives is in bounds, once
+ * lost it stays lost, and no descriptor is left over.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_config.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "virtio/device.h"
+#include "virtio/vhost_user_frontend.h"
+#include "virtio/vhost_user_message.h"
+
+enum { CONFIG_SIZE = 12, SIZE = 8, CALLS = 24 };
+
+struct input {
+	const uint8_t *data;
+	size_t size;
+};
+
+static void require(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+static uint8_t take(struct input *input)
+{
+	if (input->size == 0)
+		return 0;
+	input->size--;
+	return *input->data++;
+}
+
+static uint64_t take_value(struct input *input)
+{
+	uint64_t value = 0;
+	uint8_t kind = take(input);
+
+	if (kind < 128)
+		return kind;
+	for (unsigned i = 0; i < 8; i++)
+		value = value << 8 | take(input);
+	return value;
+}
+
+/* The next descriptor that will be given: the same before and after when none is lost. */
+static int next_fd(void)
+{
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+
+	close(fd);
+	return fd;
+}
+
+static void send_piece(int socket, const void *bytes, size_t size, unsigned fds, int fd)
+{
+	char control[CMSG_SPACE(16 * sizeof(int))] __attribute__((aligned(8))) = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)bytes, size };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fds > 0) {
+		struct cmsghdr *header = (struct cmsghdr *)(void *)control;
+
+		*header = (struct cmsghdr){ CMSG_LEN(fds * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+		for (unsigned i = 0; i < fds; i++)
+			memcpy(CMSG_DATA(header) + i * sizeof(int), &fd, sizeof(int));
+		msg.msg_control = control;
+		msg.msg_controllen = CMSG_SPACE(fds * sizeof(int));
+	}
+	(void)sendmsg(socket, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* What a good device would answer. */
+static struct vhost_user_message good_reply(uint32_t request)
+{
+	struct vhost_user_message reply = {
+		.request = request,
+		.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_REPLY,
+		.size = 8,
+	};
+
+	if (request == VHOST_USER_GET_FEATURES)
+		reply.u64 = UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES |
+			    UINT64_C(1) << VIRTIO_F_VERSION_1 | 0xff;
+	if (request == VHOST_USER_GET_PROTOCOL_FEATURES)
+		reply.u64 = UINT64_MAX;
+	if (request == VHOST_USER_GET_QUEUE_NUM)
+		reply.u64 = 2;
+	if (request == VHOST_USER_GET_CONFIG) {
+		reply.size = vhost_user_config_payload(CONFIG_SIZE);
+		reply.config.size = CONFIG_SIZE;
+	}
+	return reply;
+}
+
+/* The replies in the order in which they are asked for at first, then any. */
+static void put_replies(struct input *input, int socket)
+{
+	static const uint32_t order[] = { VHOST_USER_GET_FEATURES, VHOST_USER_GET_PROTOCOL_FEATURES,
+		VHOST_USER_GET_QUEUE_NUM, VHOST_USER_GET_CONFIG, VHOST_USER_SET_FEATURES,
+		VHOST_USER_SET_MEM_TABLE, VHOST_USER_SET_VRING_ENABLE, VHOST_USER_GET_CONFIG };
+	unsigned count = take(input) % 24;
+
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t fault = take(input);
+		struct vhost_user_message reply =
+			good_reply(i < ARRAY_SIZE(order) ? order[i] : take(input) % 48);
+		uint8_t bytes[sizeof(reply)];
+
+		if (fault & 1)
+			reply.u64 = take_value(input);
+		if (fault & 2)
+			reply.flags = (uint32_t)take_value(input);
+		if (fault & 4)
+			reply.request = (uint32_t)take_value(input);
+		uint32_t sent = reply.size;
+
+		if (fault & 8)
+			reply.size = (uint32_t)take_value(input);
+		if (fault & 16)
+			sent = take(input);
+		memcpy(bytes, &reply.request, 12);
+		memcpy(bytes + 12, &reply.u64, sent);
+		size_t cut = fault & 32 ? take(input) % (12 + sent) : 0;
+
+		if (cut > 0)
+			send_piece(socket, bytes, cut, fault & 64 ? take(input) % 16 : 0, socket);
+		send_piece(socket, bytes + cut, 12 + sent - cut, fault & 128 ? take(input) % 16 : 0,
+			socket);
+	}
+}
+
+struct machine {
+	struct guest_memory *memory;
+	struct vhost *vhost;
+	int eventfd;
+	bool running[DEVICE_QUEUES_MAX];
+	bool lost;
+};
+
+/* Only what cannot be done and what was refused leave the device alive. */
+static void check(struct machine *machine, int r)
+{
+	require(r <= 0);
+	require(!machine->lost || r == -ENOTCONN || r == -EINVAL);
+	if (r != 0 && r != -EINVAL && r != -EIO)
+		machine->lost = true;
+}
+
+static void call(struct machine *machine, struct input *input)
+{
+	struct vhost *vhost = machine->vhost;
+	const struct vhost_ops *ops = vhost->ops;
+	unsigned index = take(input) % 4;
+	uint8_t data[2 * CONFIG_SIZE];
+	uint16_t base = 0;
+	uint64_t features;
+	const struct vhost_ring ring = {
+		.size = SIZE,
+		.desc = take(input) * UINT64_C(16),
+		.avail = 0x2000,
+		.used = 0x3000,
+		.kick_fd = machine->eventfd,
+		.call_fd = machine->eventfd,
+	};
+
+	switch (take(input) % 8) {
+	case 0:
+		require(ops->get_features(vhost, &features) <= 0);
+		check(machine, ops->set_features(vhost, take_value(input)));
+		break;
+	case 1:
+		check(machine, ops->get_config(vhost, take(input), data, take(input) % 24));
+		break;
+	case 2:
+		memset(data, 0, sizeof(data));
+		check(machine, ops->set_config(vhost, take(input), data, take(input) % 24));
+		break;
+	case 3:
+	case 4: {
+		int r = ops->set_vring(vhost, index, &ring);
+
+		if (r == 0)
+			r = ops->start_vring(vhost, index);
+		if (r == 0) {
+			require(index < ops->queue_count(vhost) && !machine->running[index]);
+			machine->running[index] = true;
+		}
+		check(machine, r);
+		break;
+	}
+	case 5:
+		if (!machine->running[index])
+			break;
+		machine->running[index] = false;
+		check(machine, ops->stop_vring(vhost, index, &base));
+		break;
+	case 6:
+		check(machine, ops->reset(vhost));
+		break;
+	default: /* there is always something to read: a reply, or the end */
+		require(ops->handle_event(vhost) < 0);
+		machine->lost = true;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const struct guest_memory_range range = { 0, 64 * KIB };
+	struct input input = { data, size };
+	struct machine machine = { 0 };
+	int fd_before = next_fd();
+	int sockets[2];
+
+	log_set_level(LOG_LEVEL_NONE);
+	require(guest_memory_create(&range, 1, 0, &machine.memory) == 0);
+	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
+	machine.eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const struct vhost_user_peer peer = {
+		.name = "fuzz",
+		.socket = sockets[0],
+		.queue_size = SIZE,
+		.config_size = CONFIG_SIZE,
+		.queues = take(&input) % 4,
+	};
+
+	put_replies(&input, sockets[1]);
+	/* Requests are still taken, but after the last reply there is an end. */
+	(void)shutdown(sockets[1], SHUT_WR);
+	if (vhost_user_frontend_create(&peer, machine.memory, &machine.vhost) == 0) {
+		unsigned queues = machine.vhost->ops->queue_count(machine.vhost);
+
+		require(queues > 0 && queues <= DEVICE_QUEUES_MAX);
+		for (unsigned i = 0; i < CALLS && input.size > 0; i++)
+			call(&machine, &input);
+		machine.vhost->ops->free(machine.vhost);
+	}
+	close(sockets[1]);
+	close(machine.eventfd);
+	guest_memory_free(machine.memory);
+	require(next_fd() == fd_before);
+	return 0;
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * A device process that is hostile, against the front end: every reply with
+ * every fault of form, values that cannot be, messages that nobody asked for.
+ * After each the device is lost, at once and for good, and nothing else is.
+ */
+#include "unit/unit.h"
+
+#include "unit/vhost_user_peer.h"
+
+static const uint32_t answered[] = {
+	VHOST_USER_GET_FEATURES,
+	VHOST_USER_GET_PROTOCOL_FEATURES,
+	VHOST_USER_GET_QUEUE_NUM,
+	VHOST_USER_GET_CONFIG,
+	VHOST_USER_SET_FEATURES,
+	VHOST_USER_SET_MEM_TABLE,
+	VHOST_USER_SET_VRING_ENABLE,
+	VHOST_USER_SET_CONFIG,
+	VHOST_USER_GET_VRING_BASE,
+	VHOST_USER_RESET_DEVICE,
+};
+
+/* Each call of the contract fails, without a wait. */
+static void assert_lost(struct peer *peer)
+{
+	struct vhost *vhost = peer->vhost;
+	const struct vhost_ops *ops = vhost->ops;
+	struct vhost_ring ring = rig_ring(&peer->rig);
+	uint64_t before = clock_monotonic_ns();
+	uint64_t features = 77;
+	uint8_t byte = 77;
+
+	assert_true(wait_readable(ops->event_fd(vhost), 0));
+	assert_int_equal(ops->handle_event(vhost), -ENOTCONN);
+	assert_int_equal(ops->get_features(vhost, &features), -ENOTCONN);
+	assert_int_equal(ops->set_features(vhost, 0), -ENOTCONN);
+	assert_int_equal(ops->get_config(vhost, 0, &byte, 1), -ENOTCONN);
+	assert_int_equal(ops->set_config(vhost, 0, &byte, 1), -ENOTCONN);
+	assert_int_equal(ops->set_vring(vhost, 0, &ring), -ENOTCONN);
+	assert_int_equal(ops->start_vring(vhost, 0), -ENOTCONN);
+	assert_int_equal(ops->reset(vhost), -ENOTCONN);
+	assert_int_equal(byte, 77);
+	assert_true(clock_monotonic_ns() - before < NS_PER_S);
+}
+
+static void a_good_peer_is_driven(void **state)
+{
+	struct peer peer = { .act = ACT_NONE };
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	assert_int_equal(peer_drive(&peer), 0);
+	assert_int_equal(peer_drive(&peer), 0);
+	assert_int_equal(peer.vhost->ops->handle_event(peer.vhost), 0);
+	peer_end(&peer);
+}
+
+static void a_peer_that_knows_less_is_driven(void **state)
+{
+	static const unsigned features[] = { VHOST_USER_PROTOCOL_F_MQ,
+		VHOST_USER_PROTOCOL_F_REPLY_ACK, VHOST_USER_PROTOCOL_F_RESET_DEVICE };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		struct peer peer = { .act = ACT_NONE, .protocol = BIT(features[i]) };
+
+		assert_int_equal(peer_connect(&peer), 0);
+		unsigned queues = peer.vhost->ops->queue_count(peer.vhost);
+
+		assert_int_equal(queues, features[i] == VHOST_USER_PROTOCOL_F_MQ ? 1 : PEER_QUEUES);
+		if (queues == PEER_QUEUES)
+			assert_int_equal(peer_drive(&peer), 0);
+		peer_end(&peer);
+	}
+}
+
+static void every_fault_of_form_is_the_end(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(answered); i++) {
+		for (enum act act = ACT_HANG_UP; act < ACTS_AT_ONCE; act++) {
+			struct peer peer = { .target = answered[i], .act = act };
+			uint64_t before = clock_monotonic_ns();
+			int r = peer_connect(&peer);
+			bool connected = r == 0;
+
+			if (connected)
+				r = peer_drive(&peer);
+			if (r >= 0)
+				fail_msg("request %u, act %d: taken", answered[i], act);
+			assert_true(r == -EPROTO || r == -ENOTCONN);
+			if (connected)
+				assert_lost(&peer);
+			assert_int_equal(peer.acts, 1);
+			peer_end(&peer);
+			assert_true(clock_monotonic_ns() - before < 3 * NS_PER_S);
+		}
+	}
+}
+
+static const struct {
+	uint32_t request;
+	uint64_t answer;
+	bool connects;
+} lies[] = {
+	{ VHOST_USER_GET_FEATURES, 0, false },
+	{ VHOST_USER_GET_FEATURES, BIT(VIRTIO_F_VERSION_1), false },
+	{ VHOST_USER_GET_FEATURES, BIT(VHOST_USER_F_PROTOCOL_FEATURES), false },
+	{ VHOST_USER_GET_PROTOCOL_FEATURES, 0, false }, /* no configuration space */
+	{ VHOST_USER_GET_QUEUE_NUM, 0, false },
+	{ VHOST_USER_GET_QUEUE_NUM, DEVICE_QUEUES_MAX + 1, false },
+	{ VHOST_USER_GET_QUEUE_NUM, BIT(32) + 1, false },
+	{ VHOST_USER_GET_QUEUE_NUM, UINT64_MAX, false },
+	{ VHOST_USER_GET_CONFIG, 1 | (uint64_t)PEER_CONFIG_SIZE << 32, false },
+	{ VHOST_USER_GET_CONFIG, (uint64_t)(PEER_CONFIG_SIZE + 1) << 32, false },
+	{ VHOST_USER_GET_CONFIG, UINT64_C(0xffffffff) << 32, false },
+	{ VHOST_USER_GET_VRING_BASE, 0, true },                         /* another ring's */
+	{ VHOST_USER_GET_VRING_BASE, 1 | UINT64_C(65536) << 32, true }, /* no 16 bits */
+};
+
+static void answers_that_cannot_be_are_the_end(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+		struct peer peer = {
+			.target = lies[i].request,
+			.answers_otherwise = true,
+			.answer = lies[i].answer,
+		};
+		int r = peer_connect(&peer);
+
+		if (r != (lies[i].connects ? 0 : -EPROTO))
+			fail_msg("lie %zu: %d", i, r);
+		if (lies[i].connects) {
+			assert_int_equal(peer_drive(&peer), -EPROTO);
+			assert_lost(&peer);
+		}
+		peer_end(&peer);
+	}
+}
+
+/* A request that is refused is no fault of form: the device lives. */
+static void a_refusal_is_passed_on(void **state)
+{
+	static const uint32_t acknowledged[] = { VHOST_USER_SET_FEATURES, VHOST_USER_SET_MEM_TABLE,
+		VHOST_USER_SET_VRING_ENABLE, VHOST_USER_SET_CONFIG, VHOST_USER_RESET_DEVICE };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(acknowledged); i++) {
+		struct peer peer = {
+			.target = acknowledged[i], .answers_otherwise = true, .answer = 22
+		};
+
+		assert_int_equal(peer_connect(&peer), 0);
+		assert_int_equal(peer_drive(&peer), -EIO);
+		assert_int_equal(peer.vhost->ops->handle_event(peer.vhost), 0);
+		peer_end(&peer);
+	}
+}
+
+/* The guest never sees features that our half would have to know of. */
+static void features_are_cut_to_what_we_know(void **state)
+{
+	struct peer peer = {
+		.target = VHOST_USER_GET_FEATURES,
+		.answers_otherwise = true,
+		.answer = UINT64_MAX,
+	};
+	uint64_t features = 0;
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	assert_int_equal(peer.vhost->ops->get_features(peer.vhost, &features), 0);
+	assert_int_equal(features & BIT(VHOST_USER_F_PROTOCOL_FEATURES), 0);
+	assert_int_equal(features & BIT(VIRTIO_F_ACCESS_PLATFORM), 0);
+	assert_int_equal(features & BIT(VIRTIO_F_RING_PACKED), 0);
+	assert_int_equal(features & BIT(26), 0); /* VHOST_F_LOG_ALL */
+	assert_int_equal(features & 0xffffff, 0xffffff);
+	assert_int_equal(features & BIT(VIRTIO_F_VERSION_1), BIT(VIRTIO_F_VERSION_1));
+	peer_end(&peer);
+}
+
+static void what_nobody_asked_for_is_the_end(void **state)
+{
+	const struct vhost_user_message good = {
+		.request = VHOST_USER_GET_CONFIG,
+		.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_REPLY,
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct peer peer = { .act = ACT_NONE };
+
+		assert_int_equal(peer_connect(&peer), 0);
+		if (i == 0)
+			peer_send(&peer, &good);
+		else
+			peer_send_fds(&peer, &good, 253);
+		assert_true(wait_readable(peer.vhost->ops->event_fd(peer.vhost), 20000));
+		assert_int_equal(peer.vhost->ops->handle_event(peer.vhost), -EPROTO);
+		assert_lost(&peer);
+		peer_end(&peer);
+	}
+}
+
+/* Once it is lost, a peer that goes on writing meets a closed door, not a full buffer of ours. */
+static void a_flood_ends_with_the_device(void **state)
+{
+	struct peer peer = { .target = VHOST_USER_SET_MEM_TABLE, .act = ACT_JUNK };
+	char byte = 0;
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	assert_int_equal(peer_drive(&peer), -EPROTO);
+	assert_lost(&peer);
+	while (send(peer.rig.served.socket, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
+		;
+	assert_int_equal(errno, EPIPE);
+	peer_end(&peer);
+}
+
+static void bad_descriptions_are_refused(void **state)
+{
+	struct vhost_user_peer bad[] = {
+		{ .config_size = VHOST_USER_CONFIG_MAX + 1 },
+		{ .queues = DEVICE_QUEUES_MAX + 1 },
+	};
+	struct vhost *vhost;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct rig rig;
+
+		rig_init(&rig);
+		bad[i].socket = fd_steal(&rig.socket);
+		assert_int_equal(vhost_user_frontend_create(&bad[i], rig.memory, &vhost), -EINVAL);
+		rig_free(&rig);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_good_peer_is_driven),
+		cmocka_unit_test(a_peer_that_knows_less_is_driven),
+		cmocka_unit_test(every_fault_of_form_is_the_end),
+		cmocka_unit_test(answers_that_cannot_be_are_the_end),
+		cmocka_unit_test(a_refusal_is_passed_on),
+		cmocka_unit_test(features_are_cut_to_what_we_know),
+		cmocka_unit_test(what_nobody_asked_for_is_the_end),
+		cmocka_unit_test(a_flood_ends_with_the_device),
+		cmocka_unit_test(bad_descriptions_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
