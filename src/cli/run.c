@@ -226,6 +226,32 @@ static int apply_log_level(void *target, const char *value)
 	return 0;
 }
 
+static int apply_multiprocess(void *target, const char *value)
+{
+	(void)value;
+	((struct run_request *)target)->config.multiprocess = true;
+	return 0;
+}
+
+static int apply_jail(void *target, const char *value)
+{
+	bool best_effort = strcmp(value, "best-effort") == 0;
+
+	if (!best_effort && strcmp(value, "strict") != 0) {
+		log_error("--jail: '%s' is neither strict nor best-effort", value);
+		return -EINVAL;
+	}
+	((struct run_request *)target)->config.jail_best_effort = best_effort;
+	return 0;
+}
+
+static int apply_log_failures(void *target, const char *value)
+{
+	(void)value;
+	((struct run_request *)target)->config.log_violations = true;
+	return 0;
+}
+
 static const struct option options[] = {
 	{ "cid", 0, "N", "the same as --vsock cid=N", false, apply_cid },
 	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
@@ -235,10 +261,15 @@ static const struct option options[] = {
 	{ "host_ip", 0, "A", "a network card on a new tap: its IPv4 address on the host", false,
 		apply_host_ip },
 	{ "initrd", 'i', "PATH", "initial RAM disk", false, apply_initrd },
+	{ "jail", 0, "HOW",
+		"with -u: strict (default), or best-effort: without what the host refuses", false,
+		apply_jail },
 	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
 	{ "mac", 0, "A", "with --host_ip: the guest's MAC address", false, apply_mac },
 	{ "mem", 'm', "SIZE", "memory in MiB, or with a suffix M, G, T (default 256)", false,
 		apply_mem },
+	{ "multiprocess", 'u', NULL, "each virtio device in a jailed process of its own", false,
+		apply_multiprocess },
 	{ "netmask", 0, "M", "with --host_ip: the network's mask", false, apply_netmask },
 	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
 		apply_params },
@@ -247,6 +278,8 @@ static const struct option options[] = {
 	{ "root", 'r', "PATH", "a read-only disk with the root file system", true, apply_root },
 	{ "rwdisk", 0, "PATH", "a writable disk; repeatable", true, apply_rwdisk },
 	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
+	{ "seccomp-log-failures", 0, NULL, "with -u: forbidden system calls are logged and made",
+		false, apply_log_failures },
 	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
 		apply_serial },
 	{ "socket", 's', "PATH", "a control socket there, or in that directory (crosvm-PID.sock)",

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/prctl.h>
 #include <sched.h>
@@ -107,6 +108,8 @@ static const struct constant constants[] = {
 	NAME(BLKZEROOUT),
 	NAME(FIONBIO),
 	NAME(FIONREAD),
+	NAME(TUNSETOFFLOAD),
+	NAME(TUNSETQUEUE),
 	/* sockets */
 	NAME(AF_UNIX),
 	NAME(AF_INET),

@@ -299,6 +299,20 @@ static void block_prepare(struct device *device)
 		block_prepare_rings(device, BLOCK_RING_ENTRIES);
 }
 
+static unsigned block_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
+{
+	const int images[] = { device->image.fd, device->image.direct_fd, device->overlay.fd };
+	unsigned count = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(images); i++)
+		if (images[i] >= 0)
+			ret_fds[count++] = images[i];
+	for (size_t i = 0; i < ARRAY_SIZE(device->rings); i++)
+		if (device->rings[i] != NULL)
+			ret_fds[count++] = block_ring_fd(device, (unsigned)i);
+	return count;
+}
+
 static void block_free(struct device *device)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(device->rings); i++)
@@ -320,6 +334,7 @@ static const struct device_ops block_ops = {
 	.config_read = block_config_read,
 	.config_write = block_config_write,
 	.prepare = block_prepare,
+	.fds = block_fds,
 	.start = block_start,
 	.serve = block_serve,
 	.stop = block_stop,

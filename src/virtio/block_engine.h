@@ -56,6 +56,7 @@ void block_do_request(struct device *device, struct block_request *request);
 MUST_CHECK int block_ring_create(struct io_uring *ring, unsigned entries, bool one_thread);
 /* Makes all queues' rings, as far as the host gives us any. */
 void block_prepare_rings(struct device *device, unsigned entries);
+int block_ring_fd(const struct device *device, unsigned index);
 void block_free_ring(struct device *device, unsigned index);
 /*
  * Serves a queue with io_uring. -EOPNOTSUPP when this host has none for us, or

@@ -73,6 +73,11 @@ void block_prepare_rings(struct device *device, unsigned entries)
 	}
 }
 
+int block_ring_fd(const struct device *device, unsigned index)
+{
+	return device->rings[index]->ring_fd;
+}
+
 void block_free_ring(struct device *device, unsigned index)
 {
 	struct io_uring *ring = device->rings[index];

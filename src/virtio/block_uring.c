@@ -315,20 +315,30 @@ static bool work(struct engine *engine)
 	return more;
 }
 
-/* Takes back the polls, so that the next thread finds the ring as it was made. */
-static int disarm(struct engine *engine)
+static void submit_poll_removes(struct engine *engine)
 {
 	static const uint64_t tags[] = { TAG_KICK, TAG_STOP };
-	int r = 0;
 
-	engine->leaving = true;
 	for (unsigned i = 0; i < ARRAY_SIZE(tags); i++) {
 		struct io_uring_sqe *sqe = get_sqe(engine);
 
 		io_uring_prep_poll_remove(sqe, tags[i]);
 		sqe->user_data = TAG_NONE;
 	}
+}
+
+/*
+ * Takes back the polls, so that the next thread finds the ring as it was made.
+ * One whose event is just being delivered cannot be taken back at that moment
+ * (-EALREADY), so it is tried until none is left.
+ */
+static int disarm(struct engine *engine)
+{
+	int r = 0;
+
+	engine->leaving = true;
 	while (r == 0 && engine->polls != 0) {
+		submit_poll_removes(engine);
 		r = enter(engine, false);
 		take_completions(engine);
 	}

@@ -25,7 +25,7 @@
 #include "base/util.h"
 #include "virtio/virtqueue.h"
 
-enum { DEVICE_QUEUES_MAX = 16 };
+enum { DEVICE_QUEUES_MAX = 16, DEVICE_FDS_MAX = 32 };
 
 struct device; /* the device's own; cast by its functions */
 
@@ -77,6 +77,8 @@ struct device_ops {
 	 * forbids to make it. NULL when there is nothing to do.
 	 */
 	void (*prepare)(struct device *device);
+	/* The descriptors that it needs in a jail, after prepare. How many; NULL: none. */
+	unsigned (*fds)(const struct device *device, int ret_fds[DEVICE_FDS_MAX]);
 	/* 0 or -errno; NULL when there is nothing to do. */
 	int (*start)(struct device *device, uint64_t features);
 	/*

@@ -113,6 +113,16 @@ static int net_run_queue(struct device *device, unsigned index, bool run)
 	return ioctl(device->vhost_fd, VHOST_NET_SET_BACKEND, &backend) < 0 ? -errno : 0;
 }
 
+static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
+{
+	if (device->stream != NULL) {
+		ret_fds[0] = net_stream_fd(device->stream);
+		return 1;
+	}
+	memcpy(ret_fds, device->tap.fds, device->tap.count * sizeof(ret_fds[0]));
+	return device->tap.count;
+}
+
 static void net_free(struct device *device)
 {
 	fd_close(&device->vhost_fd);
@@ -142,6 +152,7 @@ static const struct device_ops net_ops = {
 	.start = net_start,
 	.serve = net_serve,
 	.kernel = &net_kernel_ops,
+	.fds = net_fds,
 	.free = net_free,
 };
 

@@ -29,6 +29,9 @@ struct vm_config {
 	unsigned memory_flags;   /* enum guest_memory_flags */
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
+	bool multiprocess;            /* each device in a jailed process */
+	bool jail_best_effort;        /* go on with what the host refuses to the jail */
+	bool log_violations;          /* a forbidden system call is logged and made */
 	const char *socket_path;      /* of the control socket; NULL: none */
 	struct vm_device *devices;    /* owned; disks in the order of /dev/vda, vdb, ... */
 	unsigned device_count;

@@ -17,6 +17,7 @@
 #include "virtio/pci.h"
 #include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
+#include "vm/device_process.h"
 #include "vm/fabric.h"
 #include "x86_64/layout.h"
 
@@ -29,13 +30,15 @@ enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX };
 
 struct device_slot {
 	const struct device_ops *ops;
-	struct device *device; /* owned until it is behind a vhost backend */
+	struct device *device; /* owned until it is behind a vhost backend of this process */
+	struct device_process process; /* with -u */
 	struct virtio_pci *pci;
 	struct devices *devices;
 	_Atomic bool failed; /* since somebody asked */
 };
 
 struct devices {
+	struct evloop *loop;
 	struct vm_fabric *fabric;
 	struct pci_host *host;
 	int failure_fd; /* borrowed; -1: nobody asks */
@@ -51,8 +54,31 @@ static int open_device(
 
 	if (r == 0)
 		devices->slots[devices->count++] = (struct device_slot){
-			.ops = class->ops, .device = device, .devices = devices
+			.ops = class->ops,
+			.device = device,
+			.process.socket = -1,
+			.devices = devices,
 		};
+	return r;
+}
+
+static bool is_kernels(const struct device_slot *slot)
+{
+	return slot->ops->kernel != NULL && slot->ops->kernel->fd(slot->device) >= 0;
+}
+
+/* All files are open by now, and there is one thread still. */
+static int start_processes(struct devices *devices, const struct vm_config *config)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
+		struct device_slot *slot = &devices->slots[i];
+
+		/* The kernel serves its rings: there is nothing to jail. */
+		if (!is_kernels(slot))
+			r = device_process_start(config, slot->ops, slot->device, &slot->process);
+	}
 	return r;
 }
 
@@ -68,6 +94,8 @@ int devices_open(const struct vm_config *config, struct devices **ret_devices)
 		r = open_device(devices, config->devices[i].class, config->devices[i].options);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
 		r = open_device(devices, standard_classes[i], NULL);
+	if (r == 0 && config->multiprocess)
+		r = start_processes(devices, config);
 	if (r < 0) {
 		devices_free(devices);
 		return r;
@@ -93,6 +121,43 @@ static int create_bus(struct devices *devices, const struct kvm_machine *machine
 	return r;
 }
 
+/* Runs in the control loop: the process of a device has ended, which the driver learns otherwise.
+ */
+static void on_process_end(void *argument)
+{
+	struct device_slot *slot = argument;
+
+	evloop_remove(slot->devices->loop, slot->process.jail.pidfd);
+	device_process_report(&slot->process, slot->ops->name);
+}
+
+static int connect_process(
+	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
+{
+	int r = device_process_connect(&slot->process, slot->ops, memory, ret_vhost);
+
+	if (r < 0)
+		return r;
+	r = evloop_add(slot->devices->loop, slot->process.jail.pidfd, on_process_end, slot);
+	if (r < 0)
+		(*ret_vhost)->ops->free(*ret_vhost);
+	return r;
+}
+
+/* Puts the device behind the contract, wherever it runs. */
+static int create_vhost(
+	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
+{
+	if (slot->process.jail.pid > 0)
+		return connect_process(slot, memory, ret_vhost);
+	bool kernel = is_kernels(slot);
+	struct device *device = slot->device;
+
+	slot->device = NULL;
+	return kernel ? vhost_kernel_create(slot->ops, device, memory, ret_vhost)
+		      : vhost_thread_create(slot->ops, device, memory, ret_vhost);
+}
+
 static int attach_device(struct devices *devices, struct device_slot *slot,
 	const struct guest_memory *memory, struct platform *platform)
 {
@@ -104,13 +169,8 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 		.queue_size = slot->ops->queue_size,
 		.config_size = slot->ops->config_size,
 	};
-	struct device *device = slot->device;
 	struct vhost *vhost;
-
-	slot->device = NULL;
-	bool kernel = slot->ops->kernel != NULL && slot->ops->kernel->fd(device) >= 0;
-	int r = kernel ? vhost_kernel_create(slot->ops, device, memory, &vhost)
-		       : vhost_thread_create(slot->ops, device, memory, &vhost);
+	int r = create_vhost(slot, memory, &vhost);
 
 	if (r == 0)
 		r = virtio_pci_create(&identity, vhost, devices->host, &fabric, &slot->pci);
@@ -127,6 +187,7 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	uint64_t config_size;
 	int r = create_bus(devices, machine, platform, loop, pci_window_gpa);
 
+	devices->loop = loop;
 	for (unsigned i = 0; r == 0 && i < devices->count; i++)
 		r = attach_device(devices, &devices->slots[i], memory, platform);
 	if (r < 0) {
@@ -167,7 +228,9 @@ unsigned devices_count(const struct devices *devices)
 
 struct device_info devices_info(const struct devices *devices, unsigned index)
 {
-	return (struct device_info){ .name = devices->slots[index].ops->name };
+	const struct device_slot *slot = &devices->slots[index];
+
+	return (struct device_info){ .name = slot->ops->name, .pid = slot->process.jail.pid };
 }
 
 /* A vCPU thread or the control loop. */
@@ -205,6 +268,7 @@ void devices_free(struct devices *devices)
 		struct device_slot *slot = &devices->slots[i];
 
 		virtio_pci_free(slot->pci);
+		device_process_end(&slot->process);
 		if (slot->device != NULL)
 			slot->ops->free(slot->device);
 	}
