@@ -70,7 +70,8 @@ static size_t next_transfer(const struct iovec *iov)
 
 ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-	size_t size = next_transfer(iov);
+	/* What does not wait is a kick that is taken, and no transfer. */
+	size_t size = (flags & RWF_NOWAIT) != 0 ? SIZE_MAX : next_transfer(iov);
 
 	if (size == 0)
 		return -1;
