@@ -162,7 +162,9 @@ static void keep_tail(
 		size_t skip = min_u64(sent, iov[i].iov_len);
 		size_t size = iov[i].iov_len - skip;
 
-		memcpy(stream->tail + stream->tail_end, (uint8_t *)iov[i].iov_base + skip, size);
+		if (size > 0)
+			memcpy(stream->tail + stream->tail_end, (uint8_t *)iov[i].iov_base + skip,
+				size);
 		stream->tail_end += size;
 		sent -= skip;
 	}
