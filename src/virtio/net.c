@@ -96,7 +96,10 @@ static int net_start(struct device *device, uint64_t features)
 
 static int net_serve(struct device_queue *queue)
 {
-	if (queue->index == 2 * queue->device->options.pairs)
+	const struct device *device = queue->device;
+
+	/* A driver that does not know of several pairs has its control queue after the first. */
+	if (queue->index == (net_has(device, VIRTIO_NET_F_MQ) ? 2 * device->options.pairs : 2))
 		return net_serve_control(queue);
 	return queue->index % 2 == 0 ? net_serve_receive(queue) : net_serve_transmit(queue);
 }

@@ -20,9 +20,12 @@ enum {
 	FRAME_MIN = NET_HEADER_SIZE + ETHERNET_HEADER,
 	FRAME_MAX = NET_HEADER_SIZE + ETHERNET_HEADER + 4 + 65535,
 	PLAIN_MTU = 1500,
-	BATCH = 64,     /* frames between two looks at the stop */
+	BATCH = 64,     /* received frames between two looks at the stop */
 	SPARSE_MS = 10, /* how long we wait for a driver that offers little to offer more */
 };
+
+/* What is sent between two looks at the stop, roughly: the last frame may go beyond. */
+#define BATCH_BYTES (1 * MIB)
 
 enum { WAIT_STOP, WAIT_KICK, WAIT_CABLE, WAIT_COUNT };
 
@@ -44,18 +47,6 @@ static void cable_failed(const struct device_queue *queue, int error)
 	if (!atomic_exchange(&queue->device->gone, true))
 		log_warn("net: %s: %s; the guest has no network any more",
 			device->stream != NULL ? "passt" : device->tap.name, strerror(error));
-}
-
-/* One frame behind its header. Bytes, or -errno: -EAGAIN when none is there. */
-static ssize_t receive(struct device_queue *queue, const struct iovec *iov, unsigned count)
-{
-	struct net_stream *stream = queue->device->stream;
-
-	if (stream != NULL)
-		return net_stream_receive(stream, iov, count, NET_HEADER_SIZE);
-	ssize_t n = readv(cable_fd(queue), iov, (int)count);
-
-	return n < 0 ? -errno : n;
 }
 
 /* A frame whose buffers are iov[1..], with this header. 0 or -errno. */
@@ -110,12 +101,54 @@ static int look_for_stop(const struct device_queue *queue)
 	return r == -ETIME ? 1 : r;
 }
 
+/* ---- what a header may say ---- */
+
+static bool has(uint64_t features, unsigned feature)
+{
+	return (features >> feature & 1) != 0;
+}
+
+/* Whether segmentation of this kind was accepted for this direction. */
+static bool segments_are_good(uint64_t features, const struct virtio_net_hdr *header, bool to_guest)
+{
+	static const struct {
+		uint8_t type;
+		unsigned to_host;
+		unsigned to_guest;
+	} kinds[] = {
+		{ VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO4 },
+		{ VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_GUEST_TSO6 },
+	};
+	unsigned ecn = to_guest ? VIRTIO_NET_F_GUEST_ECN : VIRTIO_NET_F_HOST_ECN;
+	uint8_t type = header->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
+
+	if ((header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) == 0)
+		return false;
+	if (header->gso_type == VIRTIO_NET_HDR_GSO_UDP_L4)
+		return to_guest ? has(features, VIRTIO_NET_F_GUEST_USO4) ||
+					  has(features, VIRTIO_NET_F_GUEST_USO6)
+				: has(features, VIRTIO_NET_F_HOST_USO);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (kinds[i].type == type)
+			return has(features, to_guest ? kinds[i].to_guest : kinds[i].to_host) &&
+			       (type == header->gso_type || has(features, ecn));
+	return false;
+}
+
+bool net_header_is_good(uint64_t features, const struct virtio_net_hdr *header)
+{
+	if ((header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) != 0 && !has(features, VIRTIO_NET_F_CSUM))
+		return false;
+	return header->gso_type == VIRTIO_NET_HDR_GSO_NONE ||
+	       segments_are_good(features, header, false);
+}
+
 /* ---- receive: from the network to the guest ---- */
 
 struct receiver {
 	struct device_queue *queue;
 	bool mergeable;
-	uint32_t wanted;   /* room for the largest frame that may come */
+	uint32_t wanted;   /* room for the largest frame that should come */
 	uint32_t capacity; /* of the chains that are held */
 	unsigned count;
 	unsigned iov_count;
@@ -124,7 +157,10 @@ struct receiver {
 		uint16_t iov_count;
 		uint32_t bytes;
 	} chains[NET_QUEUE_SIZE];
-	struct iovec iov[2 * NET_QUEUE_SIZE]; /* of all chains, one after the other */
+	/* Of all chains, one after the other; and behind them a byte of ours that only a frame
+	 * without room reaches. */
+	struct iovec iov[2 * NET_QUEUE_SIZE + 1];
+	uint8_t overflow;
 };
 
 static uint32_t largest_frame(const struct device *device)
@@ -168,7 +204,7 @@ static bool wants_chains(const struct receiver *receiver)
 	if (receiver->count > 0 && !receiver->mergeable)
 		return false;
 	return receiver->capacity < receiver->wanted && receiver->count < NET_QUEUE_SIZE &&
-	       receiver->iov_count + receiver->queue->size <= ARRAY_SIZE(receiver->iov);
+	       receiver->iov_count + receiver->queue->size < ARRAY_SIZE(receiver->iov);
 }
 
 /* Holds enough chains for the next frame. 1, 0 to stop, or -errno. */
@@ -206,6 +242,21 @@ static void store(const struct iovec *iov, size_t offset, const void *data, size
 	}
 }
 
+/* Copies what such buffers begin with. */
+static void load(const struct iovec *iov, void *data, size_t size)
+{
+	uint8_t *bytes = data;
+
+	while (size > 0) {
+		size_t part = min_u64(iov->iov_len, size);
+
+		memcpy(bytes, iov->iov_base, part);
+		bytes += part;
+		size -= part;
+		iov++;
+	}
+}
+
 /* Gives the first `count` chains away. */
 static void drop_chains(struct receiver *receiver, unsigned count)
 {
@@ -239,20 +290,56 @@ static void deliver(struct receiver *receiver, uint32_t size)
 	drop_chains(receiver, used);
 }
 
+/* One frame behind its header. Bytes, or -errno: -EAGAIN when none is there. */
+static ssize_t receive(struct receiver *receiver)
+{
+	const struct device_queue *queue = receiver->queue;
+	struct net_stream *stream = queue->device->stream;
+
+	if (stream != NULL)
+		return net_stream_receive(
+			stream, receiver->iov, receiver->iov_count, NET_HEADER_SIZE);
+	/* A tap cuts what does not fit and does not tell. */
+	receiver->iov[receiver->iov_count] = (struct iovec){ &receiver->overflow, 1 };
+	ssize_t n = readv(cable_fd(queue), receiver->iov, (int)receiver->iov_count + 1);
+
+	if (n < 0)
+		return -errno;
+	return n > receiver->capacity ? -EMSGSIZE : n;
+}
+
 /*
- * Moves one frame. 1: done, or there was none and we waited; 0: stop; or
- * -errno. A frame that fills all the room may be cut, and is dropped.
+ * Whether the driver knows what this header means. A frame may have waited in
+ * the tap since before the driver said what it accepts. Without GUEST_CSUM
+ * there are no flags; a tap says even then that it has verified a checksum.
  */
+static bool accepts_frame(const struct receiver *receiver)
+{
+	const struct device *device = receiver->queue->device;
+	struct virtio_net_hdr header;
+
+	load(receiver->iov, &header, sizeof(header));
+	if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE &&
+		!segments_are_good(device->features, &header, true))
+		return false;
+	if (header.flags == 0 || net_has(device, VIRTIO_NET_F_GUEST_CSUM))
+		return true;
+	if ((header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) != 0)
+		return false;
+	header.flags = 0;
+	store(receiver->iov, offsetof(struct virtio_net_hdr, flags), &header.flags,
+		sizeof(header.flags));
+	return true;
+}
+
+/* Moves one frame. 1: done, or there was none and we waited; 0: stop; or -errno. */
 static int receive_frame(struct receiver *receiver)
 {
 	struct device_queue *queue = receiver->queue;
-	ssize_t n = receive(queue, receiver->iov, receiver->iov_count);
+	ssize_t n = receive(receiver);
 
-	if (n >= FRAME_MIN &&
-		((uint32_t)n < receiver->capacity || receiver->capacity >= receiver->wanted)) {
+	if (n >= FRAME_MIN && accepts_frame(receiver))
 		deliver(receiver, (uint32_t)n);
-		return 1;
-	}
 	if (n >= 0 || n == -EINTR || n == -EMSGSIZE)
 		return 1;
 	publish(queue);
@@ -293,30 +380,6 @@ int net_serve_receive(struct device_queue *queue)
 }
 
 /* ---- transmit: from the guest to the network ---- */
-
-bool net_header_is_good(uint64_t features, const struct virtio_net_hdr *header)
-{
-	static const struct {
-		uint8_t type;
-		unsigned feature;
-	} segmentation[] = {
-		{ VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_F_HOST_TSO4 },
-		{ VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_F_HOST_ECN },
-		{ VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_F_HOST_TSO6 },
-		{ VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_F_HOST_ECN },
-		{ VIRTIO_NET_HDR_GSO_UDP_L4, VIRTIO_NET_F_HOST_USO },
-	};
-	bool has_checksum = (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) != 0;
-
-	if (has_checksum && (features >> VIRTIO_NET_F_CSUM & 1) == 0)
-		return false;
-	if (header->gso_type == VIRTIO_NET_HDR_GSO_NONE)
-		return true;
-	for (size_t i = 0; i < ARRAY_SIZE(segmentation); i++)
-		if (segmentation[i].type == header->gso_type)
-			return has_checksum && (features >> segmentation[i].feature & 1) != 0;
-	return false;
-}
 
 /* Copies the header out of the first buffers and leaves them without it. */
 static void take_header(struct iovec *iov, struct virtio_net_hdr_mrg_rxbuf *ret_header)
@@ -369,16 +432,19 @@ static int send_frame(
 	return r;
 }
 
-/* Sends at most a ring's worth. 1: there may be more, 0: none, -ECANCELED: stop, or -errno. */
+/* Sends at most a ring's worth and about BATCH_BYTES. 1: there may be more, 0: none, -ECANCELED:
+ * stop, or -errno. */
 static int send_batch(struct device_queue *queue, struct iovec *iov)
 {
 	struct virtqueue_chain chain = { .iov = iov + 1, .iov_max = queue->size };
+	uint64_t bytes = 0;
 	int r = 1;
 
-	for (unsigned n = 0; r == 1 && n < queue->size; n++) {
+	for (unsigned n = 0; r == 1 && n < queue->size && bytes < BATCH_BYTES; n++) {
 		r = virtqueue_pop(&queue->vq, &chain);
 		if (r != 1)
 			break;
+		bytes += chain.readable_bytes;
 		r = send_frame(queue, &chain, iov);
 		if (r == 1)
 			virtqueue_push(&queue->vq, chain.head, 0);
@@ -391,6 +457,17 @@ static int send_batch(struct device_queue *queue, struct iovec *iov)
 	return r;
 }
 
+/* What the stream kept of the last frame must leave although no other follows. What to wait for. */
+static short finish_frame(struct device_queue *queue)
+{
+	struct net_stream *stream = queue->device->stream;
+	int r = stream != NULL ? net_stream_flush(stream) : 0;
+
+	if (r < 0 && r != -EAGAIN)
+		cable_failed(queue, -r);
+	return r == -EAGAIN ? POLLOUT : 0;
+}
+
 int net_serve_transmit(struct device_queue *queue)
 {
 	struct iovec iov[NET_QUEUE_SIZE + 1];
@@ -401,7 +478,7 @@ int net_serve_transmit(struct device_queue *queue)
 		if (r == 1 || (r == 0 && virtqueue_enable_kicks(&queue->vq)))
 			r = look_for_stop(queue);
 		else if (r == 0)
-			r = wait(queue, true, 0, -1);
+			r = wait(queue, true, finish_frame(queue), -1);
 	}
 	return r == -ECANCELED ? 0 : r;
 }

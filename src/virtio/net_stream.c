@@ -139,8 +139,7 @@ ssize_t net_stream_receive(
 
 /* ---- send ---- */
 
-/* Sends what the socket did not take the last time. 0, -EAGAIN, or -errno. */
-static int flush(struct net_stream *stream)
+int net_stream_flush(struct net_stream *stream)
 {
 	while (stream->tail_start < stream->tail_end) {
 		ssize_t n = send(stream->fd, stream->tail + stream->tail_start,
@@ -163,7 +162,9 @@ static void keep_tail(
 		size_t skip = min_u64(sent, iov[i].iov_len);
 		size_t size = iov[i].iov_len - skip;
 
-		memcpy(stream->tail + stream->tail_end, (uint8_t *)iov[i].iov_base + skip, size);
+		if (size > 0)
+			memcpy(stream->tail + stream->tail_end, (uint8_t *)iov[i].iov_base + skip,
+				size);
 		stream->tail_end += size;
 		sent -= skip;
 	}
@@ -173,7 +174,7 @@ int net_stream_send(struct net_stream *stream, struct iovec *iov, unsigned count
 {
 	uint32_t length = htonl(size);
 	const struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
-	int r = flush(stream);
+	int r = net_stream_flush(stream);
 
 	if (r < 0)
 		return r;

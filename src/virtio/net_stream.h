@@ -31,9 +31,13 @@ int net_stream_fd(const struct net_stream *stream);
 MUST_CHECK ssize_t net_stream_receive(
 	struct net_stream *stream, const struct iovec *iov, unsigned count, size_t skip);
 
+/* Sends what the socket did not take of the last frame. 0, -EAGAIN, or -errno. */
+MUST_CHECK int net_stream_flush(struct net_stream *stream);
+
 /*
  * Sends the buffers as one frame of `size` bytes, NET_STREAM_FRAME_MAX at most.
- * 0, -EAGAIN when nothing of it was sent, or -errno. iov[0] is ours to use.
+ * 0 when the socket took it or the stream keeps its end for net_stream_flush(),
+ * -EAGAIN when nothing of it was sent, or -errno. iov[0] is ours to use.
  */
 MUST_CHECK int net_stream_send(
 	struct net_stream *stream, struct iovec *iov, unsigned count, uint32_t size);

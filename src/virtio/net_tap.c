@@ -176,6 +176,8 @@ int net_tap_open(const struct net_options *options, struct net_tap *ret_tap)
 		return r;
 	}
 	tap.has_uso = ioctl(tap.fds[0], TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6) == 0;
+	/* It was a question: what comes before the driver is up shall be plain. */
+	(void)!net_tap_set_offloads(&tap, 0);
 	*ret_tap = tap;
 	return 0;
 }
@@ -186,24 +188,35 @@ void net_tap_close(struct net_tap *tap)
 		fd_close(&tap->fds[--tap->count]);
 }
 
-int net_tap_set_offloads(const struct net_tap *tap, uint64_t features)
+unsigned net_tap_offloads(uint64_t features)
 {
+	/* In an order in which each comes after what it needs. */
 	static const struct {
-		unsigned feature;
-		unsigned offload;
-	} offloads[] = {
-		{ VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM },
-		{ VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4 },
-		{ VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6 },
-		{ VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN },
-		{ VIRTIO_NET_F_GUEST_USO4, TUN_F_USO4 },
-		{ VIRTIO_NET_F_GUEST_USO6, TUN_F_USO6 },
+		uint64_t features; /* all of them */
+		unsigned offloads;
+		unsigned needs; /* one of them, if any */
+	} rules[] = {
+		{ BIT(VIRTIO_NET_F_GUEST_CSUM), TUN_F_CSUM, 0 },
+		{ BIT(VIRTIO_NET_F_GUEST_TSO4), TUN_F_TSO4, TUN_F_CSUM },
+		{ BIT(VIRTIO_NET_F_GUEST_TSO6), TUN_F_TSO6, TUN_F_CSUM },
+		{ BIT(VIRTIO_NET_F_GUEST_ECN), TUN_F_TSO_ECN, TUN_F_TSO4 | TUN_F_TSO6 },
+		/* A tap has both or none. */
+		{ BIT(VIRTIO_NET_F_GUEST_USO4) | BIT(VIRTIO_NET_F_GUEST_USO6),
+			TUN_F_USO4 | TUN_F_USO6, TUN_F_CSUM },
 	};
 	unsigned set = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(offloads); i++)
-		if ((features & BIT(offloads[i].feature)) != 0)
-			set |= offloads[i].offload;
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if ((features & rules[i].features) == rules[i].features &&
+			(rules[i].needs == 0 || (set & rules[i].needs) != 0))
+			set |= rules[i].offloads;
+	return set;
+}
+
+int net_tap_set_offloads(const struct net_tap *tap, uint64_t features)
+{
+	unsigned set = net_tap_offloads(features);
+
 	for (unsigned i = 0; i < tap->count; i++)
 		if (ioctl(tap->fds[i], TUNSETOFFLOAD, set) < 0)
 			return -errno;

@@ -21,6 +21,11 @@ struct net_tap {
 MUST_CHECK int net_tap_open(const struct net_options *options, struct net_tap *ret_tap);
 void net_tap_close(struct net_tap *tap);
 
+/*
+ * The TUN_F_ bits for these virtio-net feature bits, without those that a tap
+ * would refuse: what depends on a feature that is missing, and half of USO.
+ */
+unsigned net_tap_offloads(uint64_t features);
 /* What the guest can receive: virtio-net feature bits. 0 or -errno. */
 MUST_CHECK int net_tap_set_offloads(const struct net_tap *tap, uint64_t features);
 /* How many of the queues get frames; the first ones. 0 or -errno. */

@@ -189,7 +189,9 @@ static int start_vring(struct vhost *vhost, unsigned index)
 		return -EINVAL;
 	int r = start_device(self);
 
-	if (r == 0 && is_served(self, index))
+	if (r < 0)
+		return r;
+	if (is_served(self, index))
 		r = start_served(self, index);
 	if (r < 0) {
 		stop_device(self);
