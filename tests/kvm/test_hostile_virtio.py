@@ -143,6 +143,15 @@ def test_case(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, options)
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer build, whose policies only log")
+@pytest.mark.parametrize("guest, case, options", [
+    ("hostile_dev", "requests", []), ("hostile_dev", "layouts", []), ("hostile_dev", "reset-in-flight", []),
+    ("hostile_vq", "chains", []), ("hostile_ring", "storm", []), ("hostile_ring", "flip", ["-c", "2"]),
+    ("hostile_ring", "moving-idx", ["-c", "2"])])
+def test_jailed(tmp_path, guest, case, options):
+    run(tmp_path, guest, case, "blk", ["-u", *options])
+
+
 @pytest.mark.parametrize("case", ["requests", "segments", "layouts", "reset-in-flight"])
 def test_without_io_uring(tmp_path, case):
     run(tmp_path, "hostile_dev", case, "blk", [], engine="sync")

@@ -17,7 +17,7 @@
 #include "base/thread.h"
 #include "unit/jail_rig.h"
 
-static const char *const devices[] = { "block_device", "rng_device" };
+static const char *const devices[] = { "block_device", "net_device", "rng_device" };
 
 enum { SOCKET, FILE_FD, RING, KEPT };
 
@@ -500,7 +500,7 @@ static void policies_are_small(void **state)
 	static const struct {
 		const char *name;
 		unsigned at_most;
-	} sizes[] = { { "rng_device", 45 }, { "block_device", 60 } };
+	} sizes[] = { { "rng_device", 45 }, { "block_device", 60 }, { "net_device", 60 } };
 	size_t count;
 	const struct jail_policy *policies = jail_policy_all(&count);
 
