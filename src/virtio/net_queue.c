@@ -246,14 +246,14 @@ static void store(const struct iovec *iov, size_t offset, const void *data, size
 static void load(const struct iovec *iov, void *data, size_t size)
 {
 	uint8_t *bytes = data;
+	size_t offset = 0;
 
-	while (size > 0) {
-		size_t part = min_u64(iov->iov_len, size);
-
-		memcpy(bytes, iov->iov_base, part);
-		bytes += part;
-		size -= part;
-		iov++;
+	for (size_t i = 0; i < size; i++, offset++) {
+		while (offset >= iov->iov_len) {
+			offset -= iov->iov_len;
+			iov++;
+		}
+		bytes[i] = ((const uint8_t *)iov->iov_base)[offset];
 	}
 }
 

@@ -62,7 +62,7 @@ static void assert_frame(struct net_stream *stream, uint32_t size, uint8_t first
 
 static ssize_t receive(struct net_stream *stream, size_t room)
 {
-	uint8_t bytes[512];
+	uint8_t bytes[512] = { 0 };
 	const struct iovec iov = { bytes, room };
 
 	return net_stream_receive(stream, &iov, 1, SKIP);
