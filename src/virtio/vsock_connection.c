@@ -68,8 +68,8 @@ struct vsock_connection *vsock_table_find(
 	struct vsock_connection *connection;
 
 	LIST_FOREACH(connection, &table->buckets[bucket_of(guest_port, host_port)], bucket)
-		if (connection->guest_port == guest_port && connection->host_port == host_port)
-			return connection;
+	if (connection->guest_port == guest_port && connection->host_port == host_port)
+		return connection;
 	return NULL;
 }
 

@@ -79,7 +79,8 @@ uint32_t vsock_table_choose_port(struct vsock_table *table, uint32_t guest_port)
 struct vsock_connection *vsock_table_find(
 	const struct vsock_table *table, uint32_t guest_port, uint32_t host_port);
 /* For events: the connection of a tag, or NULL when it is gone. */
-uint64_t vsock_table_tag(const struct vsock_table *table, const struct vsock_connection *connection);
+uint64_t vsock_table_tag(
+	const struct vsock_table *table, const struct vsock_connection *connection);
 struct vsock_connection *vsock_table_at(struct vsock_table *table, uint64_t tag);
 void vsock_table_remove(struct vsock_table *table, struct vsock_connection *connection);
 
@@ -103,7 +104,6 @@ static inline uint32_t vsock_buffered(const struct vsock_connection *connection)
  * Hands bytes of the guest to the socket and keeps what it does not take. 0;
  * -ENOBUFS: more than the credit; -ENOMEM; or the socket's -errno.
  */
-MUST_CHECK int vsock_forward(
-	struct vsock_connection *connection, const struct vsock_data *data);
+MUST_CHECK int vsock_forward(struct vsock_connection *connection, const struct vsock_data *data);
 /* Hands over what was kept. 0, also if the socket does not take all, or -errno. */
 MUST_CHECK int vsock_flush(struct vsock_connection *connection);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* The state machine of connections. Its input is hostile from one side and careless from the other. */
+/* The state machine of connections. Its input is hostile from one side and careless from the other.
+ */
 #include "virtio/vsock_protocol.h"
 
 #include <errno.h>
@@ -201,8 +202,6 @@ static void take_for_connection(struct vsock_host *host, struct vsock_connection
 		return;
 	}
 	takers[header->op].take(host, connection, header, data);
-	if (connection->state != VSOCK_FREE)
-		vsock_table_schedule(&host->table, connection);
 }
 
 void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *chain)
@@ -212,7 +211,8 @@ void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *ch
 	int r = vsock_packet_take(chain, &header, &data);
 
 	if (r == -EPROTO) {
-		log_warn_limited(&host->complaints, "vsock: the guest sent a packet without a header");
+		log_warn_limited(
+			&host->complaints, "vsock: the guest sent a packet without a header");
 		return;
 	}
 	/* Nobody else is reachable, and nobody else sends. */
@@ -430,9 +430,14 @@ void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events)
 		take_greeting(host, connection);
 		return;
 	}
+	bool is_read = (connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) == 0;
+
+	if (connection->is_hung_up && (!is_read || connection->state == VSOCK_REQUESTED)) {
+		host_has_left(host, connection);
+		return;
+	}
 	/* Bytes before the end are still there to be read. */
-	connection->is_readable =
-		(connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) == 0;
+	connection->is_readable = is_read;
 	vsock_table_schedule(&host->table, connection);
 	if ((events & (EPOLLOUT | EPOLLHUP)) != 0)
 		take_room(host, connection);
