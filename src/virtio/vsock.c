@@ -85,7 +85,8 @@ static int vsock_serve(struct device_queue *queue)
 
 static void vsock_stop(struct device *device)
 {
-	vsock_host_stop(device->host);
+	if (device->host != NULL)
+		vsock_host_stop(device->host);
 }
 
 static void vsock_free(struct device *device)
