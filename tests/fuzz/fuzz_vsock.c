@@ -126,7 +126,7 @@ static void host_step(struct machine *machine, const struct step *step)
 	else if (step->packet_op % 4 == 0)
 		fd_close(peer);
 	else if (step->packet_op % 4 == 1)
-		(void)!write(*peer, bytes, step->length % sizeof(bytes));
+		(void)!send(*peer, bytes, step->length % sizeof(bytes), MSG_NOSIGNAL);
 	else if (step->packet_op % 4 == 2)
 		(void)!read(*peer, bytes, step->length % sizeof(bytes));
 	else

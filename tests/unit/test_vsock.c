@@ -264,7 +264,7 @@ static int dial(struct rig *rig, const char *line)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	strcpy(address.sun_path, rig->path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", rig->path);
 	assert_int_equal(connect(fd, (void *)&address, sizeof(address)), 0);
 	assert_int_equal(write(fd, line, strlen(line)), strlen(line));
 	return fd;
