@@ -60,8 +60,8 @@ struct vsock_connection {
 
 struct vsock_table {
 	struct vsock_connection connections[VSOCK_CONNECTIONS_MAX];
-	LIST_HEAD(, vsock_connection) buckets[VSOCK_BUCKETS];
-	TAILQ_HEAD(, vsock_connection) turns;
+	LIST_HEAD(vsock_bucket, vsock_connection) buckets[VSOCK_BUCKETS];
+	TAILQ_HEAD(vsock_turns, vsock_connection) turns;
 	uint32_t next_host_port;
 	unsigned used;
 };

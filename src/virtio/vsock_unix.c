@@ -21,8 +21,10 @@ int vsock_unix_connect(const char *path, uint32_t port, int *ret_fd)
 	int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, port);
 
 	if (fd < 0)
+		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 		return -errno;
 	if (length < 0 || (size_t)length >= sizeof(address.sun_path))
+		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 		return -ENAMETOOLONG;
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
@@ -35,6 +37,7 @@ int vsock_unix_accept(int listener_fd, int *ret_fd)
 	int fd;
 
 	do {
+		// cppcheck-suppress nullPointer ; who it is does not matter
 		fd = accept4(listener_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	} while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
 	if (fd < 0)
