@@ -8,10 +8,12 @@ import stat
 import threading
 
 import pytest
+import test_vsock
 import vm
-from test_vsock import receive_all, send_and_end, tools  # noqa: F401
+from test_vsock import receive_all, send_and_end
 
 SIZE = 64 << 20
+tools = test_vsock.tools
 CONNECTIONS = 1000
 
 
@@ -39,7 +41,7 @@ def dial(path, port):
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_guest_connects(tools, path, cpus):  # noqa: F811
+def test_guest_connects(tools, path, cpus):
     """Half close, and megabytes both ways: the host answers when it has heard everything."""
     data = os.urandom(SIZE)
     heard = []
@@ -64,7 +66,7 @@ def test_guest_connects(tools, path, cpus):  # noqa: F811
     assert not os.path.exists(path), "the socket is removed at the end"
 
 
-def test_host_connects(tools, path):  # noqa: F811
+def test_host_connects(tools, path):
     """Many connections one after the other, then one with much to say while it listens."""
     with vm.piped(command(tools, path, f"vsock echo 1234 {CONNECTIONS + 1}")) as (process, console):
         vm.expect(console, "listening")
@@ -83,7 +85,7 @@ def test_host_connects(tools, path):  # noqa: F811
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
-def test_refused(tools, path):  # noqa: F811
+def test_refused(tools, path):
     """Nobody listens, on either side."""
     script = "vsock connect 2 5 </dev/null || echo refused by the host; sleep 1000"
     with vm.piped(command(tools, path, script)) as (_, console):
