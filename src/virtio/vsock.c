@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * virtio-vsock, sockets between the guest and the host, by the kernel's
- * vhost-vsock: a guest is known by its context id (CID), which is the user's
- * choice and unique on a host. Nothing that the guest sends comes here.
+ * virtio-vsock, sockets between the guest and the host. By the kernel's
+ * vhost-vsock, where a guest is known by its context id (CID), which is the
+ * user's choice and unique on a host; then nothing that the guest sends comes
+ * here. Or by unix sockets, without the kernel: vsock_queue.c.
  *
  * Source: virtio 1.2, section 5.10.
  */
@@ -19,9 +20,10 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "virtio/device.h"
+#include "virtio/vsock_queue.h"
+#include "virtio/vsock_unix.h"
 
-enum { QUEUE_RX, QUEUE_TX, QUEUE_EVENT, QUEUES, KERNEL_QUEUES = QUEUE_EVENT };
+enum { KERNEL_QUEUES = VSOCK_EVENT };
 
 /* The host has 2 and less, and the last is "any". */
 enum { CID_MIN = VMADDR_CID_HOST + 1 };
@@ -29,24 +31,19 @@ enum { CID_MIN = VMADDR_CID_HOST + 1 };
 
 struct vsock_options {
 	uint64_t cid;
-};
-
-struct device {
-	int fd; /* /dev/vhost-vsock */
-	uint64_t cid;
-	unsigned running; /* a bit for each of the kernel's queues */
+	const char *socket; /* or NULL: the kernel's */
 };
 
 static unsigned vsock_queue_count(const struct device *device)
 {
 	(void)device;
-	return QUEUES;
+	return VSOCK_QUEUES;
 }
 
 static uint64_t vsock_features(const struct device *device)
 {
-	(void)device;
-	return UINT64_C(1) << VIRTIO_VSOCK_F_SEQPACKET;
+	/* Records have no place in a unix stream. */
+	return device->host != NULL ? 0 : UINT64_C(1) << VIRTIO_VSOCK_F_SEQPACKET;
 }
 
 static void vsock_config_read(struct device *device, uint32_t offset, uint8_t *data, uint32_t size)
@@ -75,8 +72,26 @@ static int vsock_run_queue(struct device *device, unsigned index, bool run)
 	return 0;
 }
 
+static int vsock_serve(struct device_queue *queue)
+{
+	static int (*const serve[])(struct device_queue * queue) = {
+		[VSOCK_RX] = vsock_serve_receive,
+		[VSOCK_TX] = vsock_serve_transmit,
+		[VSOCK_EVENT] = vsock_serve_event,
+	};
+
+	return serve[queue->index](queue);
+}
+
+static void vsock_stop(struct device *device)
+{
+	if (device->host != NULL)
+		vsock_host_stop(device->host);
+}
+
 static void vsock_free(struct device *device)
 {
+	vsock_host_free(device->host);
 	fd_close(&device->fd);
 	free(device);
 }
@@ -92,12 +107,14 @@ static const struct device_ops vsock_ops = {
 	.name = "vsock",
 	.virtio_id = VIRTIO_ID_VSOCK,
 	.pci_class = 0x0780, /* other communication controller */
-	.queue_size = 128,
+	.queue_size = VSOCK_QUEUE_SIZE,
 	.config_size = sizeof(struct virtio_vsock_config),
 	.queue_count = vsock_queue_count,
 	.features = vsock_features,
 	.config_read = vsock_config_read,
+	.serve = vsock_serve,
 	.kernel = &vsock_kernel_ops,
+	.stop = vsock_stop,
 	.free = vsock_free,
 };
 
@@ -107,8 +124,20 @@ static int apply_cid(void *target, const char *option, const char *value)
 		option, value, CID_MIN, CID_MAX, &((struct vsock_options *)target)->cid);
 }
 
+static int apply_socket(void *target, const char *option, const char *value)
+{
+	if (*value == '\0' || strlen(value) > VSOCK_PATH_MAX) {
+		log_error("--%s: socket= is a path of 1 to %zu characters", option,
+			(size_t)VSOCK_PATH_MAX);
+		return -EINVAL;
+	}
+	((struct vsock_options *)target)->socket = value;
+	return 0;
+}
+
 static const struct suboption suboptions[] = {
 	{ "cid", true, apply_cid }, /* first: a value without a name */
+	{ "socket", true, apply_socket },
 };
 
 static const struct vsock_options default_options = { .cid = 0 };
@@ -125,11 +154,14 @@ static int check_options(const char *option, const void *opaque_options)
 
 static void say_why_not_opened(int error)
 {
-	const char *advice = error == ENOENT || error == ENODEV || error == ENXIO
-				     ? "load the module with 'sudo modprobe vhost_vsock'"
-			     : error == EACCES || error == EPERM
-				     ? "ask the administrator for access, usually group kvm"
-				     : "see the kernel's log";
+	const char *advice =
+		error == ENOENT || error == ENODEV || error == ENXIO
+			? "load the module with 'sudo modprobe vhost_vsock', or pass "
+			  "--vsock cid=N,socket=PATH, which needs none"
+		: error == EACCES || error == EPERM
+			? "ask the administrator for access, usually group kvm, or pass "
+			  "--vsock cid=N,socket=PATH"
+			: "see the kernel's log";
 
 	log_error("cannot open /dev/vhost-vsock: %s; %s", strerror(error), advice);
 }
@@ -147,9 +179,8 @@ static int set_cid(int fd, uint64_t cid)
 	return -error;
 }
 
-static int vsock_open(const void *opaque_options, struct device **ret_device)
+static int open_kernels(uint64_t cid, int *ret_fd)
 {
-	const struct vsock_options *options = opaque_options;
 	CLEANUP_FD int fd = open("/dev/vhost-vsock", O_RDWR | O_CLOEXEC);
 
 	if (fd < 0) {
@@ -158,15 +189,29 @@ static int vsock_open(const void *opaque_options, struct device **ret_device)
 		say_why_not_opened(error);
 		return -error;
 	}
-	int r = set_cid(fd, options->cid);
+	int r = set_cid(fd, cid);
 
-	if (r < 0)
-		return r;
+	if (r == 0)
+		*ret_fd = fd_steal(&fd);
+	return r;
+}
+
+static int vsock_open(const void *opaque_options, struct device **ret_device)
+{
+	const struct vsock_options *options = opaque_options;
 	struct device *device = malloc(sizeof(*device));
 
 	if (device == NULL)
 		return -ENOMEM;
-	*device = (struct device){ .fd = fd_steal(&fd), .cid = options->cid };
+	*device = (struct device){ .fd = -1, .cid = options->cid };
+	int r = options->socket != NULL
+			? vsock_host_open(options->socket, options->cid, &device->host)
+			: open_kernels(options->cid, &device->fd);
+
+	if (r < 0) {
+		free(device);
+		return r;
+	}
 	*ret_device = device;
 	return 0;
 }

@@ -8,10 +8,10 @@
 
 #include <pthread.h>
 
+#include "base/unix_listener.h"
 #include "base/util.h"
 #include "bus/serial.h"
 #include "vm/console.h"
-#include "vm/unix_listener.h"
 
 enum {
 	CONSOLE_OUTPUT_SIZE = 64 << 10,

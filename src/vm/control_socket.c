@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "vm/unix_listener.h"
+#include "base/unix_listener.h"
 
 #define SILENCE_NS NS_PER_S /* that makes a client the one to go when all places are taken */
 

@@ -15,9 +15,9 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/unix_listener.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
-#include "vm/unix_listener.h"
 
 /* Signals that end the server come by this descriptor, in all threads. */
 static int open_signals(int *ret_fd)

@@ -171,7 +171,8 @@ static void context_ids_of_the_host_are_refused(void **state)
 		{ "cid=4294967295", "'4294967295' is not a number from 3" },
 		{ "cid=x", "'x' is not a number" },
 		{ "cid=", "needs a value" },
-		{ "3,socket=x", "unknown word 'socket'" },
+		{ "3,sock=x", "unknown word 'sock'" },
+		{ "3,socket=", "needs a value" },
 	};
 
 	(void)state;

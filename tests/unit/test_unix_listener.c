@@ -13,8 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/unix_listener.h"
 #include "unit/capture.h"
-#include "vm/unix_listener.h"
 
 struct place {
 	char directory[32];

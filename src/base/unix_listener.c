@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /* Other programs may put or remove things at the path at any time. */
-#include "vm/unix_listener.h"
+#include "base/unix_listener.h"
 
 #include <errno.h>
 #include <string.h>

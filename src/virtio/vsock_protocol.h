@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What vsock's packets do: guest to host, packet by packet; host to guest, one
+ * packet at a time for whom a buffer is there; and the host's sockets, by epoll.
+ *
+ * Every answer is a bit or a count of its connection, or one of RESETS_MAX
+ * resets for what is no connection; so no packet waits in memory. All of it is
+ * under `lock`, which vsock_queue.c takes. The guest may send any packet at any
+ * time: what fits no state costs it the connection (RST).
+ *
+ * Source: virtio 1.2, section 5.10.6.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/log_limit.h"
+#include "base/unix_listener.h"
+#include "virtio/vsock_connection.h"
+
+enum { VSOCK_RESETS_MAX = 128 };
+
+/* Tags of the epoll descriptor; all others are vsock_table_tag(). */
+#define VSOCK_TAG_LISTENER UINT64_MAX
+#define VSOCK_TAG_WAKE     (UINT64_MAX - 1)
+#define VSOCK_TAG_KICK     (UINT64_MAX - 2)
+#define VSOCK_TAG_STOP     (UINT64_MAX - 3)
+
+struct vsock_host {
+	const char *path;
+	uint64_t cid;
+	struct unix_listener listener;
+	int epoll_fd; /* edges, but for what vsock_queue.c adds */
+	bool is_listener_ready;
+	struct vsock_table table;
+	/* RSTs for packets that belong to no connection: a ring. */
+	struct virtio_vsock_hdr resets[VSOCK_RESETS_MAX];
+	unsigned reset_first;
+	unsigned reset_count;
+	struct log_limit complaints;
+
+	/* vsock_queue.c's: turns at the lock, in the order of asking. */
+	pthread_mutex_t lock;
+	pthread_cond_t turn;
+	uint64_t next_ticket;
+	uint64_t served_ticket;
+	int wake_receive_fd;
+	int wake_transmit_fd;
+	bool is_receive_asleep;
+	bool is_transmit_paused; /* until there is room for resets */
+	bool was_cut;            /* a stop ended connections: the driver shall hear of it */
+};
+
+/* Takes one packet; reset_count < VSOCK_RESETS_MAX. */
+void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *chain);
+
+/* Whether vsock_make_packet() may have one. */
+MUST_CHECK bool vsock_has_packet(const struct vsock_host *host);
+/* Writes the next packet into the chain. Its size, or 0: there was none after all. */
+MUST_CHECK uint32_t vsock_make_packet(struct vsock_host *host, const struct virtqueue_chain *chain);
+
+/* Takes an event of a listener's or connection's tag. */
+void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events);
+/* Takes the programs that wait at the listener, as far as there is room. */
+void vsock_accept(struct vsock_host *host);
+/* The driver is gone, and all connections with it. */
+void vsock_cut(struct vsock_host *host);

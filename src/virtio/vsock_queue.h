@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The inside of the vsock device, shared by vsock.c (what it is) and
+ * vsock_queue.c (its rings, where the kernel does not serve them).
+ *
+ * Two threads: that of the transmit queue takes the guest's packets and writes
+ * to the sockets; that of the receive queue waits for the sockets and makes
+ * packets for the guest. What they share is in struct vsock_host under its
+ * lock, which each holds for a bounded batch and gets in the order of asking.
+ * A thread that leaves work for the other wakes it by an eventfd.
+ */
+#pragma once
+
+#include "virtio/device.h"
+#include "virtio/vsock_protocol.h"
+
+enum { VSOCK_RX, VSOCK_TX, VSOCK_EVENT, VSOCK_QUEUES };
+
+struct device {
+	uint64_t cid;
+	int fd;                  /* /dev/vhost-vsock; -1: `host` does it */
+	unsigned running;        /* a bit for each of the kernel's queues */
+	struct vsock_host *host; /* or NULL */
+};
+
+/* Listens at `path`, which stays the caller's as long as that. 0 or -errno, logged. */
+MUST_CHECK int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host);
+void vsock_host_free(struct vsock_host *host);
+/* All serve functions have returned. */
+void vsock_host_stop(struct vsock_host *host);
+
+/* The serve functions of each queue; see device.h. */
+MUST_CHECK int vsock_serve_receive(struct device_queue *queue);
+MUST_CHECK int vsock_serve_transmit(struct device_queue *queue);
+MUST_CHECK int vsock_serve_event(struct device_queue *queue);

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The host's side of vsock without a kernel module, by the convention of
+ * Firecracker and Cloud Hypervisor: one listening unix socket at PATH, to which
+ * a program says "CONNECT PORT\n" and hears "OK HOST_PORT\n" once the guest has
+ * accepted; and PATH_PORT, where a program of the host listens for the guest.
+ *
+ * Whoever may open the socket may say anything. Nothing here waits. All return
+ * -errno on failure.
+ */
+#pragma once
+
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include "base/util.h"
+#include "virtio/vsock_packet.h"
+
+/* The longest PATH: behind it there is room for "_4294967295". */
+enum { VSOCK_PATH_MAX = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("_4294967295") };
+
+/*
+ * Connects to PATH_PORT. The one place that looks up a path while the guest
+ * runs: in a jail, which has no such path, this is what needs a helper.
+ */
+MUST_CHECK int vsock_unix_connect(const char *path, uint32_t port, int *ret_fd);
+
+/* The next program that waits at the listener; -EAGAIN: none. */
+MUST_CHECK int vsock_unix_accept(int listener_fd, int *ret_fd);
+
+/*
+ * Takes the line "CONNECT PORT\n" and nothing behind it. -EAGAIN: it is not
+ * here as a whole, -EPROTO: it is not such a line or the socket ended.
+ */
+MUST_CHECK int vsock_unix_take_greeting(int fd, uint32_t *ret_port);
+/* Says "OK PORT\n". */
+MUST_CHECK int vsock_unix_confirm(int fd, uint32_t host_port);
+
+/* As many bytes as the socket takes or has; 0 of receive is its end. */
+MUST_CHECK ssize_t vsock_unix_send(int fd, const struct iovec *iov, unsigned count);
+MUST_CHECK ssize_t vsock_unix_receive(int fd, const struct vsock_data *to);

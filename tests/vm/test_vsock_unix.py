@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sockets between Linux guests and this host by unix sockets, without a kernel module."""
+import hashlib
+import os
+import re
+import socket
+import stat
+import threading
+
+import pytest
+import test_vsock
+import vm
+from test_vsock import receive_all, send_and_end
+
+SIZE = 64 << 20
+tools = test_vsock.tools
+CONNECTIONS = 1000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "vsock")
+
+
+def command(initrd, path, script, **kwargs):
+    return vm.command("small", initrd, script=script, options=("--vsock", f"cid=42,socket={path}"), **kwargs)
+
+
+def dial(path, port):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(vm.TIMEOUT)
+    connection.connect(path)
+    connection.sendall(b"CONNECT %d\n" % port)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        byte = connection.recv(1)
+        assert byte, "the guest refused"
+        answer += byte
+    assert re.fullmatch(rb"OK \d+\n", answer)
+    return connection
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_guest_connects(tools, path, cpus):
+    """Half close, and megabytes both ways: the host answers when it has heard everything."""
+    data = os.urandom(SIZE)
+    heard = []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path + "_77")
+    listener.listen()
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            heard.append(hashlib.sha256(receive_all(connection)).hexdigest())
+            connection.sendall(data)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    script = (f"dd if=/dev/urandom of=/data bs=1M count={SIZE >> 20} 2>/dev/null && sha256sum /data && "
+              "vsock connect 2 77 </data | sha256sum")
+    done = vm.run(command(tools, path, script, cpus=cpus)).check()
+    thread.join(vm.TIMEOUT)
+    sums = re.findall(r"^([0-9a-f]{64}) ", done.output, re.MULTILINE)
+    assert sums == [heard[0], hashlib.sha256(data).hexdigest()]
+    assert not os.path.exists(path), "the socket is removed at the end"
+
+
+def test_host_connects(tools, path):
+    """Many connections one after the other, then one with much to say while it listens."""
+    with vm.piped(command(tools, path, f"vsock echo 1234 {CONNECTIONS + 1}")) as (process, console):
+        vm.expect(console, "listening")
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        for number in range(CONNECTIONS):
+            with dial(path, 1234) as connection:
+                connection.sendall(b"%d" % number)
+                connection.shutdown(socket.SHUT_WR)
+                assert receive_all(connection) == b"%d" % number
+        data = os.urandom(SIZE)
+        with dial(path, 1234) as connection:
+            sender = threading.Thread(target=send_and_end, args=(connection, data), daemon=True)
+            sender.start()
+            assert hashlib.sha256(receive_all(connection)).digest() == hashlib.sha256(data).digest()
+            sender.join()
+        assert process.wait(vm.TIMEOUT) == vm.OK
+
+
+def test_refused(tools, path):
+    """Nobody listens, on either side."""
+    script = "vsock connect 2 5 </dev/null || echo refused by the host; sleep 1000"
+    with vm.piped(command(tools, path, script)) as (_, console):
+        vm.expect(console, "refused by the host")
+        with pytest.raises(AssertionError, match="the guest refused"):
+            dial(path, 9)
