@@ -126,7 +126,7 @@ def damaged_elf():
     yield "elf-overlap", elf((TEXT, DATA._replace(paddr=LOAD + 0x1FF))), "two segments overlap"
     yield "elf-no-entry", elf((TEXT, DATA), entry=2**64 - 0x7F000000), "without a 64-bit (physical) or PVH entry"
     yield "elf-pvh-outside", elf(entry=0, notes=PVH_NOTE[:16] + struct.pack("<I", LOAD - 1)), "PVH entry point lies outside"
-    yield "elf-large", elf((TEXT, DATA._replace(memsz=512 * MIB))), "pass --mem 576 or more"
+    yield "elf-large", elf((TEXT, DATA._replace(memsz=512 * MIB))), "pass --mem 529 or more"
     yield "elf-output-huge", compressed_elf(output=2**32 - 1), "where no guest has memory"
 
 
@@ -139,7 +139,7 @@ def damaged_bzimage():
     yield "bz-syssize", bzimage(syssize=2**32 - 1), "truncated"
     yield "bz-no-code", bzimage(syssize=0x20), "no code at its 64-bit entry"
     yield "bz-init-size", bzimage(init_size=0x2FF), "init_size is smaller than the kernel"
-    yield "bz-large", bzimage(init_size=512 * MIB), "pass --mem 544 or more"
+    yield "bz-large", bzimage(init_size=512 * MIB), "pass --mem 528 or more"
     yield "bz-hole", bzimage(init_size=3 << 30), "where no guest has memory"
     yield "bz-low", bzimage(pref_address=0x10000, alignment=0x1000), "below the 1 MiB"
     yield "bz-wraps", bzimage(pref_address=2**64 - 2 * MIB, init_size=2 * MIB), "out of range"
@@ -197,7 +197,7 @@ def write(directory):
     cases.append(Case("folder", str(folder), [], "a directory; pass the vmlinux or bzImage in it"))
     cases.append(Case("fifo", str(fifo), [], "a pipe"))
     cases.append(Case("device", "/dev/null", [], "a character device"))
-    cases.append(Case("small-guest", str(directory / "good-bzimage"), ["--mem", "16"], "pass --mem 64 or more"))
+    cases.append(Case("small-guest", str(directory / "good-bzimage"), ["--mem", "16"], "pass --mem 17 or more"))
 
     kernel = directory / "good-bzimage"
     kernel.write_bytes(bzimage())

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A Linux guest whose devices are jailed processes: they serve, and nothing else about the guest changes."""
+import hashlib
+import os
+
+import pytest
+import vm
+
+MAC, HOST, GUEST = "02:12:34:56:78:9a", "192.168.78.1", "192.168.78.2"
+
+
+@pytest.mark.parametrize("engine", ["uring", "sync"])
+def test_disk_and_entropy(initrd, tmp_path, engine):
+    """What is written is there, for the guest and for the host."""
+    image = tmp_path / "disk.img"
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    script = ("dd if=/dev/urandom of=/data bs=1M count=4 2>/dev/null && "
+              "dd if=/data of=/dev/vda bs=64k conv=fsync 2>/dev/null && "
+              "dd if=/dev/vda bs=64k count=64 2>/dev/null | cmp - /data && "
+              "sha256sum /data && head -c 100 /dev/hwrng | wc -c")
+    done = vm.run(vm.command("small", initrd, script=script, cpus=2,
+                             options=["-u", "-b", f"path={image},engine={engine},queues=2"])).check()
+    assert "\n100\n" in done.output
+    assert done.output.split()[0] == hashlib.sha256(image.read_bytes()[:4 << 20]).hexdigest()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a tap")
+def test_network(initrd):
+    """The tap reaches the device as a descriptor; its namespace has no interface."""
+    script = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && ping -c 3 -s 4000 {HOST}"
+    done = vm.run(vm.command("small", initrd, script=script, cpus=2, options=[
+        "-u", "--net", f"host-ip={HOST},netmask=255.255.255.0,mac={MAC},vhost=off,queues=2"])).check()
+    assert " 0% packet loss" in done.output
