@@ -236,7 +236,7 @@ static void a_frame_in_parts_stays_whole(void **state)
 
 	(void)state;
 	assert_true(data != NULL && expected != NULL && got != NULL);
-	for (size_t step = 1; step < 5000; step += 517) {
+	for (size_t step = 131; step < 5000; step += 517) {
 		int peer, room = 4608, peer_fd;
 		struct net_stream *stream = open_stream(&peer);
 		size_t due = 0, received = 0;

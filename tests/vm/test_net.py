@@ -19,7 +19,7 @@ import vm
 
 HOST, GUEST, MASK = "192.168.77.1", "192.168.77.2", "255.255.255.0"
 MAC = "02:12:34:56:78:9a"
-SIZE = 16 << 20
+SIZE = 4 << 20
 CLONE_NEWNET = 0x40000000
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes taps and a network namespace")
