@@ -12,6 +12,29 @@
 
 #include "base/fd.h"
 
+static bool in_config(const struct device_ops *ops, uint32_t offset, uint32_t size)
+{
+	return offset <= ops->config_size && size <= ops->config_size - offset;
+}
+
+int device_get_config(const struct device_ops *ops, struct device *device, uint32_t offset,
+	uint8_t *data, uint32_t size)
+{
+	if (!in_config(ops, offset, size))
+		return -EINVAL;
+	ops->config_read(device, offset, data, size);
+	return 0;
+}
+
+int device_set_config(const struct device_ops *ops, struct device *device, uint32_t offset,
+	const uint8_t *data, uint32_t size)
+{
+	if (!in_config(ops, offset, size) || ops->config_write == NULL)
+		return -EINVAL;
+	ops->config_write(device, offset, data, size);
+	return 0;
+}
+
 /* Waits until there is a kick (1) or a wish to stop (0). */
 static int wait_for_kick(const struct device_queue *queue)
 {

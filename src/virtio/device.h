@@ -93,6 +93,12 @@ struct device_ops {
 	void (*free)(struct device *device);
 };
 
+/* What vhost's get_config and set_config are for a device here. -EINVAL outside of its space. */
+MUST_CHECK int device_get_config(const struct device_ops *ops, struct device *device,
+	uint32_t offset, uint8_t *data, uint32_t size);
+MUST_CHECK int device_set_config(const struct device_ops *ops, struct device *device,
+	uint32_t offset, const uint8_t *data, uint32_t size);
+
 /*
  * The serve loop of a device without I/O of its own: waits for kicks and calls
  * `handle` for each chain; it returns how many bytes it wrote into the chain's

@@ -82,29 +82,18 @@ static unsigned queue_count(struct vhost *vhost)
 	return self->ops->queue_count(self->device);
 }
 
-static bool in_config(const struct vhost_thread *self, uint32_t offset, uint32_t size)
-{
-	return offset <= self->ops->config_size && size <= self->ops->config_size - offset;
-}
-
 static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint32_t size)
 {
 	struct vhost_thread *self = from_vhost(vhost);
 
-	if (!in_config(self, offset, size))
-		return -EINVAL;
-	self->ops->config_read(self->device, offset, data, size);
-	return 0;
+	return device_get_config(self->ops, self->device, offset, data, size);
 }
 
 static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
 {
 	struct vhost_thread *self = from_vhost(vhost);
 
-	if (!in_config(self, offset, size) || self->ops->config_write == NULL)
-		return -EINVAL;
-	self->ops->config_write(self->device, offset, data, size);
-	return 0;
+	return device_set_config(self->ops, self->device, offset, data, size);
 }
 
 static struct ring *find_ring(struct vhost_thread *self, unsigned index)
