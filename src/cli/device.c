@@ -50,21 +50,9 @@ static int apply_socket_path(void *target, const char *value)
 	return 0;
 }
 
-static int apply_log_level(void *target, const char *value)
-{
-	enum log_level level;
-
-	(void)target;
-	if (log_level_parse(value, &level) < 0) {
-		log_error("--log-level: '%s' is not error, warn, info or debug", value);
-		return -EINVAL;
-	}
-	log_set_level(level);
-	return 0;
-}
-
 static const struct option options[] = {
-	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
+	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false,
+		option_apply_log_level },
 	{ "socket-path", 0, "PATH", "the socket to listen on; removed at the end", false,
 		apply_socket_path },
 };

@@ -175,3 +175,16 @@ void options_print_help(const struct option_set *set, FILE *stream)
 	}
 	fprintf(stream, "  %-24s  %s\n", "-h, --help", "show this text");
 }
+
+int option_apply_log_level(void *target, const char *value)
+{
+	enum log_level level;
+
+	(void)target;
+	if (log_level_parse(value, &level) < 0) {
+		log_error("--log-level: '%s' is not error, warn, info or debug", value);
+		return -EINVAL;
+	}
+	log_set_level(level);
+	return 0;
+}

@@ -42,3 +42,6 @@ enum { OPTIONS_HELP = 1 };
 MUST_CHECK int options_parse(const struct option_set *set, int argc, char **argv, void *target);
 
 void options_print_help(const struct option_set *set, FILE *stream);
+
+/* --log-level, for the tables of commands that have it: the apply function. */
+int option_apply_log_level(void *target, const char *value);

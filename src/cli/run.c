@@ -213,19 +213,6 @@ static int apply_socket(void *target, const char *value)
 	return 0;
 }
 
-static int apply_log_level(void *target, const char *value)
-{
-	enum log_level level;
-
-	(void)target;
-	if (log_level_parse(value, &level) < 0) {
-		log_error("--log-level: '%s' is not error, warn, info or debug", value);
-		return -EINVAL;
-	}
-	log_set_level(level);
-	return 0;
-}
-
 static int apply_multiprocess(void *target, const char *value)
 {
 	(void)value;
@@ -264,7 +251,8 @@ static const struct option options[] = {
 	{ "jail", 0, "HOW",
 		"with -u: strict (default), or best-effort: without what the host refuses", false,
 		apply_jail },
-	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false, apply_log_level },
+	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false,
+		option_apply_log_level },
 	{ "mac", 0, "A", "with --host_ip: the guest's MAC address", false, apply_mac },
 	{ "mem", 'm', "SIZE", "memory in MiB, or with a suffix M, G, T (default 256)", false,
 		apply_mem },
