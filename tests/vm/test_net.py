@@ -117,7 +117,6 @@ def test_words_of_the_first_crosvm(initrd):
     argv = vm.command("small", initrd, script=UP + "nc -l -p 7 -e cat",
                       options=["--host_ip", HOST, "--netmask", MASK, "--mac", MAC])
     with vm.piped(argv) as (process, console):
-        vm.expect(console, "crosvm-init: up")
         text = b"to the guest and back"
         for _ in range(vm.TIMEOUT):
             with contextlib.suppress(OSError), socket.create_connection((GUEST, 7), timeout=1) as peer:

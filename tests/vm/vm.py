@@ -25,6 +25,7 @@ import debian  # noqa: E402
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
 TIMEOUT = 120  # seconds for a guest's life; the slowest takes 15 where the processor is emulated
 PROMPT = "/ # "
+UP = "crosvm-init: up"  # guest/init
 EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
 
 # src/vm/exit_status.h
@@ -134,7 +135,7 @@ def run(*args, stdin=None, timeout=TIMEOUT, wrapper=(), **kwargs):
     ended, late = run_once(argv, stdin, timeout, wrapper)
     # QEMU's emulation of a processor with SVM loses a booting guest now and then, and at times the nested host
     # with it. A guest that got as far as its init is never given a second chance, and none is with --direct.
-    if EMULATED and "crosvm-init: up" not in ended.console and (late or ended.status == CRASH):
+    if EMULATED and UP not in ended.console and (late or ended.status == CRASH):
         print(f"lost while it booted, and tried again: {ended.last_words()}")
         ended, late = run_once(argv, stdin, timeout, wrapper)
     if late:
@@ -195,14 +196,33 @@ class Guest:
 
 @contextlib.contextmanager
 def piped(argv):
-    """(process, console) of a running guest with pipes instead of a terminal; killed at the end."""
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            yield process, fdspawn(process.stdout.fileno(), encoding="utf-8", codec_errors="replace")
-        finally:
-            process.kill()
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+    """(process, console) of a guest whose init is up, with pipes instead of a terminal; killed at the end."""
+    process, console = start_piped(argv)
+    if console.expect_exact([UP, pexpect.EOF, pexpect.TIMEOUT], timeout=TIMEOUT) != 0:
+        why = end_piped(process, console)
+        if not EMULATED:  # as in run()
+            pytest.fail(why, pytrace=False)
+        print(f"lost while it booted, and tried again: {why}")
+        process, console = start_piped(argv)
+        expect(console, UP)
+    try:
+        yield process, console
+    finally:
+        end_piped(process, console)
+
+
+def start_piped(argv):
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return process, fdspawn(process.stdout.fileno(), encoding="utf-8", codec_errors="replace")
+
+
+def end_piped(process, console):
+    """Kills it; what it said last."""
+    process.kill()
+    with process, contextlib.suppress(BrokenPipeError):
+        said = text(process.stderr.read())
+        process.stdin.close()
+    return f"{said}console:\n{console.before}"
 
 
 @contextlib.contextmanager
