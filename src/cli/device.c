@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "cli/commands.h"
@@ -18,15 +17,6 @@ struct device_request {
 	const char *name;
 	char *spec; /* of argv, which is ours to change; NULL: none */
 	const char *socket_path;
-};
-
-static const struct kind {
-	const char *name;
-	const struct device_class *class;
-} kinds[] = {
-#define DEVICE(name, ...) { #name, &name##_device_class },
-#include "virtio/devices.def"
-#undef DEVICE
 };
 
 static int apply_positional(void *target, const char *value)
@@ -67,18 +57,11 @@ const struct option_set device_options = {
 	.apply_positional = apply_positional,
 };
 
-static const struct device_class *find_class(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (strcmp(kinds[i].name, name) == 0)
-			return kinds[i].class;
-	return NULL;
-}
-
 /* The exit status. */
 static int run(const struct device_request *request)
 {
-	const struct device_class *class = request->name != NULL ? find_class(request->name) : NULL;
+	const struct device_class *class =
+		request->name != NULL ? device_options_find_class(request->name) : NULL;
 	void *device = NULL;
 
 	if (request->name == NULL) {

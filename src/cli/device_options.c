@@ -9,6 +9,24 @@
 #include "base/log.h"
 #include "virtio/block_options.h"
 #include "virtio/net_options.h"
+#include "vm/foreign_device.h"
+
+static const struct {
+	const char *name;
+	const struct device_class *class;
+} kinds[] = {
+#define DEVICE(name, ...) { #name, &name##_device_class },
+#include "virtio/devices.def"
+#undef DEVICE
+};
+
+const struct device_class *device_options_find_class(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strcmp(kinds[i].name, name) == 0)
+			return kinds[i].class;
+	return NULL;
+}
 
 static int parse(
 	const char *option, const struct device_class *class, char *spec, void *ret_options)
@@ -88,6 +106,51 @@ int device_options_add_seed_net(
 	return r == 0 ? vm_config_add_device(config, "host_ip", &net_device_class, &options) : r;
 }
 
+/* The words of --vhost-user. */
+struct foreign_options {
+	const struct device_class *class;
+	const char *path;
+};
+
+static int apply_type(void *target, const char *option, const char *value)
+{
+	const struct device_class *class = device_options_find_class(value);
+
+	if (class == NULL || !foreign_device_is_known(class)) {
+		log_error("--%s: type=%s is no device that a back end may serve; block, net, rng "
+			  "and vsock are",
+			option, value);
+		return -EINVAL;
+	}
+	((struct foreign_options *)target)->class = class;
+	return 0;
+}
+
+static int apply_foreign_socket(void *target, const char *option, const char *value)
+{
+	(void)option;
+	((struct foreign_options *)target)->path = value;
+	return 0;
+}
+
+int device_options_add_foreign(struct vm_config *config, const char *option, char *spec)
+{
+	static const struct suboption words[] = {
+		{ "type", true, apply_type },
+		{ "socket", true, apply_foreign_socket },
+	};
+	struct foreign_options options = { NULL, NULL };
+	int r = suboptions_parse(option, words, ARRAY_SIZE(words), spec, &options);
+
+	if (r < 0)
+		return r;
+	if (options.class == NULL || options.path == NULL) {
+		log_error("--%s: say type=T,socket=PATH", option);
+		return -EINVAL;
+	}
+	return vm_config_add_foreign(config, option, options.class, options.path);
+}
+
 int device_options_check(const struct vm_config *config)
 {
 	const struct block_options *root = NULL;
@@ -95,7 +158,7 @@ int device_options_check(const struct vm_config *config)
 	for (unsigned i = 0; i < config->device_count; i++) {
 		const struct block_options *disk = config->devices[i].options;
 
-		if (config->devices[i].class != &block_device_class || !disk->root)
+		if (config->devices[i].class != &block_device_class || disk == NULL || !disk->root)
 			continue;
 		if (root != NULL) {
 			log_error(

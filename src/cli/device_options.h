@@ -8,6 +8,9 @@
 
 #include "vm/config.h"
 
+/* The device of that name, a line of devices.def; NULL: there is none. */
+const struct device_class *device_options_find_class(const char *name);
+
 /*
  * The options that `spec` asks for, in memory to be freed. `spec` is changed and
  * stays in use; NULL: all by default. 0, or -errno, logged.
@@ -23,5 +26,7 @@ MUST_CHECK int device_options_add_disk(
 /* --host_ip, --netmask and --mac, NULL where not given: all three or none. 0, or -errno, logged. */
 MUST_CHECK int device_options_add_seed_net(
 	struct vm_config *config, const char *host_ip, const char *netmask, const char *mac);
+/* "type=T,socket=PATH": a device that another program serves. 0, or -errno, logged. */
+MUST_CHECK int device_options_add_foreign(struct vm_config *config, const char *option, char *spec);
 /* All of them together: at most one disk is the root. 0, or -EINVAL, logged. */
 MUST_CHECK int device_options_check(const struct vm_config *config);

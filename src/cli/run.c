@@ -189,6 +189,12 @@ static int apply_cid(void *target, const char *value)
 		&((struct run_request *)target)->config, "cid", &vsock_device_class, (char *)value);
 }
 
+static int apply_vhost_user(void *target, const char *value)
+{
+	return device_options_add_foreign(
+		&((struct run_request *)target)->config, "vhost-user", (char *)value);
+}
+
 static int apply_host_ip(void *target, const char *value)
 {
 	((struct run_request *)target)->host_ip = value;
@@ -272,6 +278,10 @@ static const struct option options[] = {
 		apply_serial },
 	{ "socket", 's', "PATH", "a control socket there, or in that directory (crosvm-PID.sock)",
 		false, apply_socket },
+	{ "vhost-user", 0, "SPEC",
+		"a device of another program: type=T,socket=PATH (T: block, net, rng, vsock); "
+		"repeatable",
+		true, apply_vhost_user },
 #define DEVICE(name, letter, value, help) { #name, letter, value, help, true, apply_##name },
 #include "virtio/devices.def"
 #undef DEVICE

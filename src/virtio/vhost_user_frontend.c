@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <linux/virtio_config.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,7 +268,8 @@ static unsigned queue_count(struct vhost *vhost)
 /* Makes the copy of the configuration space good. */
 static int fetch_config(struct vhost_user_frontend *self)
 {
-	uint32_t size = self->peer.config_size;
+	uint32_t size = self->peer.config_used != NULL ? self->peer.config_used(self->features)
+						       : self->peer.config_size;
 	struct vhost_user_message message = {
 		.request = VHOST_USER_GET_CONFIG,
 		.size = vhost_user_config_payload(size),
@@ -298,7 +300,8 @@ static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint3
 		return -ENOTCONN;
 	if (!in_config(self, offset, size))
 		return -EINVAL;
-	int r = self->config_is_stale ? fetch_config(self) : 0;
+	bool is_stale = self->config_is_stale && speaks(self, VHOST_USER_PROTOCOL_F_CONFIG);
+	int r = is_stale ? fetch_config(self) : 0;
 
 	if (r == 0)
 		memcpy(data, self->config + offset, size);
@@ -317,6 +320,8 @@ static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data,
 		return -ENOTCONN;
 	if (!in_config(self, offset, size))
 		return -EINVAL;
+	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
+		return -EOPNOTSUPP;
 	message.size = vhost_user_config_payload(size);
 	memcpy(message.config.data, data, size);
 	self->config_is_stale = true;
@@ -324,9 +329,9 @@ static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data,
 }
 
 /* A ring that the device could not use never gets there: it might hang up for it. */
-static int check_place(const struct vhost_user_frontend *self, const struct vhost_ring *place)
+static int probe_ring(const struct vhost_user_frontend *self, const struct vhost_ring *place,
+	struct virtqueue *ret_probe)
 {
-	struct virtqueue probe;
 	const struct virtqueue_config config = {
 		.size = place->size,
 		.desc = place->desc,
@@ -336,7 +341,7 @@ static int check_place(const struct vhost_user_frontend *self, const struct vhos
 
 	if (place->size > self->peer.queue_size)
 		return -EINVAL;
-	return virtqueue_init(&probe, self->memory, &config, place->base);
+	return virtqueue_init(ret_probe, self->memory, &config, place->base);
 }
 
 static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_ring *place)
@@ -347,7 +352,8 @@ static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_rin
 		return -ENOTCONN;
 	if (index >= self->queue_count || self->rings[index].running)
 		return -EINVAL;
-	int r = check_place(self, place);
+	struct virtqueue probe;
+	int r = probe_ring(self, place, &probe);
 
 	if (r == 0)
 		self->rings[index].place = *place;
@@ -388,6 +394,18 @@ static int start_vring(struct vhost *vhost, unsigned index)
 	return r;
 }
 
+/* In vain where the driver offers more meanwhile, or has not kicked yet: what is lost is time. */
+static void settle(const struct vhost_user_frontend *self, const struct vhost_ring *place)
+{
+	uint64_t deadline_ns = clock_monotonic_ns() + VHOST_USER_SETTLE_MS * NS_PER_MS;
+	struct virtqueue probe;
+
+	if (self->dead || probe_ring(self, place, &probe) < 0)
+		return;
+	while (!virtqueue_is_settled(&probe) && clock_monotonic_ns() < deadline_ns)
+		(void)poll(NULL, 0, 1);
+}
+
 static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
@@ -400,6 +418,8 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 
 	if (index >= self->queue_count || !self->rings[index].running)
 		return -EINVAL;
+	if (self->peer.drops_work)
+		settle(self, &self->rings[index].place);
 	self->rings[index].running = false;
 	self->config_is_stale = true;
 	int r = talk(self, &message, &reply, sizeof(reply.state));
@@ -501,14 +521,15 @@ static int agree_on_features(struct vhost_user_frontend *self)
 
 static int count_queues(struct vhost_user_frontend *self)
 {
-	uint64_t count = max_u64(self->peer.queues, 1);
+	uint64_t least = max_u64(max_u64(self->peer.queues, self->peer.queues_min), 1);
+	uint64_t count = least;
 	int r = 0;
 
 	if (speaks(self, VHOST_USER_PROTOCOL_F_MQ))
 		r = ask_u64(self, VHOST_USER_GET_QUEUE_NUM, &count);
 	if (r < 0)
 		return r;
-	if (count == 0 || count < self->peer.queues)
+	if (count < least)
 		return give_up(self, -EPROTO, "with fewer queues than the device needs");
 	if (self->peer.queues == 0 && count > DEVICE_QUEUES_MAX)
 		return give_up(self, -EPROTO, "with more queues than there can be");
@@ -524,9 +545,12 @@ static int greet(struct vhost_user_frontend *self)
 		r = count_queues(self);
 	if (r < 0 || self->peer.config_size == 0)
 		return r;
-	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
+	if (speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
+		return fetch_config(self);
+	if (self->peer.features_without_config == 0)
 		return give_up(self, -EPROTO, "without a configuration space");
-	return fetch_config(self);
+	self->features &= self->peer.features_without_config | VHOST_RING_FEATURES;
+	return 0;
 }
 
 int vhost_user_frontend_create(const struct vhost_user_peer *peer,

@@ -34,7 +34,7 @@
 #include "memory/guest_memory.h"
 #include "virtio/vhost.h"
 
-enum { VHOST_USER_CREDIT_MS = 4000 };
+enum { VHOST_USER_CREDIT_MS = 4000, VHOST_USER_SETTLE_MS = 500 };
 
 /* What is behind the socket, as far as we decide it. */
 struct vhost_user_peer {
@@ -42,8 +42,21 @@ struct vhost_user_peer {
 	int socket;           /* connected unix stream socket; ownership goes with the call */
 	uint16_t queue_size;  /* the most entries of a queue */
 	uint32_t config_size; /* VHOST_USER_CONFIG_MAX at most */
+	/* How much of it there is with these features, zeros after that; NULL: all. */
+	uint32_t (*config_used)(uint64_t features);
 	/* How many queues it must have, or 0: as many as it says, DEVICE_QUEUES_MAX at most. */
 	unsigned queues;
+	/*
+	 * It may stop a ring with work in flight, as qemu-storage-daemon does against
+	 * the specification: the ring gets VHOST_USER_SETTLE_MS to come to rest first.
+	 */
+	bool drops_work;
+	unsigned queues_min; /* with 0 above: the fewest, and how many when it does not say */
+	/*
+	 * For one that keeps no configuration space (no PROTOCOL_F_CONFIG): the device
+	 * features that need none. The space is all zeros then. 0: it must have one.
+	 */
+	uint64_t features_without_config;
 };
 
 /*

@@ -282,6 +282,12 @@ void virtqueue_disable_kicks(struct virtqueue *vq)
 		store_u16(vq->used + RING_FLAGS, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 
+bool virtqueue_is_settled(const struct virtqueue *vq)
+{
+	return load_u16(vq->used + RING_IDX, __ATOMIC_ACQUIRE) ==
+	       load_u16(vq->avail + RING_IDX, __ATOMIC_ACQUIRE);
+}
+
 uint16_t virtqueue_base(const struct virtqueue *vq)
 {
 	return vq->next_avail;

@@ -114,5 +114,11 @@ MUST_CHECK bool virtqueue_enable_kicks(struct virtqueue *vq);
 /* Tells the driver that kicks are not needed for now: the device looks by itself. */
 void virtqueue_disable_kicks(struct virtqueue *vq);
 
+/*
+ * Whether all that the driver has offered was given back. For a ring that
+ * somebody else serves: it looks at the two idx only, which both may move.
+ */
+MUST_CHECK bool virtqueue_is_settled(const struct virtqueue *vq);
+
 /* Where to go on after a stop: the base of the next virtqueue_init(). */
 uint16_t virtqueue_base(const struct virtqueue *vq);

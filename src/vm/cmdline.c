@@ -43,7 +43,7 @@ static void add_device_params(const struct vm_config *config, char *ret_text, si
 		const struct vm_device *device = &config->devices[i];
 		unsigned index = 0;
 
-		if (device->class->kernel_params == NULL)
+		if (device->class->kernel_params == NULL || device->foreign_path != NULL)
 			continue;
 		for (unsigned j = 0; j < i; j++)
 			index += config->devices[j].class == device->class;

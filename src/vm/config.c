@@ -8,23 +8,7 @@
 
 #include "base/log.h"
 
-static int copy_device(
-	struct vm_device *ret_device, const struct device_class *class, const void *options)
-{
-	void *copy = NULL;
-
-	if (class->options_size > 0) {
-		copy = malloc(class->options_size);
-		if (copy == NULL)
-			return -ENOMEM;
-		memcpy(copy, options, class->options_size);
-	}
-	*ret_device = (struct vm_device){ .class = class, .options = copy };
-	return 0;
-}
-
-int vm_config_add_device(struct vm_config *config, const char *option,
-	const struct device_class *class, const void *options)
+static int append(struct vm_config *config, const char *option, const struct vm_device *device)
 {
 	if (config->device_count == VM_DEVICES_MAX) {
 		log_error("--%s: more than %d devices", option, VM_DEVICES_MAX);
@@ -32,17 +16,42 @@ int vm_config_add_device(struct vm_config *config, const char *option,
 	}
 	struct vm_device *devices =
 		realloc(config->devices, (config->device_count + 1) * sizeof(config->devices[0]));
-	int r = -ENOMEM;
 
-	if (devices != NULL) {
-		config->devices = devices;
-		r = copy_device(&devices[config->device_count], class, options);
+	if (devices == NULL) {
+		log_error("--%s: %s", option, strerror(ENOMEM));
+		return -ENOMEM;
 	}
+	devices[config->device_count++] = *device;
+	config->devices = devices;
+	return 0;
+}
+
+int vm_config_add_device(struct vm_config *config, const char *option,
+	const struct device_class *class, const void *options)
+{
+	struct vm_device device = { .class = class };
+
+	if (class->options_size > 0) {
+		device.options = malloc(class->options_size);
+		if (device.options == NULL) {
+			log_error("--%s: %s", option, strerror(ENOMEM));
+			return -ENOMEM;
+		}
+		memcpy(device.options, options, class->options_size);
+	}
+	int r = append(config, option, &device);
+
 	if (r < 0)
-		log_error("--%s: %s", option, strerror(-r));
-	else
-		config->device_count++;
+		free(device.options);
 	return r;
+}
+
+int vm_config_add_foreign(struct vm_config *config, const char *option,
+	const struct device_class *class, const char *path)
+{
+	const struct vm_device device = { .class = class, .foreign_path = path };
+
+	return append(config, option, &device);
 }
 
 void vm_config_free_devices(struct vm_config *config)

@@ -18,7 +18,8 @@ enum { VM_DEVICES_MAX = 200 };
 
 struct vm_device {
 	const struct device_class *class;
-	void *options; /* owned; class->options_size bytes */
+	void *options;            /* owned; class->options_size bytes; NULL for a foreign one */
+	const char *foreign_path; /* the socket of its back end (--vhost-user); NULL: ours */
 };
 
 struct vm_config {
@@ -43,4 +44,7 @@ struct vm_config {
  */
 MUST_CHECK int vm_config_add_device(struct vm_config *config, const char *option,
 	const struct device_class *class, const void *options);
+/* The same for a device that a vhost-user back end at `path` serves. */
+MUST_CHECK int vm_config_add_foreign(struct vm_config *config, const char *option,
+	const struct device_class *class, const char *path);
 void vm_config_free_devices(struct vm_config *config);

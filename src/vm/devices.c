@@ -19,6 +19,7 @@
 #include "virtio/vhost_thread.h"
 #include "vm/device_process.h"
 #include "vm/fabric.h"
+#include "vm/foreign_device.h"
 #include "x86_64/layout.h"
 
 /* Those that every VM has. They need no options. */
@@ -32,6 +33,7 @@ struct device_slot {
 	const struct device_ops *ops;
 	struct device *device; /* owned until it is behind a vhost backend of this process */
 	struct device_process process; /* with -u */
+	struct foreign_device foreign;
 	struct virtio_pci *pci;
 	struct devices *devices;
 	_Atomic bool failed; /* since somebody asked */
@@ -46,25 +48,26 @@ struct devices {
 	struct device_slot slots[DEVICES_MAX];
 };
 
-static int open_device(
-	struct devices *devices, const struct device_class *class, const void *options)
+static int open_device(struct devices *devices, const struct vm_device *wanted)
 {
-	struct device *device;
-	int r = class->open(options, &device);
+	struct device_slot slot = {
+		.ops = wanted->class->ops,
+		.process.socket = -1,
+		.devices = devices,
+	};
+	int r = wanted->foreign_path != NULL
+			? foreign_device_open(wanted->class, wanted->foreign_path, &slot.foreign)
+			: wanted->class->open(wanted->options, &slot.device);
 
 	if (r == 0)
-		devices->slots[devices->count++] = (struct device_slot){
-			.ops = class->ops,
-			.device = device,
-			.process.socket = -1,
-			.devices = devices,
-		};
+		devices->slots[devices->count++] = slot;
 	return r;
 }
 
 static bool is_kernels(const struct device_slot *slot)
 {
-	return slot->ops->kernel != NULL && slot->ops->kernel->fd(slot->device) >= 0;
+	return slot->ops->kernel != NULL && slot->device != NULL &&
+	       slot->ops->kernel->fd(slot->device) >= 0;
 }
 
 /* All files are open by now, and there is one thread still. */
@@ -75,8 +78,8 @@ static int start_processes(struct devices *devices, const struct vm_config *conf
 	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
 		struct device_slot *slot = &devices->slots[i];
 
-		/* The kernel serves its rings: there is nothing to jail. */
-		if (!is_kernels(slot))
+		/* The kernel, or another program, serves its rings: there is nothing to jail. */
+		if (slot->device != NULL && !is_kernels(slot))
 			r = device_process_start(config, slot->ops, slot->device, &slot->process);
 	}
 	return r;
@@ -91,9 +94,9 @@ int devices_open(const struct vm_config *config, struct devices **ret_devices)
 		return -ENOMEM;
 	devices->failure_fd = -1;
 	for (unsigned i = 0; r == 0 && i < config->device_count; i++)
-		r = open_device(devices, config->devices[i].class, config->devices[i].options);
+		r = open_device(devices, &config->devices[i]);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
-		r = open_device(devices, standard_classes[i], NULL);
+		r = open_device(devices, &(struct vm_device){ .class = standard_classes[i] });
 	if (r == 0 && config->multiprocess)
 		r = start_processes(devices, config);
 	if (r < 0) {
@@ -148,6 +151,8 @@ static int connect_process(
 static int create_vhost(
 	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
 {
+	if (slot->foreign.name != NULL)
+		return foreign_device_greet(&slot->foreign, memory, ret_vhost);
 	if (slot->process.jail.pid > 0)
 		return connect_process(slot, memory, ret_vhost);
 	bool kernel = is_kernels(slot);
@@ -269,6 +274,7 @@ void devices_free(struct devices *devices)
 
 		virtio_pci_free(slot->pci);
 		device_process_end(&slot->process);
+		foreign_device_close(&slot->foreign);
 		if (slot->device != NULL)
 			slot->ops->free(slot->device);
 	}

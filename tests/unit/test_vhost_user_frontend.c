@@ -75,6 +75,98 @@ static void a_peer_that_knows_less_is_driven(void **state)
 	}
 }
 
+/* Zeros instead of a configuration space, and only features that need none. */
+static void a_peer_without_a_configuration_space_may_be_driven(void **state)
+{
+	struct peer peer = {
+		.protocol = BIT(VHOST_USER_PROTOCOL_F_CONFIG),
+		.features_without_config = 1,
+	};
+	uint64_t features;
+	uint8_t bytes[PEER_CONFIG_SIZE] = { 77 };
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	const struct vhost_ops *ops = peer.vhost->ops;
+
+	assert_int_equal(ops->get_features(peer.vhost, &features), 0);
+	assert_int_equal(features, BIT(VIRTIO_F_VERSION_1));
+	assert_int_equal(ops->set_features(peer.vhost, features), 0);
+	assert_int_equal(ops->set_config(peer.vhost, 0, bytes, 1), -EOPNOTSUPP);
+	assert_int_equal(ops->reset(peer.vhost), 0);
+	assert_int_equal(ops->get_config(peer.vhost, 0, bytes, sizeof(bytes)), 0);
+	assert_true(bytes[0] == 0 && bytes[PEER_CONFIG_SIZE - 1] == 0);
+	assert_int_equal(ops->handle_event(peer.vhost), 0);
+	peer_end(&peer);
+}
+
+static uint32_t used_by_known_features(uint64_t features)
+{
+	return (features & 0x10) != 0 ? 3 : 0;
+}
+
+static void no_more_of_the_configuration_is_asked_for_than_there_is(void **state)
+{
+	struct peer peer = { .config_used = used_by_known_features };
+	uint8_t bytes[PEER_CONFIG_SIZE];
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	assert_int_equal(peer.vhost->ops->get_config(peer.vhost, 0, bytes, PEER_CONFIG_SIZE), 0);
+	peer_end(&peer);
+	peer = (struct peer){ .config_used = used_by_known_features,
+		.target = VHOST_USER_GET_CONFIG,
+		.answers_otherwise = true,
+		.answer = (uint64_t)PEER_CONFIG_SIZE << 32 };
+	assert_int_equal(peer_connect(&peer), -EPROTO); /* all of it was not asked for */
+	peer_end(&peer);
+}
+
+static void there_are_as_many_queues_as_the_device_needs(void **state)
+{
+	struct peer few = { .queues_min = PEER_QUEUES + 1 };
+	struct peer silent = { .queues_min = 3, .protocol = BIT(VHOST_USER_PROTOCOL_F_MQ) };
+
+	(void)state;
+	assert_int_equal(peer_connect(&few), -EPROTO);
+	peer_end(&few);
+	assert_int_equal(peer_connect(&silent), 0);
+	assert_int_equal(silent.vhost->ops->queue_count(silent.vhost), 3);
+	peer_end(&silent);
+}
+
+/* How long it takes to stop a ring on which one chain is offered and `done` given back. */
+static uint64_t time_to_stop(bool drops_work, uint16_t done)
+{
+	struct peer peer = { .drops_work = drops_work };
+	uint16_t base;
+
+	assert_int_equal(peer_connect(&peer), 0);
+	const struct vhost_ops *ops = peer.vhost->ops;
+	struct vhost_ring ring = rig_ring(&peer.rig);
+
+	driver_offer(&peer.rig.driver, 0);
+	peer.rig.driver.used[2] = (uint8_t)done;
+	assert_int_equal(ops->set_features(peer.vhost, BIT(VIRTIO_F_VERSION_1)), 0);
+	assert_int_equal(ops->set_vring(peer.vhost, 1, &ring), 0);
+	assert_int_equal(ops->start_vring(peer.vhost, 1), 0);
+	uint64_t before = clock_monotonic_ns();
+
+	assert_int_equal(ops->stop_vring(peer.vhost, 1, &base), 0);
+	uint64_t took = clock_monotonic_ns() - before;
+
+	peer_end(&peer);
+	return took;
+}
+
+static void a_ring_comes_to_rest_before_one_that_drops_work(void **state)
+{
+	(void)state;
+	assert_true(time_to_stop(true, 0) >= VHOST_USER_SETTLE_MS * NS_PER_MS);
+	assert_true(time_to_stop(true, 1) < VHOST_USER_SETTLE_MS * NS_PER_MS);
+	assert_true(time_to_stop(false, 0) < VHOST_USER_SETTLE_MS * NS_PER_MS);
+}
+
 static void every_fault_of_form_is_the_end(void **state)
 {
 	(void)state;
@@ -244,6 +336,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_peer_is_driven),
 		cmocka_unit_test(a_peer_that_knows_less_is_driven),
+		cmocka_unit_test(a_peer_without_a_configuration_space_may_be_driven),
+		cmocka_unit_test(no_more_of_the_configuration_is_asked_for_than_there_is),
+		cmocka_unit_test(there_are_as_many_queues_as_the_device_needs),
+		cmocka_unit_test(a_ring_comes_to_rest_before_one_that_drops_work),
 		cmocka_unit_test(every_fault_of_form_is_the_end),
 		cmocka_unit_test(answers_that_cannot_be_are_the_end),
 		cmocka_unit_test(a_refusal_is_passed_on),

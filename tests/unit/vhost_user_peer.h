@@ -45,7 +45,12 @@ struct peer {
 	uint64_t answer; /* instead of a good one, when answers_otherwise */
 	bool answers_otherwise;
 	uint64_t protocol; /* features it does not have */
-	atomic_uint acts;  /* how often it did it */
+	/* As in struct vhost_user_peer. */
+	unsigned queues_min;
+	bool drops_work;
+	uint64_t features_without_config;
+	uint32_t (*config_used)(uint64_t features);
+	atomic_uint acts; /* how often it did it */
 };
 
 /* The answer of a well-behaved device. False when there is none. */
@@ -226,6 +231,10 @@ static inline int peer_meet(struct peer *peer)
 		.socket = fd_steal(&peer->rig.socket),
 		.queue_size = SIZE,
 		.config_size = PEER_CONFIG_SIZE,
+		.config_used = peer->config_used,
+		.queues_min = peer->queues_min,
+		.drops_work = peer->drops_work,
+		.features_without_config = peer->features_without_config,
 	};
 
 	return vhost_user_frontend_create(&description, peer->rig.memory, &peer->vhost);

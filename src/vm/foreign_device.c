@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Finds and greets vhost-user back ends of others. The path is the user's; who
+ * listens there may be anything.
+ */
+#include "vm/foreign_device.h"
+
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_net.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "virtio/vhost_user_frontend.h"
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+/* What frames need; the rest is told in the configuration space or by the control queue. */
+#define NET_FRAME_FEATURES                                                                         \
+	(BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) |    \
+		BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_GUEST_ECN) |                       \
+		BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VIRTIO_NET_F_HOST_TSO4) |                        \
+		BIT(VIRTIO_NET_F_HOST_TSO6) | BIT(VIRTIO_NET_F_HOST_ECN) |                         \
+		BIT(VIRTIO_NET_F_HOST_UFO) | BIT(VIRTIO_NET_F_MRG_RXBUF))
+
+/* Back ends refuse to tell more than they knew when they were written. */
+static uint32_t block_config_used(uint64_t features)
+{
+	if ((features & BIT(VIRTIO_BLK_F_SECURE_ERASE)) != 0)
+		return sizeof(struct virtio_blk_config);
+	if ((features & BIT(VIRTIO_BLK_F_WRITE_ZEROES)) != 0)
+		return offsetof(struct virtio_blk_config, max_secure_erase_sectors);
+	if ((features & BIT(VIRTIO_BLK_F_DISCARD)) != 0)
+		return offsetof(struct virtio_blk_config, max_write_zeroes_sectors);
+	return offsetof(struct virtio_blk_config, max_discard_sectors);
+}
+
+/* What we must know of a device beyond what the class says. Virtio 1.2, section 5. */
+static const struct foreign_kind {
+	const struct device_class *class;
+	unsigned queues_min;
+	uint64_t features_without_config; /* 0: a back end without a configuration space is none */
+	uint32_t (*config_used)(uint64_t features);
+	bool drops_work; /* some may; where the driver leaves nothing in the ring for later */
+} kinds[] = {
+	{ &block_device_class, 1, 0, block_config_used, true },
+	{ &net_device_class, 2, NET_FRAME_FEATURES, NULL, false },
+	{ &rng_device_class, 1, 0, NULL, false }, /* the device has no configuration space */
+	{ &vsock_device_class, 3, 0, NULL, false },
+};
+
+static const struct foreign_kind *find_kind(const struct device_class *class)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (kinds[i].class == class)
+			return &kinds[i];
+	return NULL;
+}
+
+bool foreign_device_is_known(const struct device_class *class)
+{
+	return find_kind(class) != NULL;
+}
+
+static const char *find_advice(int error)
+{
+	switch (error) {
+	case ENOENT:
+		return "start the back end first, or correct the path";
+	case ECONNREFUSED:
+		return "nobody listens there any more, start the back end again";
+	case EAGAIN:
+		return "too many wait there already, does it serve another VM?";
+	case EACCES:
+		return "it belongs to another user, run both as the same";
+	case EPROTOTYPE:
+	case ENOTSOCK:
+		return "that is no stream socket, correct the path";
+	default:
+		return "is that a vhost-user socket?";
+	}
+}
+
+/* A socket that blocked would wait for a back end that is slow to accept. */
+static int connect_to(const char *path, int *ret_socket)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (*path == '\0' || strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path));
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
+		return -errno;
+	*ret_socket = fd_steal(&fd);
+	return 0;
+}
+
+int foreign_device_open(
+	const struct device_class *class, const char *path, struct foreign_device *ret_device)
+{
+	struct foreign_device device = { .kind = find_kind(class), .socket = -1 };
+
+	if (device.kind == NULL)
+		return -EINVAL;
+	int r = connect_to(path, &device.socket);
+
+	if (r < 0) {
+		log_error("--vhost-user: cannot connect to '%s': %s; %s", path, strerror(-r),
+			find_advice(-r));
+		return r;
+	}
+	if (asprintf(&device.name, "%s at %s", class->ops->name, path) < 0) {
+		fd_close(&device.socket);
+		return -ENOMEM;
+	}
+	*ret_device = device;
+	return 0;
+}
+
+int foreign_device_greet(
+	struct foreign_device *device, const struct guest_memory *memory, struct vhost **ret_vhost)
+{
+	const struct foreign_kind *kind = device->kind;
+	const struct vhost_user_peer peer = {
+		.name = device->name,
+		.socket = fd_steal(&device->socket),
+		.queue_size = kind->class->ops->queue_size,
+		.config_size = kind->class->ops->config_size,
+		.config_used = kind->config_used,
+		.drops_work = kind->drops_work,
+		.queues_min = kind->queues_min,
+		.features_without_config = kind->features_without_config,
+	};
+	int r = vhost_user_frontend_create(&peer, memory, ret_vhost);
+
+	if (r < 0)
+		log_error("--vhost-user: %s does not answer as such a device must: %s; is it "
+			  "another device, or busy with another VM?",
+			device->name, strerror(-r));
+	return r;
+}
+
+void foreign_device_close(struct foreign_device *device)
+{
+	if (device->name == NULL)
+		return;
+	fd_close(&device->socket);
+	free(device->name);
+	device->name = NULL;
+}
