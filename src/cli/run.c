@@ -245,10 +245,19 @@ static int apply_log_failures(void *target, const char *value)
 	return 0;
 }
 
+static int apply_disable_sandbox(void *target, const char *value)
+{
+	(void)value;
+	((struct run_request *)target)->config.sandbox_off = true;
+	return 0;
+}
+
 static const struct option options[] = {
 	{ "cid", 0, "N", "the same as --vsock cid=N", false, apply_cid },
 	{ "cpus", 'c', "N", "vCPUs (default 1)", false, apply_cpus },
 	{ "disk", 'd', "PATH", "a read-only disk; repeatable", true, apply_disk },
+	{ "disable-sandbox", 0, NULL, "the main process keeps all its rights", false,
+		apply_disable_sandbox },
 	{ "hugepages", 0, NULL, "memory from the host's reserved huge pages of 2 MiB", false,
 		apply_hugepages },
 	{ "host_ip", 0, "A", "a network card on a new tap: its IPv4 address on the host", false,
@@ -272,8 +281,8 @@ static const struct option options[] = {
 	{ "root", 'r', "PATH", "a read-only disk with the root file system", true, apply_root },
 	{ "rwdisk", 0, "PATH", "a writable disk; repeatable", true, apply_rwdisk },
 	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
-	{ "seccomp-log-failures", 0, NULL, "with -u: forbidden system calls are logged and made",
-		false, apply_log_failures },
+	{ "seccomp-log-failures", 0, NULL, "forbidden system calls are logged and made", false,
+		apply_log_failures },
 	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
 		apply_serial },
 	{ "socket", 's', "PATH", "a control socket there, or in that directory (crosvm-PID.sock)",

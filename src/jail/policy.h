@@ -13,6 +13,12 @@
 
 #include "base/util.h"
 
+/*
+ * What a policy calls OWN_PID is this number in its programs, which no process
+ * has; who installs one puts the process's id in its place (sandbox.c).
+ */
+#define JAIL_OWN_PID 0x4f776e50
+
 struct jail_program {
 	const struct sock_filter *instructions;
 	unsigned short count;

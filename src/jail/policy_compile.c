@@ -7,10 +7,10 @@
  * nor say `return` of what several alternatives leave. The tests compare
  * programs with their rules, for random ones too.
  *
- * A program: the checks of the convention; rules with tests, each skipped whole
- * when the number is not its own; rules without tests; the default. In this
- * order, since the kernel has an answer to the calls that are always allowed
- * without running anything (Linux 5.11). It is linear, for the same reason.
+ * A program: the checks of the convention, then a binary search for the number's
+ * rule. The kernel keeps an answer to the calls that are always allowed
+ * (Linux 5.11), which it finds by running the program for each number there is
+ * when it is installed; so a search, whose every step is cheap, makes that fast.
  */
 #include "jail/policy_compile.h"
 
@@ -27,6 +27,8 @@ enum { X32_BIT = 0x40000000 };
 
 /* Targets of jumps that are not known yet; an alternative is shorter than these. */
 enum { PASS = 254, FAIL = 255 };
+/* So few rules are looked at one after the other. */
+enum { LEAF_RULES = 3, LIST_MAX = 200 };
 
 struct assembler {
 	struct sock_filter code[BPF_MAXINSNS];
@@ -116,18 +118,42 @@ static void emit_test(struct assembler *a, const struct policy_test *test)
 	resolve(a, first, PASS);
 }
 
-static void emit_rule(struct assembler *a, const struct policy_rule *rule, unsigned number,
-	uint32_t default_action)
+/* Whether all alternatives compare the same argument with one small number each: an ioctl's. */
+static bool is_list(const struct policy_rule *rule)
 {
-	uint32_t otherwise = rule->otherwise == POLICY_DEFAULT
-				     ? default_action
-				     : SECCOMP_RET_ERRNO | (uint32_t)rule->otherwise;
+	for (unsigned i = 0; i < rule->alternative_count; i++) {
+		const struct policy_alternative *alternative = &rule->alternatives[i];
 
-	/* To the rule, or over it: that may be farther than 255. */
-	emit_jump(a, BPF_JEQ, number, 1, 0);
-	emit(a, BPF_JMP | BPF_JA, 0, 0, 0);
+		if (alternative->count != 1 || alternative->tests[0].operation != POLICY_EQUAL ||
+			alternative->tests[0].value > UINT32_MAX ||
+			alternative->tests[0].argument != rule->alternatives[0].tests[0].argument)
+			return false;
+	}
+	/* One jump, 255 at most, leads from each to the end. */
+	return rule->alternative_count > 1 && rule->alternative_count < LIST_MAX;
+}
+
+/* Such a list: the argument is loaded once. */
+static void emit_list(struct assembler *a, const struct policy_rule *rule, uint32_t otherwise)
+{
+	size_t offset = offsetof(struct seccomp_data, args) +
+			rule->alternatives[0].tests[0].argument * sizeof(uint64_t);
 	unsigned first = a->count;
 
+	emit_load(a, offset + sizeof(uint32_t));
+	emit_jump(a, BPF_JEQ, 0, 0, FAIL);
+	emit_load(a, offset);
+	for (unsigned i = 0; i < rule->alternative_count; i++)
+		emit_jump(a, BPF_JEQ, (uint32_t)rule->alternatives[i].tests[0].value, PASS, 0);
+	resolve(a, first, FAIL);
+	emit_return(a, otherwise);
+	resolve(a, first, PASS);
+	emit_return(a, SECCOMP_RET_ALLOW);
+}
+
+static void emit_alternatives(
+	struct assembler *a, const struct policy_rule *rule, uint32_t otherwise)
+{
 	for (unsigned i = 0; i < rule->alternative_count; i++) {
 		const struct policy_alternative *alternative = &rule->alternatives[i];
 		unsigned begin = a->count;
@@ -137,8 +163,78 @@ static void emit_rule(struct assembler *a, const struct policy_rule *rule, unsig
 		emit_return(a, SECCOMP_RET_ALLOW);
 		resolve(a, begin, FAIL);
 	}
-	emit_return(a, rule->always ? SECCOMP_RET_ALLOW : otherwise);
+	emit_return(a, otherwise);
+}
+
+static void emit_rule(struct assembler *a, const struct policy_rule *rule, unsigned number,
+	uint32_t default_action)
+{
+	uint32_t otherwise = rule->otherwise == POLICY_DEFAULT
+				     ? default_action
+				     : SECCOMP_RET_ERRNO | (uint32_t)rule->otherwise;
+
+	if (rule->alternative_count == 0) {
+		emit_jump(a, BPF_JEQ, number, 0, 1);
+		emit_return(a, rule->always ? SECCOMP_RET_ALLOW : otherwise);
+		return;
+	}
+	/* To the rule, or over it: that may be farther than 255. */
+	emit_jump(a, BPF_JEQ, number, 1, 0);
+	emit(a, BPF_JMP | BPF_JA, 0, 0, 0);
+	unsigned first = a->count;
+
+	if (is_list(rule))
+		emit_list(a, rule, otherwise);
+	else
+		emit_alternatives(a, rule, otherwise);
 	a->code[first - 1].k = a->count - first;
+}
+
+/* A rule and the number of its system call. */
+struct numbered {
+	unsigned number;
+	const struct policy_rule *rule;
+};
+
+static int compare_numbers(const void *a, const void *b)
+{
+	unsigned x = ((const struct numbered *)a)->number;
+	unsigned y = ((const struct numbered *)b)->number;
+
+	return (x > y) - (x < y);
+}
+
+/* Halves until few are left, from the last piece to the first, so that no recursion is needed. */
+static void emit_search(
+	struct assembler *a, const struct numbered *rules, unsigned count, uint32_t default_action)
+{
+	struct {
+		unsigned first, count, jump; /* the jump that leads here; 0: none */
+	} todo[32] = { { 0, count, 0 } };
+
+	for (unsigned depth = 1; depth > 0 && !a->overflow;) {
+		unsigned first = todo[--depth].first, n = todo[depth].count;
+
+		if (todo[depth].jump != 0)
+			a->code[todo[depth].jump].k = a->count - todo[depth].jump - 1;
+		if (n > LEAF_RULES) {
+			unsigned half = n / 2;
+
+			emit_jump(a, BPF_JGE, rules[first + half].number, 0, 1);
+			todo[depth].first = first + half;
+			todo[depth].count = n - half;
+			todo[depth++].jump = a->count;
+			emit(a, BPF_JMP | BPF_JA, 0, 0, 0);
+			todo[depth].first = first;
+			todo[depth].count = half;
+			todo[depth++].jump = 0;
+			continue;
+		}
+		for (unsigned i = 0; i < n; i++)
+			emit_rule(
+				a, rules[first + i].rule, rules[first + i].number, default_action);
+		emit_return(a, default_action);
+	}
 }
 
 /* The convention first: the same numbers mean other calls in others. */
@@ -166,31 +262,37 @@ static int find_number(
 	return 0;
 }
 
+static int number_rules(
+	const struct policy *policy, struct numbered *ret_rules, struct policy_error *error)
+{
+	for (unsigned i = 0; i < policy->rule_count; i++) {
+		int r = find_number(&policy->rules[i], &ret_rules[i].number, error);
+
+		if (r < 0)
+			return r;
+		ret_rules[i].rule = &policy->rules[i];
+	}
+	qsort(ret_rules, policy->rule_count, sizeof(ret_rules[0]), compare_numbers);
+	return 0;
+}
+
 static int assemble(struct assembler *a, const struct policy *policy, uint32_t default_action,
 	struct policy_error *error)
 {
-	emit_convention(a);
-	for (int tested = 1; tested >= 0; tested--) {
-		for (unsigned i = 0; i < policy->rule_count; i++) {
-			const struct policy_rule *rule = &policy->rules[i];
-			unsigned number;
+	struct numbered *rules = calloc(policy->rule_count + 1, sizeof(*rules));
+	int r = rules != NULL ? number_rules(policy, rules, error) : -ENOMEM;
 
-			if ((rule->alternative_count != 0) != (tested == 1))
-				continue;
-			int r = find_number(rule, &number, error);
-
-			if (r < 0)
-				return r;
-			emit_rule(a, rule, number, default_action);
-			if (a->overflow) {
-				policy_error_set(error, rule->file, rule->line,
-					"the policy has more than %d instructions", BPF_MAXINSNS);
-				return -E2BIG;
-			}
-		}
+	if (r == 0) {
+		emit_convention(a);
+		emit_search(a, rules, policy->rule_count, default_action);
 	}
-	emit_return(a, default_action);
-	return 0;
+	free(rules);
+	if (r == 0 && a->overflow) {
+		policy_error_set(error, policy->rules[0].file, policy->rules[0].line,
+			"the policy has more than %d instructions", BPF_MAXINSNS);
+		r = -E2BIG;
+	}
+	return r;
 }
 
 static int copy_program(

@@ -8,7 +8,9 @@
 #include <linux/futex.h>
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
+#include <linux/kvm.h>
 #include <linux/prctl.h>
+#include <linux/vhost.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -16,6 +18,9 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <termios.h>
+
+#include "jail/policy.h"
 
 /* Kernel 5.17, newer than Debian 12's C library. */
 #ifndef PR_SET_VMA
@@ -73,7 +78,11 @@ static const struct constant constants[] = {
 	NAME(CLONE_CHILD_CLEARTID),
 	NAME(CLONE_PTHREAD),
 	/* signals */
+	{ "OWN_PID", JAIL_OWN_PID },
 	NAME(SIGABRT),
+	NAME(SIGHUP),
+	NAME(SIGSYS),
+	NAME(SIGUSR2),
 	NAME(SIGSETXID),
 	NAME(SIG_BLOCK),
 	NAME(SIG_UNBLOCK),
@@ -110,6 +119,29 @@ static const struct constant constants[] = {
 	NAME(FIONREAD),
 	NAME(TUNSETOFFLOAD),
 	NAME(TUNSETQUEUE),
+	NAME(TCGETS),
+	NAME(TCSETS),
+	NAME(TIOCGPGRP),
+	/* KVM, vhost */
+	NAME(KVM_RUN),
+	NAME(KVM_IRQ_LINE),
+	NAME(KVM_IRQFD),
+	NAME(KVM_IOEVENTFD),
+	NAME(KVM_SET_GSI_ROUTING),
+	NAME(KVM_SET_USER_MEMORY_REGION),
+	NAME(KVM_GET_REGS),
+	NAME(KVM_GET_SREGS),
+	NAME(KVM_KVMCLOCK_CTRL),
+	NAME(VHOST_SET_FEATURES),
+	NAME(VHOST_SET_VRING_NUM),
+	NAME(VHOST_SET_VRING_ADDR),
+	NAME(VHOST_SET_VRING_BASE),
+	NAME(VHOST_GET_VRING_BASE),
+	NAME(VHOST_SET_VRING_KICK),
+	NAME(VHOST_SET_VRING_CALL),
+	NAME(VHOST_SET_VRING_ERR),
+	NAME(VHOST_NET_SET_BACKEND),
+	NAME(VHOST_VSOCK_SET_RUNNING),
 	/* sockets */
 	NAME(AF_UNIX),
 	NAME(AF_INET),
@@ -129,6 +161,7 @@ static const struct constant constants[] = {
 	NAME(PR_SET_VMA),
 	NAME(GRND_NONBLOCK),
 	NAME(GRND_RANDOM),
+	NAME(IORING_REGISTER_RESTRICTIONS),
 	NAME(IORING_REGISTER_ENABLE_RINGS),
 	NAME(IORING_ENTER_GETEVENTS),
 	NAME(IORING_ENTER_SQ_WAKEUP),

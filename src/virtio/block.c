@@ -315,8 +315,10 @@ static unsigned block_fds(const struct device *device, int ret_fds[DEVICE_FDS_MA
 
 static void block_free(struct device *device)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(device->rings); i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(device->rings); i++) {
 		block_free_ring(device, i);
+		block_free_thread_ring(device, i);
+	}
 	block_overlay_close(&device->overlay);
 	block_image_close(&device->image);
 	free(device);
@@ -334,6 +336,7 @@ static const struct device_ops block_ops = {
 	.config_read = block_config_read,
 	.config_write = block_config_write,
 	.prepare = block_prepare,
+	.prepare_queue = block_prepare_thread_ring,
 	.fds = block_fds,
 	.start = block_start,
 	.serve = block_serve,

@@ -31,6 +31,9 @@ struct device {
 	 */
 	struct io_uring *rings[DEVICE_QUEUES_MAX];
 	bool prepared; /* no ring can be made any more */
+	/* Of a queue's thread, for it alone; NULL after it tried: this host has none. */
+	struct io_uring *thread_rings[DEVICE_QUEUES_MAX];
+	bool thread_ring_tried[DEVICE_QUEUES_MAX];
 };
 
 /* The flags of a write at this moment. */
@@ -54,6 +57,9 @@ void block_do_request(struct device *device, struct block_request *request);
  * faster. -EOPNOTSUPP when this host gives us none.
  */
 MUST_CHECK int block_ring_create(struct io_uring *ring, unsigned entries, bool one_thread);
+/* Makes the ring of the queue whose thread calls, unless prepare has been there. */
+void block_prepare_thread_ring(struct device_queue *queue);
+void block_free_thread_ring(struct device *device, unsigned index);
 /* Makes all queues' rings, as far as the host gives us any. */
 void block_prepare_rings(struct device *device, unsigned entries);
 int block_ring_fd(const struct device *device, unsigned index);

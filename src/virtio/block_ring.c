@@ -73,6 +73,37 @@ void block_prepare_rings(struct device *device, unsigned entries)
 	}
 }
 
+static void free_ring(struct io_uring **ring)
+{
+	if (*ring != NULL)
+		io_uring_queue_exit(*ring);
+	free(*ring);
+	*ring = NULL;
+}
+
+void block_prepare_thread_ring(struct device_queue *queue)
+{
+	struct device *device = queue->device;
+
+	if (device->prepared || device->options.sync_engine)
+		return;
+	block_free_thread_ring(device, queue->index);
+	struct io_uring *ring = calloc(1, sizeof(*ring));
+
+	if (ring != NULL && block_ring_create(ring, BLOCK_RING_ENTRIES, true) < 0) {
+		free(ring);
+		ring = NULL;
+	}
+	device->thread_rings[queue->index] = ring;
+	device->thread_ring_tried[queue->index] = true;
+}
+
+void block_free_thread_ring(struct device *device, unsigned index)
+{
+	free_ring(&device->thread_rings[index]);
+	device->thread_ring_tried[index] = false;
+}
+
 int block_ring_fd(const struct device *device, unsigned index)
 {
 	return device->rings[index]->ring_fd;
@@ -80,10 +111,5 @@ int block_ring_fd(const struct device *device, unsigned index)
 
 void block_free_ring(struct device *device, unsigned index)
 {
-	struct io_uring *ring = device->rings[index];
-
-	if (ring != NULL)
-		io_uring_queue_exit(ring);
-	free(ring);
-	device->rings[index] = NULL;
+	free_ring(&device->rings[index]);
 }

@@ -6,10 +6,10 @@
  * waits for what comes: two system calls for a request that is alone, a
  * fraction of one when there are many.
  *
- * The ring is made by the thread that uses it, or long before it for a jail;
- * then it passes from one thread to the next. Requests are checked before they
- * get here. A ring that fails for good is given up, and what is in flight is
- * brought to its end first.
+ * The ring is made by the thread that uses it, before its seccomp filter, or long
+ * before it for a jail; then it passes from one thread to the next. Requests are checked before
+ * they get here. A ring that fails for good is given up, and what is in flight is brought to its
+ * end first.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -37,8 +37,7 @@ enum { POLLS_MAX = 4 };
 enum { LAST_WAIT_MS = 5000 };
 
 struct engine {
-	struct io_uring *ring;
-	struct io_uring own_ring;
+	struct io_uring *ring; /* owned by the device */
 	struct device_queue *queue;
 	struct device *device;
 	uint64_t call_value; /* what is written to the call eventfd */
@@ -345,6 +344,12 @@ static int disarm(struct engine *engine)
 	return r;
 }
 
+/* No other thread has had this ring or will have it. */
+static bool is_own(const struct engine *engine)
+{
+	return engine->ring == engine->device->thread_rings[engine->queue->index];
+}
+
 /* 0 when stopped or the driver broke the queue; -errno when the ring failed. */
 static int run(struct engine *engine)
 {
@@ -362,7 +367,7 @@ static int run(struct engine *engine)
 		take_completions(engine);
 	}
 	publish(engine);
-	return engine->ring == &engine->own_ring ? enter(engine, true) : disarm(engine);
+	return is_own(engine) ? enter(engine, true) : disarm(engine);
 }
 
 /* What is in the submission queue was never seen by the kernel, and never will be. */
@@ -416,8 +421,8 @@ static void fail_the_rest(struct engine *engine)
 
 static void close_ring(struct engine *engine)
 {
-	if (engine->ring == &engine->own_ring)
-		io_uring_queue_exit(engine->ring);
+	if (is_own(engine))
+		block_free_thread_ring(engine->device, engine->queue->index);
 	else if (engine->dead)
 		block_free_ring(engine->device, engine->queue->index);
 }
@@ -441,18 +446,16 @@ static int open_ring(struct engine *engine)
 {
 	struct device *device = engine->device;
 	unsigned index = engine->queue->index;
-	int r = 0;
 
 	engine->ring = device->rings[index];
-	if (engine->ring == NULL) {
-		engine->ring = &engine->own_ring;
-		r = device->prepared ? -EOPNOTSUPP
-				     : block_ring_create(engine->ring, BLOCK_RING_ENTRIES, true);
-	}
-	if (r < 0 && index == 0)
+	if (engine->ring == NULL && !device->thread_ring_tried[index])
+		block_prepare_thread_ring(engine->queue);
+	if (engine->ring == NULL)
+		engine->ring = device->thread_rings[index];
+	if (engine->ring == NULL && index == 0)
 		log_info("disk '%s': this host gives us no io_uring, so it is slower",
 			device->options.path);
-	return r;
+	return engine->ring == NULL ? -EOPNOTSUPP : 0;
 }
 
 int block_serve_uring(struct device_queue *queue)

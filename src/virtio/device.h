@@ -77,6 +77,11 @@ struct device_ops {
 	 * forbids to make it. NULL when there is nothing to do.
 	 */
 	void (*prepare)(struct device *device);
+	/*
+	 * The same for one queue of a device in the main process: in the queue's
+	 * thread, before the filter of that and serve. NULL: nothing.
+	 */
+	void (*prepare_queue)(struct device_queue *queue);
 	/* The descriptors that it needs in a jail, after prepare. How many; NULL: none. */
 	unsigned (*fds)(const struct device *device, int ret_fds[DEVICE_FDS_MAX]);
 	/* 0 or -errno; NULL when there is nothing to do. */
@@ -90,6 +95,8 @@ struct device_ops {
 	/* NULL: serve() does it. */
 	const struct device_kernel_ops *kernel;
 	void (*stop)(struct device *device);
+	/* The path of a socket that free removes, or NULL; NULL: it has none. */
+	const char *(*socket_path)(const struct device *device);
 	void (*free)(struct device *device);
 };
 

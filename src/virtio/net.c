@@ -131,8 +131,7 @@ static void net_free(struct device *device)
 	fd_close(&device->vhost_fd);
 	net_tap_close(&device->tap);
 	net_stream_free(device->stream);
-	if (device->passt > 0)
-		net_passt_reap(device->passt);
+	net_passt_reap(&device->passt_fd);
 	free(device);
 }
 
@@ -175,7 +174,7 @@ static int open_passt(struct device *device)
 
 	if (device->options.mtu == 0)
 		device->options.mtu = PASST_MTU;
-	int r = net_passt_start(&device->options, &device->passt, &socket_fd);
+	int r = net_passt_start(&device->options, &device->passt_fd, &socket_fd);
 
 	return r == 0 ? net_stream_create(socket_fd, &device->stream) : r;
 }
@@ -205,7 +204,7 @@ static int net_open(const void *opaque_options, struct device **ret_device)
 	if (device == NULL)
 		return -ENOMEM;
 	device->options = *options;
-	device->vhost_fd = -1;
+	device->vhost_fd = device->passt_fd = -1;
 	device->pairs = options->pairs; /* as a new tap has them */
 	int r = options->has_mac ? 0 : make_mac(device->options.mac);
 

@@ -70,11 +70,12 @@ static int spawn(const struct arguments *arguments, int socket_fd, pid_t *ret_pi
 	return -r;
 }
 
-int net_passt_start(const struct net_options *options, pid_t *ret_pid, int *ret_socket_fd)
+int net_passt_start(const struct net_options *options, int *ret_pidfd, int *ret_socket_fd)
 {
 	struct arguments arguments = { .count = 0 };
 	char mtu[16];
 	int ends[2];
+	pid_t pid;
 
 	snprintf(mtu, sizeof(mtu), "%u", options->mtu);
 	make_arguments(options, mtu, &arguments);
@@ -84,7 +85,7 @@ int net_passt_start(const struct net_options *options, pid_t *ret_pid, int *ret_
 		log_error("cannot make a socket for passt: %s", strerror(error));
 		return -error;
 	}
-	int r = spawn(&arguments, ends[1], ret_pid);
+	int r = spawn(&arguments, ends[1], &pid);
 
 	fd_close(&ends[1]);
 	if (r < 0) {
@@ -93,17 +94,28 @@ int net_passt_start(const struct net_options *options, pid_t *ret_pid, int *ret_
 			r == -ENOENT ? "; install it, on Debian 'sudo apt install passt'" : "");
 		return r;
 	}
+	/* It is not reaped, so the number is its own still, whatever became of it. */
+	*ret_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (*ret_pidfd < 0) {
+		r = -errno;
+		log_error("cannot watch passt: %s; Linux 5.3 is needed", strerror(-r));
+		fd_close(&ends[0]);
+		return r;
+	}
 	*ret_socket_fd = ends[0];
 	return 0;
 }
 
-void net_passt_reap(pid_t pid)
+void net_passt_reap(int *pidfd)
 {
-	CLEANUP_FD int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd end = { .fd = pidfd, .events = POLLIN };
+	struct pollfd end = { .fd = *pidfd, .events = POLLIN };
+	siginfo_t how;
 
-	if (pidfd < 0 || poll(&end, 1, REAP_MS) <= 0)
-		(void)kill(pid, SIGKILL);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	if (*pidfd < 0)
+		return;
+	if (poll(&end, 1, REAP_MS) <= 0)
+		(void)syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
+	while (waitid(P_PIDFD, (id_t)*pidfd, &how, WEXITED) < 0 && errno == EINTR)
 		;
+	fd_close(pidfd);
 }

@@ -6,13 +6,14 @@
  */
 #pragma once
 
-#include <sys/types.h>
-
 #include "virtio/net_options.h"
 
-/* Starts passt. The socket is the caller's. 0 or -errno, logged. */
+/* Starts passt. Socket and pidfd are the caller's. 0 or -errno, logged. */
 MUST_CHECK int net_passt_start(
-	const struct net_options *options, pid_t *ret_pid, int *ret_socket_fd);
+	const struct net_options *options, int *ret_pidfd, int *ret_socket_fd);
 
-/* After the socket was closed: waits for its end, a second at most, then kills it. */
-void net_passt_reap(pid_t pid);
+/*
+ * After the socket was closed: waits for its end, a second at most, then kills
+ * it. Closes the pidfd; by it and no pid, since this runs in the sandbox.
+ */
+void net_passt_reap(int *pidfd);

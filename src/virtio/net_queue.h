@@ -26,7 +26,7 @@ struct device {
 	struct net_options options;
 	struct net_tap tap;        /* without queues where the network is a stream */
 	struct net_stream *stream; /* passt's, or NULL */
-	pid_t passt;
+	int passt_fd;              /* its pidfd, or -1 */
 	int vhost_fd;              /* /dev/vhost-net, or -1: the rings are ours */
 	_Atomic uint64_t features; /* accepted by the driver */
 	unsigned pairs;            /* that the driver uses; the control queue's thread */

@@ -30,9 +30,10 @@ struct vhost_thread {
 	struct device *device;
 	const struct guest_memory *memory;
 	uint64_t features;
-	unsigned running;            /* rings */
-	bool started;                /* the device: from its first ring to the reset */
-	int error_fd;                /* borrowed */
+	unsigned running; /* rings */
+	bool started;     /* the device: from its first ring to the reset */
+	int error_fd;     /* borrowed */
+	struct queue_threads threads;
 	struct log_limit complaints; /* about the driver */
 	struct ring rings[DEVICE_QUEUES_MAX];
 };
@@ -113,11 +114,24 @@ static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_rin
 	return 0;
 }
 
+/* First what needs rights, then without them what the guest asks for. */
+static int enter_thread(struct vhost_thread *self, struct device_queue *queue)
+{
+	if (self->threads.enter == NULL)
+		return 0;
+	if (self->ops->prepare_queue != NULL)
+		self->ops->prepare_queue(queue);
+	return self->threads.enter(self->threads.owner, self->ops->name);
+}
+
 static void *serve_ring(void *argument)
 {
 	struct ring *ring = argument;
 	struct vhost_thread *self = ring->owner;
-	int r = self->ops->serve(&ring->queue);
+	int r = enter_thread(self, &ring->queue);
+
+	if (r == 0)
+		r = self->ops->serve(&ring->queue);
 
 	if (r < 0) {
 		log_warn_limited(&self->complaints,
@@ -151,6 +165,15 @@ static int init_queue(struct vhost_thread *self, struct ring *ring, unsigned ind
 	return virtqueue_init(&ring->queue.vq, self->memory, &config, ring->place.base);
 }
 
+static int start_thread(struct vhost_thread *self, struct ring *ring)
+{
+	const struct queue_threads *threads = &self->threads;
+
+	return threads->start == NULL
+		       ? thread_start(&ring->thread, serve_ring, ring)
+		       : threads->start(threads->owner, &ring->thread, serve_ring, ring);
+}
+
 static int start_device(struct vhost_thread *self)
 {
 	int r = 0;
@@ -177,7 +200,7 @@ static int start_vring(struct vhost *vhost, unsigned index)
 		return r;
 	ring->owner = self;
 	ring->queue.stop_fd = eventfd(0, EFD_CLOEXEC);
-	r = ring->queue.stop_fd < 0 ? -errno : thread_start(&ring->thread, serve_ring, ring);
+	r = ring->queue.stop_fd < 0 ? -errno : start_thread(self, ring);
 	if (r < 0) {
 		fd_close(&ring->queue.stop_fd);
 		return r;
@@ -263,6 +286,11 @@ int vhost_thread_create(const struct device_ops *ops, struct device *device,
 	self->error_fd = -1;
 	*ret_vhost = &self->vhost;
 	return 0;
+}
+
+void vhost_thread_set_threads(struct vhost *vhost, const struct queue_threads *threads)
+{
+	from_vhost(vhost)->threads = *threads;
 }
 
 void vhost_thread_set_memory(struct vhost *vhost, const struct guest_memory *memory)

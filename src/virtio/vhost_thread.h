@@ -5,9 +5,24 @@
  */
 #pragma once
 
+#include <pthread.h>
+
 #include "memory/guest_memory.h"
 #include "virtio/device.h"
 #include "virtio/vhost.h"
+
+/* Who makes the threads of queues, and takes their rights away. */
+struct queue_threads {
+	/* As thread_start(). NULL: that. */
+	int (*start)(void *owner, pthread_t *ret_thread, void *(*function)(void *argument),
+		void *argument);
+	/*
+	 * In the new thread of a device of this name, before it looks at anything of
+	 * the guest's. 0, or -errno, logged: then the queue is not served. NULL: nothing.
+	 */
+	int (*enter)(void *owner, const char *device);
+	void *owner;
+};
 
 /*
  * Takes ownership of `device` also when it fails. `memory` must outlive the
@@ -15,6 +30,9 @@
  */
 MUST_CHECK int vhost_thread_create(const struct device_ops *ops, struct device *device,
 	const struct guest_memory *memory, struct vhost **ret_vhost);
+
+/* Before the first ring starts. */
+void vhost_thread_set_threads(struct vhost *vhost, const struct queue_threads *threads);
 
 /* Other memory from now on, or none (NULL). All rings must be stopped. */
 void vhost_thread_set_memory(struct vhost *vhost, const struct guest_memory *memory);

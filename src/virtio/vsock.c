@@ -103,6 +103,11 @@ static const struct device_kernel_ops vsock_kernel_ops = {
 	.run_queue = vsock_run_queue,
 };
 
+static const char *vsock_socket_path(const struct device *device)
+{
+	return device->host != NULL ? vsock_host_path(device->host) : NULL;
+}
+
 static const struct device_ops vsock_ops = {
 	.name = "vsock",
 	.virtio_id = VIRTIO_ID_VSOCK,
@@ -115,6 +120,7 @@ static const struct device_ops vsock_ops = {
 	.serve = vsock_serve,
 	.kernel = &vsock_kernel_ops,
 	.stop = vsock_stop,
+	.socket_path = vsock_socket_path,
 	.free = vsock_free,
 };
 

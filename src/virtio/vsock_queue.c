@@ -68,6 +68,11 @@ int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host
 	return 0;
 }
 
+const char *vsock_host_path(const struct vsock_host *host)
+{
+	return host->listener.address.sun_path;
+}
+
 void vsock_host_free(struct vsock_host *host)
 {
 	if (host == NULL)

@@ -25,6 +25,7 @@ struct device {
 
 /* Listens at `path`, which stays the caller's as long as that. 0 or -errno, logged. */
 MUST_CHECK int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host);
+const char *vsock_host_path(const struct vsock_host *host);
 void vsock_host_free(struct vsock_host *host);
 /* All serve functions have returned. */
 void vsock_host_stop(struct vsock_host *host);

@@ -33,6 +33,7 @@ struct vm_config {
 	bool multiprocess;            /* each device in a jailed process */
 	bool jail_best_effort;        /* go on with what the host refuses to the jail */
 	bool log_violations;          /* a forbidden system call is logged and made */
+	bool sandbox_off;             /* the main process keeps all its rights */
 	const char *socket_path;      /* of the control socket; NULL: none */
 	struct vm_device *devices;    /* owned; disks in the order of /dev/vda, vdb, ... */
 	unsigned device_count;

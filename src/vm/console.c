@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -26,8 +27,12 @@
 
 static void wake(struct console *console)
 {
-	/* Fails only when the thread has been woken often enough. */
-	(void)eventfd_write(console->wake_fd, 1);
+	int fd = atomic_load(&console->wake_fd);
+
+	/* Before the thread starts nobody sleeps. Fails only when it has been woken often enough.
+	 */
+	if (fd >= 0)
+		(void)eventfd_write(fd, 1);
 }
 
 /* ---- the UART's side: vCPU threads, under the UART's lock ---- */
@@ -135,14 +140,10 @@ int console_open(const struct console_config *config, void (*quit)(void *owner),
 	console->backend = (struct serial_backend){ take_byte, has_room, input_wanted, console };
 	console->listener.fd = console->owned_fd = -1;
 	console->input_fd = console->output_fd = -1;
+	console->wake_fd = -1;
 	pthread_mutex_init(&console->mutex, NULL);
-	console->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int r = console->wake_fd < 0 ? -errno : 0;
+	int r = open_kind(console);
 
-	if (r < 0)
-		log_error("cannot make an eventfd for the console: %s", strerror(-r));
-	else
-		r = open_kind(console);
 	if (r < 0) {
 		console_free(console);
 		return r;
@@ -171,17 +172,22 @@ static void take_terminal(struct console *console)
 		console->terminal = state != TERMINAL_NONE;
 }
 
-int console_start(struct console *console, struct serial *serial)
+int console_start(struct console *console, struct serial *serial, const struct sandbox *sandbox)
 {
 	if (console == NULL)
 		return 0;
 	console->serial = serial;
+	console->sandbox = sandbox;
 	if (console->kind == CONSOLE_STDIO)
 		take_terminal(console);
-	int r = thread_start(&console->thread, console_thread, console);
+	console->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int r = console->wake_fd < 0 ? -errno
+				     : thread_start(&console->thread, console_thread, console);
 
 	if (r < 0) {
-		log_error("cannot start the console's thread: %s; check the limit on processes",
+		log_error(
+			"cannot start the console's thread: %s; check the limits on processes and "
+			"open files",
 			strerror(-r));
 		terminal_restore();
 		return r;
@@ -273,7 +279,9 @@ void console_free(struct console *console)
 	console_stop(console);
 	if (console == NULL || console->abandoned)
 		return;
-	fd_close(&console->wake_fd);
+	int wake_fd = console->wake_fd;
+
+	fd_close(&wake_fd);
 	pthread_mutex_destroy(&console->mutex);
 	free(console);
 }

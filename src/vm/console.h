@@ -16,6 +16,7 @@
 
 #include "base/util.h"
 #include "bus/serial.h"
+#include "jail/sandbox.h"
 
 enum console_kind {
 	CONSOLE_NULL,  /* nothing: no thread, no descriptor */
@@ -48,9 +49,11 @@ const struct serial_backend *console_serial_backend(struct console *console);
 /*
  * Starts the thread and, if stdin is a terminal and we are in its foreground,
  * makes it raw. `serial` must live until console_stop(). The thread blocks
- * SIGPIPE and SIGXFSZ for itself. 0 or -errno; failures are logged.
+ * SIGPIPE and SIGXFSZ for itself, and enters the sandbox (borrowed; NULL: none). 0 or -errno;
+ * failures are logged.
  */
-MUST_CHECK int console_start(struct console *console, struct serial *serial);
+MUST_CHECK int console_start(
+	struct console *console, struct serial *serial, const struct sandbox *sandbox);
 
 /*
  * Waits at most 1 s for pending output, ends the thread, gives the terminal

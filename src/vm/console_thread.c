@@ -413,6 +413,10 @@ void *console_thread(void *argument)
 	uint64_t deadline_ns;
 
 	block_signals();
+	if (console->sandbox != NULL && sandbox_enter(console->sandbox, "main_console") < 0) {
+		console->quit(console->quit_owner);
+		return NULL;
+	}
 	while (prepare_poll(console, fds, &deadline_ns)) {
 		if (poll_until(fds, POLL_COUNT, deadline_ns) < 0)
 			continue; /* EINTR */

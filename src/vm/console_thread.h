@@ -25,9 +25,10 @@ struct console {
 	void *quit_owner;
 	struct serial_backend backend;
 	struct serial *serial;
+	const struct sandbox *sandbox; /* NULL: none */
 	struct unix_listener listener;
-	int wake_fd;  /* eventfd that ends the thread's poll() */
-	int owned_fd; /* the file or the connected client; -1 */
+	_Atomic int wake_fd; /* eventfd that ends the thread's poll(); -1 before it starts */
+	int owned_fd;        /* the file or the connected client; -1 */
 
 	pthread_t thread;
 	bool running;

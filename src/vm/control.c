@@ -21,21 +21,26 @@ static const int taken_signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT };
 /* Blocked and never taken: a reader that goes away or a full quota is an error of write(2). */
 static const int ignored_signals[] = { SIGPIPE, SIGXFSZ };
 
-int control_init(struct control *control)
+static sigset_t signals_to_take(void)
 {
-	sigset_t taken, blocked;
+	sigset_t taken;
 
 	sigemptyset(&taken);
 	for (size_t i = 0; i < ARRAY_SIZE(taken_signals); i++)
 		sigaddset(&taken, taken_signals[i]);
-	blocked = taken;
+	return taken;
+}
+
+int control_init(struct control *control)
+{
+	sigset_t blocked = signals_to_take();
+
 	for (size_t i = 0; i < ARRAY_SIZE(ignored_signals); i++)
 		sigaddset(&blocked, ignored_signals[i]);
 	/* Set, not added: what we inherit could block the signal that kicks vCPUs. */
 	if (sigprocmask(SIG_SETMASK, &blocked, NULL) < 0)
 		return -errno;
-	control->signalfd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
-	return control->signalfd < 0 ? -errno : evloop_create(&control->loop);
+	return evloop_create(&control->loop);
 }
 
 void control_destroy(struct control *control)
@@ -70,20 +75,37 @@ static void take_signal(
 	lifecycle_end(lifecycle, VM_END_STOPPED);
 }
 
+/* All that the loop waits for is made here and not before, when the guest runs already. */
+static int open_fds(struct control *control, struct lifecycle *lifecycle, struct pollfd fds[3])
+{
+	sigset_t taken = signals_to_take();
+
+	control->signalfd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+	int r = control->signalfd < 0 ? -errno : lifecycle_open_fd(lifecycle, &fds[1].fd);
+
+	if (r < 0) {
+		log_error("cannot wait for signals: %s", strerror(-r));
+		return r;
+	}
+	fds[0].fd = control->signalfd;
+	r = evloop_open(control->loop, &fds[2].fd);
+	if (r < 0)
+		log_warn("cannot watch the devices: %s; their interrupts need MSI-X", strerror(-r));
+	return 0;
+}
+
 enum vm_end control_run(
 	struct control *control, struct lifecycle *lifecycle, struct console *console)
 {
 	struct pollfd fds[] = {
-		{ .fd = control->signalfd, .events = POLLIN },
-		{ .fd = lifecycle->eventfd, .events = POLLIN },
+		{ .fd = -1, .events = POLLIN },
+		{ .fd = -1, .events = POLLIN },
 		{ .fd = -1, .events = POLLIN },
 	};
-	int r = evloop_open(control->loop, &fds[2].fd);
-
-	if (r < 0)
-		log_warn("cannot watch the devices: %s; their interrupts need MSI-X", strerror(-r));
-
 	int timeout_ms = START_UP_MS;
+
+	if (open_fds(control, lifecycle, fds) < 0)
+		lifecycle_end(lifecycle, VM_END_HOST);
 
 	while (lifecycle_get(lifecycle) == VM_RUNNING) {
 		int n = poll(fds, ARRAY_SIZE(fds), timeout_ms);

@@ -11,7 +11,7 @@
 #include "vm/lifecycle.h"
 
 struct control {
-	int signalfd;        /* owned; -1 when closed */
+	int signalfd;        /* owned; -1 until the loop runs: signals wait */
 	struct evloop *loop; /* owned; other things to watch */
 };
 

@@ -303,6 +303,11 @@ int control_service_start(
 	return r;
 }
 
+const char *control_service_path(const struct control_service *service)
+{
+	return service != NULL ? control_socket_path(service->socket) : NULL;
+}
+
 void control_service_end(struct control_service *service, enum vm_end end)
 {
 	static const char *const names[VM_ENDS] = {
@@ -313,6 +318,8 @@ void control_service_end(struct control_service *service, enum vm_end end)
 		[VM_END_TRIPLE_FAULT] = "triple-fault",
 		[VM_END_STOPPED] = "stopped",
 		[VM_END_KVM_ERROR] = "kvm-error",
+		[VM_END_HOST] = "host-error",
+		[VM_END_DEVICE] = "device-lost",
 	};
 
 	if (service == NULL)

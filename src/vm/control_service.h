@@ -32,6 +32,8 @@ struct control_parts {
  * With NULL as path there is no service: *ret_service is NULL. 0 or -errno, logged.
  */
 MUST_CHECK int control_service_open(const char *path, struct control_service **ret_service);
+/* Of its socket; NULL without a service. */
+const char *control_service_path(const struct control_service *service);
 
 /* Once all parts are there and before the guest runs: its failures are watched. 0 or -errno,
  * logged. */

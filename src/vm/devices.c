@@ -18,6 +18,7 @@
 #include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
 #include "vm/device_process.h"
+#include "vm/device_threads.h"
 #include "vm/fabric.h"
 #include "vm/foreign_device.h"
 #include "x86_64/layout.h"
@@ -34,6 +35,7 @@ struct device_slot {
 	struct device *device; /* owned until it is behind a vhost backend of this process */
 	struct device_process process; /* with -u */
 	struct foreign_device foreign;
+	const char *socket_path; /* that the device removes, or NULL */
 	struct virtio_pci *pci;
 	struct devices *devices;
 	_Atomic bool failed; /* since somebody asked */
@@ -43,7 +45,8 @@ struct devices {
 	struct evloop *loop;
 	struct vm_fabric *fabric;
 	struct pci_host *host;
-	int failure_fd; /* borrowed; -1: nobody asks */
+	struct device_threads *threads; /* of the devices in this process; NULL: there are none */
+	int failure_fd;                 /* borrowed; -1: nobody asks */
 	unsigned count;
 	struct device_slot slots[DEVICES_MAX];
 };
@@ -59,8 +62,11 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 			? foreign_device_open(wanted->class, wanted->foreign_path, &slot.foreign)
 			: wanted->class->open(wanted->options, &slot.device);
 
-	if (r == 0)
+	if (r == 0) {
+		if (slot.device != NULL && slot.ops->socket_path != NULL)
+			slot.socket_path = slot.ops->socket_path(slot.device);
 		devices->slots[devices->count++] = slot;
+	}
 	return r;
 }
 
@@ -85,7 +91,8 @@ static int start_processes(struct devices *devices, const struct vm_config *conf
 	return r;
 }
 
-int devices_open(const struct vm_config *config, struct devices **ret_devices)
+int devices_open(
+	const struct vm_config *config, const struct sandbox *sandbox, struct devices **ret_devices)
 {
 	struct devices *devices = calloc(1, sizeof(*devices));
 	int r = 0;
@@ -97,8 +104,9 @@ int devices_open(const struct vm_config *config, struct devices **ret_devices)
 		r = open_device(devices, &config->devices[i]);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
 		r = open_device(devices, &(struct vm_device){ .class = standard_classes[i] });
-	if (r == 0 && config->multiprocess)
-		r = start_processes(devices, config);
+	if (r == 0)
+		r = config->multiprocess ? start_processes(devices, config)
+					 : device_threads_create(sandbox, &devices->threads);
 	if (r < 0) {
 		devices_free(devices);
 		return r;
@@ -159,8 +167,14 @@ static int create_vhost(
 	struct device *device = slot->device;
 
 	slot->device = NULL;
-	return kernel ? vhost_kernel_create(slot->ops, device, memory, ret_vhost)
-		      : vhost_thread_create(slot->ops, device, memory, ret_vhost);
+	if (kernel)
+		return vhost_kernel_create(slot->ops, device, memory, ret_vhost);
+	const struct queue_threads threads = device_threads_get(slot->devices->threads);
+	int r = vhost_thread_create(slot->ops, device, memory, ret_vhost);
+
+	if (r == 0)
+		vhost_thread_set_threads(*ret_vhost, &threads);
+	return r;
 }
 
 static int attach_device(struct devices *devices, struct device_slot *slot,
@@ -203,6 +217,22 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 
 	vm_fabric_map_config(devices->fabric, CONFIG_SLOT, LAYOUT_ECAM, config_size, config);
 	return 0;
+}
+
+int devices_start_threads(struct devices *devices)
+{
+	return devices->threads != NULL ? device_threads_start(devices->threads) : 0;
+}
+
+size_t devices_socket_paths(
+	const struct devices *devices, const char *ret_paths[DEVICE_SOCKETS_MAX])
+{
+	size_t count = 0;
+
+	for (unsigned i = 0; i < devices->count && count < DEVICE_SOCKETS_MAX; i++)
+		if (devices->slots[i].socket_path != NULL)
+			ret_paths[count++] = devices->slots[i].socket_path;
+	return count;
 }
 
 int devices_suspend(struct devices *devices)
@@ -278,6 +308,7 @@ void devices_free(struct devices *devices)
 		if (slot->device != NULL)
 			slot->ops->free(slot->device);
 	}
+	device_threads_free(devices->threads);
 	pci_host_free(devices->host);
 	vm_fabric_free(devices->fabric);
 	free(devices);

@@ -11,19 +11,30 @@
 #include <sys/types.h>
 
 #include "base/evloop.h"
+#include "jail/sandbox.h"
 #include "memory/guest_memory.h"
 #include "vm/config.h"
 #include "vm/platform.h"
 
 struct devices;
 
-/* Opens what the devices need of the host. 0 or -errno, logged. */
-MUST_CHECK int devices_open(const struct vm_config *config, struct devices **ret_devices);
+/* Opens what the devices need of the host. `sandbox` is borrowed. 0 or -errno, logged. */
+MUST_CHECK int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
+	struct devices **ret_devices);
 
 /* Makes the PCI bus with the devices on it, on the platform's buses. 0 or -errno, logged. */
 MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	const struct guest_memory *memory, struct platform *platform, struct evloop *loop,
 	uint64_t pci_window_gpa);
+
+/* Lets devices of this process start; until then they wait for it. Main thread. 0 or -errno,
+ * logged. */
+MUST_CHECK int devices_start_threads(struct devices *devices);
+
+enum { DEVICE_SOCKETS_MAX = 16 };
+/* Paths of sockets that the devices remove when they go. How many. */
+size_t devices_socket_paths(
+	const struct devices *devices, const char *ret_paths[DEVICE_SOCKETS_MAX]);
 
 /*
  * Holds the devices: what was in flight is done when it returns. While the

@@ -19,30 +19,41 @@ static const struct {
 	[VM_END_TRIPLE_FAULT] = { STATUS_CRASH, "the guest crashed with a triple fault" },
 	[VM_END_STOPPED] = { STATUS_OK, "the VM was stopped" },
 	[VM_END_KVM_ERROR] = { STATUS_KVM, "KVM could not go on with the guest" },
+	[VM_END_HOST] = { STATUS_HOST, "the host refused what the VM needs, as said above" },
+	[VM_END_DEVICE] = { STATUS_DEVICE, "the process of a device was lost, as said above" },
 };
 
-int lifecycle_init(struct lifecycle *lifecycle)
+int lifecycle_open_fd(struct lifecycle *lifecycle, int *ret_fd)
 {
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	if (fd < 0)
 		return -errno;
-	lifecycle->eventfd = fd;
-	atomic_init(&lifecycle->end, VM_RUNNING);
+	/* Whoever ends the VM now signals it; for an end before, it is signalled here. */
+	atomic_store(&lifecycle->eventfd, fd);
+	if (lifecycle_get(lifecycle) != VM_RUNNING)
+		(void)eventfd_write(fd, 1);
+	*ret_fd = fd;
 	return 0;
 }
 
 void lifecycle_destroy(struct lifecycle *lifecycle)
 {
-	fd_close(&lifecycle->eventfd);
+	int fd = atomic_exchange(&lifecycle->eventfd, -1);
+
+	fd_close(&fd);
 }
 
 void lifecycle_end(struct lifecycle *lifecycle, enum vm_end end)
 {
 	unsigned running = VM_RUNNING;
 
-	if (atomic_compare_exchange_strong(&lifecycle->end, &running, end))
-		(void)eventfd_write(lifecycle->eventfd, 1);
+	if (!atomic_compare_exchange_strong(&lifecycle->end, &running, end))
+		return;
+	int fd = atomic_load(&lifecycle->eventfd);
+
+	if (fd >= 0)
+		(void)eventfd_write(fd, 1);
 }
 
 enum vm_end lifecycle_get(struct lifecycle *lifecycle)

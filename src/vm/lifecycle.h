@@ -17,15 +17,18 @@ enum vm_end {
 	VM_END_TRIPLE_FAULT, /* a vCPU shut down */
 	VM_END_STOPPED,      /* a signal or the console's escape asked for it */
 	VM_END_KVM_ERROR,    /* KVM gave up on a vCPU */
+	VM_END_HOST,         /* the host refused what the VM needs */
+	VM_END_DEVICE,       /* the process of a device is lost */
 	VM_ENDS,
 };
 
 struct lifecycle {
 	_Atomic unsigned end; /* enum vm_end */
-	int eventfd;          /* readable once it has ended; owned */
+	_Atomic int eventfd;  /* readable once it has ended; owned; -1 until somebody waits */
 };
 
-MUST_CHECK int lifecycle_init(struct lifecycle *lifecycle);
+/* Who waits needs it, once; also when the end came before. Borrowed. 0 or -errno. */
+MUST_CHECK int lifecycle_open_fd(struct lifecycle *lifecycle, int *ret_fd);
 void lifecycle_destroy(struct lifecycle *lifecycle);
 
 void lifecycle_end(struct lifecycle *lifecycle, enum vm_end end);

@@ -30,6 +30,7 @@ struct vcpu {
 enum order { ORDER_RUN, ORDER_PAUSE, ORDER_STOP };
 
 struct vcpu_set {
+	const struct sandbox *sandbox;
 	struct platform *platform;
 	struct lifecycle *lifecycle;
 	_Atomic unsigned order; /* enum order; changed under the mutex, read without */
@@ -221,6 +222,8 @@ static void *run_vcpu(void *argument)
 	struct vcpu *vcpu = argument;
 	struct vcpu_set *set = vcpu->set;
 
+	if (sandbox_enter(set->sandbox, "main_vcpu") < 0)
+		lifecycle_end(set->lifecycle, VM_END_HOST);
 	sem_post(&set->entering);
 	while (may_run(vcpu)) {
 		struct vcpu_exit exit;
@@ -237,12 +240,13 @@ static void *run_vcpu(void *argument)
 	return NULL;
 }
 
-int vcpu_set_start(struct vcpu_set *set)
+int vcpu_set_start(struct vcpu_set *set, const struct sandbox *sandbox)
 {
 	const struct sigaction kick = { .sa_handler = on_kick };
 
 	if (sigaction(kick_signal(), &kick, NULL) < 0)
 		return -errno;
+	set->sandbox = sandbox;
 	for (unsigned i = 0; i < set->count; i++) {
 		struct vcpu *vcpu = &set->vcpus[i];
 		int r = thread_start(&vcpu->thread, run_vcpu, vcpu);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "jail/sandbox.h"
 #include "kvm/machine.h"
 #include "kvm/vcpu.h"
 #include "memory/guest_memory.h"
@@ -27,8 +28,11 @@ MUST_CHECK int vcpu_set_create(const struct kvm_host *host, const struct kvm_mac
 /* Puts vCPU 0 at the kernel's entry. */
 MUST_CHECK int vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
 
-/* Starts the threads: the guest runs. */
-MUST_CHECK int vcpu_set_start(struct vcpu_set *set);
+/*
+ * Starts the threads: each enters the sandbox (borrowed) and runs the guest. One
+ * that cannot ends the VM.
+ */
+MUST_CHECK int vcpu_set_start(struct vcpu_set *set, const struct sandbox *sandbox);
 
 /*
  * Gets every vCPU out of the guest and holds it there, with all accesses that

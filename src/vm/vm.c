@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "jail/sandbox.h"
 #include "kvm/host.h"
 #include "kvm/machine.h"
 #include "memory/guest_memory.h"
@@ -34,6 +35,7 @@ struct vm {
 	int kernel_fd;
 	int initrd_fd;
 	struct kvm_host host;
+	struct sandbox sandbox;
 	struct control control;
 	struct control_service *service; /* NULL without a control socket */
 	struct lifecycle lifecycle;
@@ -95,8 +97,6 @@ static int open_control(struct vm *vm)
 {
 	int r = control_init(&vm->control);
 
-	if (r == 0)
-		r = lifecycle_init(&vm->lifecycle);
 	if (r < 0) {
 		log_error("cannot set up signals: %s", strerror(-r));
 		return r;
@@ -110,7 +110,7 @@ static int open_control(struct vm *vm)
 
 static int open_devices(struct vm *vm)
 {
-	return devices_open(vm->config, &vm->devices);
+	return devices_open(vm->config, &vm->sandbox, &vm->devices);
 }
 
 static int create_memory(struct vm *vm)
@@ -221,13 +221,45 @@ static int start_service(struct vm *vm)
 	return control_service_start(vm->service, &parts, vm->control.loop);
 }
 
+/* After the last file was opened and the last process made, before the first thread. */
+static int drop_rights(struct vm *vm)
+{
+	const struct sandbox_wish wish = {
+		.off = vm->config->sandbox_off,
+		.log_violations = vm->config->log_violations,
+	};
+
+	if (wish.off)
+		log_warn("the sandbox is off: the main process keeps all rights of its user");
+	return sandbox_begin(&wish, &vm->sandbox);
+}
+
 /* The guest goes first: what it prints waits in the console's ring until its thread runs. */
 static int start(struct vm *vm)
 {
-	int r = vcpu_set_start(vm->vcpus);
+	int r = vcpu_set_start(vm->vcpus, &vm->sandbox);
 
 	if (r == 0)
-		r = console_start(vm->console, platform_com1(vm->platform));
+		r = console_start(vm->console, platform_com1(vm->platform), &vm->sandbox);
+	if (r == 0)
+		r = devices_start_threads(vm->devices);
+	return r;
+}
+
+/* The main thread's own part, while the guest runs already: it needs no file but its sockets. */
+static int close_sandbox(struct vm *vm)
+{
+	const char *paths[DEVICE_SOCKETS_MAX + 2];
+	size_t count = devices_socket_paths(vm->devices, paths);
+
+	paths[count++] = control_service_path(vm->service);
+	paths[count++] = vm->config->serial.kind == CONSOLE_UNIX ? vm->config->serial.path : NULL;
+	int r = sandbox_leave_files(&vm->sandbox, paths, count);
+
+	if (r == 0)
+		r = sandbox_finish(&vm->sandbox);
+	if (r == 0)
+		r = sandbox_enter(&vm->sandbox, "main_control");
 	return r;
 }
 
@@ -245,7 +277,9 @@ static const struct {
 	{ create_devices, STATUS_HOST },
 	{ create_vcpus, STATUS_HOST },
 	{ start_service, STATUS_HOST },
+	{ drop_rights, STATUS_HOST },
 	{ start, STATUS_HOST },
+	{ close_sandbox, STATUS_HOST },
 };
 
 /*

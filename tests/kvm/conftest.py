@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import vmm  # noqa: E402
 
 
-GUESTS = ["machine", "hostile", "hostile_vq", "hostile_ring", "hostile_dev", "hostile_pci", "hang", "m", "drive"]
+GUESTS = ["machine", "hostile", "hostile_vq", "hostile_ring", "hostile_dev", "hostile_pci", "hang", "load", "m", "drive"]
 
 
 def pytest_configure(config):

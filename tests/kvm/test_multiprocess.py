@@ -31,13 +31,6 @@ def children(pid):
             for child in pids}
 
 
-def wait_until(condition, timeout=10):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def disk(tmp_path):
     path = tmp_path / "disk.img"
@@ -88,7 +81,7 @@ def test_nothing_is_left(running, signal_number):
     pids = list(children(running.pid).values())
     running.send_signal(signal_number)
     running.wait(10)
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    vmm.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
 def test_killed_at_any_moment(disk):
@@ -100,7 +93,7 @@ def test_killed_at_any_moment(disk):
         process.kill()
         process.wait()
     left = subprocess.run(["pgrep", "-x", "crosvm-block|crosvm-rng"], stdout=subprocess.PIPE, check=False)
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in left.stdout.decode().split()))
+    vmm.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in left.stdout.decode().split()))
 
 
 @pytest.mark.parametrize("name", ["block", "rng"])
@@ -109,7 +102,7 @@ def test_a_dead_device_takes_nobody_along(disk, name):
     with vmm.started(argv, until=b"hanging") as process:
         victim = children(process.pid)[name]
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: status(victim, "State").startswith("Z"))
+        vmm.wait_until(lambda: status(victim, "State").startswith("Z"))
         time.sleep(0.2)
         assert process.poll() is None
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK

@@ -13,7 +13,7 @@ GUESTS = pathlib.Path(os.environ.get("CROSVM_GUESTS") or ROOT / "build/guest")
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
 
 # src/vm/exit_status.h
-OK, HOST, USAGE, IMAGE, CRASH, KVM = range(6)
+OK, HOST, USAGE, IMAGE, CRASH, KVM, DEVICE = range(7)
 
 # Text of src/vm/lifecycle.c
 POWERED_OFF = "crosvm: the guest powered off"
@@ -93,6 +93,13 @@ def read_until(stream, text, timeout=20):
         seen += piece
     os.set_blocking(stream.fileno(), True)
     return seen
+
+
+def wait_until(condition, timeout=10):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def end_by(process, signal_number, timeout=5):

@@ -69,7 +69,7 @@ static inline void guest_up(struct guest *guest, enum console_kind kind, const c
 	uint8_t enable_fifo = 1;
 
 	serial_bus_ops.write(guest->serial, 2, &enable_fifo, 1);
-	assert_int_equal(console_start(guest->console, guest->serial), 0);
+	assert_int_equal(console_start(guest->console, guest->serial, NULL), 0);
 }
 
 static inline void guest_down(struct guest *guest)

@@ -52,7 +52,7 @@ static void a_null_console_is_nothing(void **state)
 	assert_int_equal(console_open(&config, NULL, NULL, &console), 0);
 	assert_null(console);
 	assert_null(console_serial_backend(console));
-	assert_int_equal(console_start(console, NULL), 0);
+	assert_int_equal(console_start(console, NULL, NULL), 0);
 	console_resume_terminal(console);
 	console_restore_terminal();
 	assert_int_equal(console_dropped_bytes(console), 0);
