@@ -27,10 +27,12 @@
 enum { TAG_NONE, TAG_KICK, TAG_STOP };
 
 /*
- * With many requests in flight we wait for a share of them at once, but not
- * for long; the driver need not kick meanwhile, since we look when we wake.
+ * From so many requests on, the driver sees what is done once two of three are.
+ * Then it has room for as many anew, but needs a moment to fill it: so we look
+ * when three of four of the rest are done, and only then wait for the next two
+ * of three. No wait is long, and the driver need not kick meanwhile.
  */
-enum { BATCH_FROM = 12, BATCH_SHARE = 2, BATCH_WAIT_NS = 200000 };
+enum { BATCH_FROM = 12, BATCH_WAIT_NS = 400000 };
 /* Polls, and what takes them back. */
 enum { POLLS_MAX = 4 };
 /* How long a dead ring's requests may take to end. */
@@ -42,10 +44,13 @@ struct engine {
 	struct device *device;
 	uint64_t call_value; /* what is written to the call eventfd */
 	unsigned in_flight;  /* requests that the kernel works on */
+	unsigned held;       /* requests that are done, and not yet shown to the driver */
 	unsigned polls;      /* armed in the kernel */
 	bool stopping;
 	bool leaving; /* arm no poll again */
-	bool late;    /* the last batch did not come in time: a slow disk gets kicks */
+	bool due;     /* a batch is not whole in time: what there is of it is shown */
+	bool late;    /* nothing at all came in time: a slow disk gets kicks */
+	bool filling; /* the driver just got a batch, and has room for new requests */
 	bool dead;    /* the ring takes nothing any more */
 	int broken;   /* -errno of the virtqueue, or 0 */
 	unsigned free_count;
@@ -149,6 +154,7 @@ static void complete(struct engine *engine, struct block_request *request)
 	uint32_t written = block_request_finish(request);
 
 	virtqueue_push(&engine->queue->vq, request->head, written);
+	engine->held++;
 	engine->free_requests[engine->free_count++] = request;
 }
 
@@ -265,18 +271,36 @@ static void take_completions(struct engine *engine)
 
 static void publish(struct engine *engine)
 {
+	engine->held = 0;
 	if (virtqueue_publish(&engine->queue->vq))
 		submit_call(engine);
+}
+
+/* How many requests shall be done before the driver sees them; 1: each at once. */
+static unsigned batch_size(const struct engine *engine)
+{
+	unsigned popped = engine->in_flight + engine->held;
+	bool can = (engine->ring->features & IORING_FEAT_EXT_ARG) != 0;
+
+	return can && !engine->late && popped >= BATCH_FROM ? popped - popped / 3 : 1;
+}
+
+static void publish_batch(struct engine *engine)
+{
+	unsigned size = batch_size(engine);
+	bool now = engine->held >= size || engine->due;
+
+	engine->filling = size > 1 && now;
+	if (now)
+		publish(engine);
 }
 
 /* How many completions to wait for. */
 static unsigned wanted(const struct engine *engine)
 {
-	bool can = (engine->ring->features & IORING_FEAT_EXT_ARG) != 0;
-
-	return can && !engine->late && engine->in_flight >= BATCH_FROM
-		       ? engine->in_flight / BATCH_SHARE
-		       : 1;
+	if (engine->filling && engine->in_flight >= 4)
+		return engine->in_flight * 3 / 4;
+	return batch_size(engine) - engine->held;
 }
 
 /* Submits what is new, and waits unless there is more to do. 0, or -errno for good. */
@@ -285,11 +309,13 @@ static int enter(struct engine *engine, bool more)
 	struct __kernel_timespec timeout = { .tv_nsec = BATCH_WAIT_NS };
 	struct io_uring_cqe *cqe;
 	unsigned count = more ? 0 : wanted(engine);
-	int r = count > 1 ? io_uring_submit_and_wait_timeout(
-				    engine->ring, &cqe, count, &timeout, NULL)
-			  : io_uring_submit_and_wait(engine->ring, count);
+	bool timed = !more && (count > 1 || engine->held != 0);
+	int r = timed ? io_uring_submit_and_wait_timeout(engine->ring, &cqe, count, &timeout, NULL)
+		      : io_uring_submit_and_wait(engine->ring, count);
+	unsigned ready = io_uring_cq_ready(engine->ring);
 
-	engine->late = r == -ETIME;
+	engine->due = timed && ready < count;
+	engine->late = timed && ready == 0;
 	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY || r == -EAGAIN ? 0 : r;
 }
 
@@ -298,19 +324,16 @@ static bool work(struct engine *engine)
 {
 	bool more = false;
 
-	/* What is done goes out before new work goes in. */
-	publish(engine);
-	if (!engine->stopping && engine->broken == 0) {
+	if (!engine->stopping && engine->broken == 0)
 		more = drain(engine);
-		publish(engine);
-		/* With every request in flight a completion comes before more can be taken. */
-		if (more || engine->broken != 0 || engine->free_count == 0)
-			return more;
-		if (wanted(engine) > 1)
-			virtqueue_disable_kicks(&engine->queue->vq);
-		else
-			more = virtqueue_enable_kicks(&engine->queue->vq);
-	}
+	publish_batch(engine);
+	/* With every request in flight a completion comes before more can be taken. */
+	if (more || engine->stopping || engine->broken != 0 || engine->free_count == 0)
+		return more;
+	if (wanted(engine) > 1)
+		virtqueue_disable_kicks(&engine->queue->vq);
+	else
+		more = virtqueue_enable_kicks(&engine->queue->vq);
 	return more;
 }
 

@@ -211,6 +211,44 @@ static void start_again(struct rig *rig, bool prepared)
 }
 
 /*
+ * Reads of a pipe end when we write to it. However many are left in the kernel, what is done
+ * is told: also the last of a batch, and the first of the next.
+ */
+static void what_is_done_is_told(void **state)
+{
+	static const unsigned portions[] = { 1, 5, 21, 4, 1, 22, 7, 3, 32, 20, 12 };
+	static const uint8_t data[DATA_SIZE];
+	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+	unsigned left = 0;
+	unsigned next = 0;
+	int ends[2];
+	int fd;
+
+	(void)state;
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(dup3(ends[0], rig->device->image.fd, O_CLOEXEC), rig->device->image.fd);
+	start_all(rig, USUAL);
+	for (unsigned i = 0; i < ARRAY_SIZE(portions); i++) {
+		/* Refilled at times only, and with a kick, which need not be asked for. */
+		for (; i % 2 == 0 && left < 32; left++)
+			offer(rig, 0, next++ % 64, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
+		kick(rig, 0);
+		for (unsigned n = 0; n < portions[i] && n < left; n++)
+			assert_int_equal(write(ends[1], data, DATA_SIZE), DATA_SIZE);
+		wait_for(rig, 0, (unsigned)min_u64(portions[i], left));
+		left -= (unsigned)min_u64(portions[i], left);
+	}
+	bool has_rings = find_rings(&fd, 1) != 0;
+
+	close(ends[1]); /* the rest ends as well */
+	stop_all(rig);
+	close(ends[0]);
+	free_rig(rig);
+	if (!has_rings)
+		skip();
+}
+
+/*
  * io_uring_enter() fails from one moment to the next, with requests in flight
  * and in the queue. A ring for one thread then cannot tell how those in flight
  * end: after a while they are errors. Another one can, so that all go well.
@@ -246,6 +284,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_prepared_ring_serves_again_and_again),
 		cmocka_unit_test(prepared_without_rings_is_served_without),
+		cmocka_unit_test(what_is_done_is_told),
 		{ "a_dead_ring_loses_no_request", a_dead_ring_loses_no_request, NULL, NULL, &no },
 		{ "a_dead_ring_loses_no_request (prepared)", a_dead_ring_loses_no_request, NULL,
 			NULL, &yes },
