@@ -320,8 +320,10 @@ build/floor: bench/floor.c
 	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
 # A driver at the block device's queue, without a guest.
-build/blockqueue: bench/blockqueue.c $(B)/libcrosvm.a
-	@mkdir -p $(@D)
+build/blockqueue: $(B)/blockqueue
+	@ln -sf $(VARIANT)/blockqueue $@
+
+$(B)/blockqueue: bench/blockqueue.c $(B)/libcrosvm.a
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 

@@ -5,11 +5,13 @@
  * what one request costs the queue's thread: system calls, kicks, calls; and
  * how many requests a second.
  *
- *	blockqueue [-d] [-e sync] [-q DEPTH] [-n REQUESTS] FILE
+ *	blockqueue [-d] [-i] [-e sync] [-q DEPTH] [-n REQUESTS] FILE
  *
  * Rings with event indices, as Linux drives them: a kick and a call only where
  * the other side asked for one. System calls are counted by perf's tracepoint,
- * which needs the right to use it; without, there is no count.
+ * which needs the right to use it; without, there is no count. With -i the
+ * thread is traced, instruction by instruction, so that those in user space
+ * are counted as well: exact on any machine, and some thousand times slower.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -23,7 +25,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/reg.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -218,17 +223,115 @@ static void run(struct driver *driver, unsigned depth, uint64_t requests)
 		turn(driver, &left);
 }
 
+struct cost {
+	uint64_t requests;
+	double seconds;
+	uint64_t instructions; /* 0: not counted */
+	uint64_t system_calls;
+	bool calls_counted;
+};
+
+static void stop(struct driver *driver)
+{
+	uint16_t base;
+
+	check(driver->vhost->ops->stop_vring(driver->vhost, 0, &base) == 0, "stop");
+	driver->vhost->ops->free(driver->vhost);
+	guest_memory_free(driver->memory);
+	errno = EIO;
+	check(driver->failed == 0, "reads failed");
+}
+
+/* Runs the requests, and counts where we may. */
+static void measure(struct driver *driver, unsigned depth, struct cost *cost)
+{
+	int counter = count_system_calls(last_thread());
+	double begin = seconds();
+
+	run(driver, depth, cost->requests);
+	cost->seconds = seconds() - begin;
+	if (counter >= 0 &&
+		read(counter, &cost->system_calls, sizeof(uint64_t)) == sizeof(uint64_t))
+		cost->calls_counted = true;
+}
+
+static void print(const struct driver *driver, unsigned depth, const struct cost *cost)
+{
+	double requests = (double)cost->requests;
+
+	printf("{\"requests\": %lu, \"depth\": %u, ", cost->requests, depth);
+	if (cost->instructions != 0)
+		printf("\"instructions\": %.1f, ", (double)cost->instructions / requests);
+	else
+		printf("\"per_second\": %.0f, ", requests / cost->seconds);
+	if (cost->calls_counted)
+		printf("\"system_calls\": %.4f, ", (double)cost->system_calls / requests);
+	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)driver->kicks / requests,
+		(double)driver->calls / requests);
+}
+
+/* Steps through a thread until it ends; `go` lets its process begin. */
+static void count_steps(int thread, int go, struct cost *cost)
+{
+	int status = 0;
+
+	check(ptrace(PTRACE_SEIZE, thread, 0, 0) == 0 &&
+			ptrace(PTRACE_INTERRUPT, thread, 0, 0) == 0 &&
+			waitpid(thread, &status, __WALL) == thread,
+		"trace");
+	check(write(go, &thread, sizeof(thread)) == sizeof(thread), "go");
+	while (ptrace(PTRACE_SINGLESTEP, thread, 0, 0) == 0 &&
+		waitpid(thread, &status, __WALL) == thread && !WIFEXITED(status)) {
+		cost->instructions++;
+		/* The number of the system call that was stepped over, or -1. */
+		long number = ptrace(PTRACE_PEEKUSER, thread, sizeof(long) * ORIG_RAX, 0);
+
+		cost->system_calls += number >= 0;
+	}
+	cost->calls_counted = true;
+}
+
+/* The driver and the device are in a process of their own, for none can trace itself. */
+static void measure_steps(const struct block_options *options, struct driver *driver,
+	unsigned depth, struct cost *cost)
+{
+	int told[2];
+	int go[2];
+	int thread;
+
+	check(pipe(told) == 0 && pipe(go) == 0, "pipe");
+	pid_t child = fork();
+
+	check(child >= 0, "fork");
+	if (child == 0) {
+		start(driver, options);
+		run(driver, 1, 1); /* the thread has made its ring, and waits */
+		thread = last_thread();
+		check(write(told[1], &thread, sizeof(thread)) == sizeof(thread) &&
+				read(go[0], &thread, sizeof(thread)) == sizeof(thread),
+			"go");
+		driver->kicks = driver->calls = 0;
+		run(driver, depth, cost->requests);
+		check(write(told[1], driver, sizeof(*driver)) == sizeof(*driver), "tell");
+		stop(driver);
+		_exit(0);
+	}
+	check(read(told[0], &thread, sizeof(thread)) == sizeof(thread), "start");
+	count_steps(thread, go[1], cost);
+	check(read(told[0], driver, sizeof(*driver)) == sizeof(*driver), "tell");
+	check(waitpid(child, NULL, 0) == child, "end");
+}
+
 int main(int argc, char **argv)
 {
 	struct block_options options = block_default_options;
 	struct driver driver = { .random = 1 };
-	uint64_t requests = 100000;
-	uint64_t calls = 0;
+	struct cost cost = { .requests = 100000 };
+	bool steps = false;
 	unsigned depth = 1;
-	uint16_t base;
 	int option;
 
-	while ((option = getopt(argc, argv, "de:q:n:")) != -1)
+	while ((option = getopt(argc, argv, "de:iq:n:")) != -1)
 		switch (option) {
 		case 'd':
 			options.direct = true;
@@ -236,39 +339,32 @@ int main(int argc, char **argv)
 		case 'e':
 			options.sync_engine = strcmp(optarg, "sync") == 0;
 			break;
+		case 'i':
+			steps = true;
+			break;
 		case 'q':
 			depth = (unsigned)strtoul(optarg, NULL, 10);
 			break;
 		case 'n':
-			requests = strtoull(optarg, NULL, 10);
+			cost.requests = strtoull(optarg, NULL, 10);
 			break;
 		default:
 			return 2;
 		}
-	if (optind != argc - 1 || depth == 0 || depth > QUEUE_SIZE || requests < depth) {
-		fprintf(stderr, "usage: blockqueue [-d] [-e sync] [-q DEPTH] [-n REQUESTS] FILE\n");
+	if (optind != argc - 1 || depth == 0 || depth > QUEUE_SIZE || cost.requests < depth) {
+		fprintf(stderr, "usage: blockqueue [-d] [-i] [-e sync] [-q DEPTH] [-n REQUESTS] "
+				"FILE\n");
 		return 2;
 	}
 	options.path = argv[optind];
 	options.read_only = true;
-	start(&driver, &options);
-	int counter = count_system_calls(last_thread());
-	double begin = seconds();
-
-	run(&driver, depth, requests);
-	double end = seconds();
-	bool counted = counter >= 0 && read(counter, &calls, sizeof(calls)) == sizeof(calls);
-
-	check(driver.vhost->ops->stop_vring(driver.vhost, 0, &base) == 0, "stop");
-	driver.vhost->ops->free(driver.vhost);
-	guest_memory_free(driver.memory);
-	errno = EIO;
-	check(driver.failed == 0, "reads failed");
-	printf("{\"requests\": %lu, \"depth\": %u, \"per_second\": %.0f, ", requests, depth,
-		(double)requests / (end - begin));
-	if (counted)
-		printf("\"system_calls\": %.4f, ", (double)calls / (double)requests);
-	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)driver.kicks / (double)requests,
-		(double)driver.calls / (double)requests);
+	if (steps) {
+		measure_steps(&options, &driver, depth, &cost);
+	} else {
+		start(&driver, &options);
+		measure(&driver, depth, &cost);
+		stop(&driver);
+	}
+	print(&driver, depth, &cost);
 	return 0;
 }
