@@ -156,7 +156,8 @@ SAN_ENV  := ASAN_OPTIONS=handle_segv=2:handle_sigbus=2:handle_sigill=2:handle_si
 CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
 	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
-	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64'
+	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64' \
+	'tests/unit/check-block-cost $(B)/blockqueue'
 
 $(B)/tests/%.o: tests/%.c $(B)/flags | $(GEN)
 	@mkdir -p $(@D)
@@ -172,7 +173,7 @@ tests: $(UNIT)
 
 ## make check          unit tests, layer and size checks, hardening of the binary (CC=, SAN= as above)
 .PHONY: check
-check: $(UNIT) $(if $(SAN),,$(B)/crosvm)
+check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue)
 	$(Q)$(SAN_ENV) tools/run-unit-tests -j $(JOBS) $(UNIT) $(if $(SAN),,$(CHECKS))
 
 -include $(UNIT:=.d)
@@ -341,12 +342,13 @@ soak: build/crosvm
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
 .PHONY: bench
-bench: build/crosvm guests build/floor
+bench: build/crosvm guests build/floor build/blockqueue
 	bench/syscalls
 	bench/memory
 	bench/memory --vms 8
 	bench/start
 	$(BENCH_HOST) bench/boot
+	tests/host/run --nested -- bench/block
 
 # ---- installation ------------------------------------------------------------
 

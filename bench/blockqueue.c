@@ -261,7 +261,7 @@ static void print(const struct driver *driver, unsigned depth, const struct cost
 
 	printf("{\"requests\": %lu, \"depth\": %u, ", cost->requests, depth);
 	if (cost->instructions != 0)
-		printf("\"instructions\": %.1f, ", (double)cost->instructions / requests);
+		printf("\"instructions\": %.4f, ", (double)cost->instructions / requests);
 	else
 		printf("\"per_second\": %.0f, ", requests / cost->seconds);
 	if (cost->calls_counted)

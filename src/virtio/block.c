@@ -115,17 +115,30 @@ bool block_flush_is_due(const struct device *device)
 	return !has_overlay(device);
 }
 
+/* An overlay has what was written to it, and an image the rest. */
+static int next_piece_of_snapshot(const struct device *device, struct block_request *request)
+{
+	bool in_overlay = true;
+	uint64_t length = request->length;
+
+	if (request->operation == BLOCK_READ)
+		length = block_overlay_run(&device->overlay, request->offset, length, &in_overlay);
+	block_request_cut(request, length);
+	return in_overlay ? device->overlay.fd : -1;
+}
+
 int block_next_piece(const struct device *device, struct block_request *request)
 {
 	const struct block_image *image = &device->image;
-	uint64_t length = request->length;
-	bool in_overlay = has_overlay(device);
 
-	if (in_overlay && request->operation == BLOCK_READ)
-		length = block_overlay_run(&device->overlay, request->offset, length, &in_overlay);
-	block_request_cut(request, length);
-	if (in_overlay)
-		return device->overlay.fd;
+	if (has_overlay(device)) {
+		int fd = next_piece_of_snapshot(device, request);
+
+		if (fd >= 0)
+			return fd;
+	} else {
+		request->piece_count = request->iov_count;
+	}
 	if (image->direct_fd >= 0 && !request->buffered &&
 		block_request_is_aligned(request, image->memory_align, image->offset_align))
 		return image->direct_fd;

@@ -65,9 +65,10 @@ static bool in_disk(const struct block_geometry *geometry, uint64_t sector, uint
 }
 
 static void parse_transfer(struct block_request *request, enum block_operation operation,
-	uint64_t sector, struct iovec *data, unsigned count, const struct block_geometry *geometry)
+	uint64_t sector, struct iovec *data, unsigned count, uint64_t length,
+	const struct block_geometry *geometry)
 {
-	request->length = total_length(data, count);
+	request->length = length;
 	if (!in_disk(geometry, sector, request->length, &request->offset))
 		return;
 	request->iov = data;
@@ -163,12 +164,12 @@ void block_request_parse(struct block_request *request, const struct virtqueue_c
 		return;
 	switch (header.type) {
 	case VIRTIO_BLK_T_IN:
-		parse_transfer(
-			request, BLOCK_READ, header.sector, writable, writable_count, geometry);
+		parse_transfer(request, BLOCK_READ, header.sector, writable, writable_count,
+			request->room, geometry);
 		break;
 	case VIRTIO_BLK_T_OUT:
-		parse_transfer(
-			request, BLOCK_WRITE, header.sector, readable, readable_count, geometry);
+		parse_transfer(request, BLOCK_WRITE, header.sector, readable, readable_count,
+			chain->readable_bytes - sizeof(header), geometry);
 		break;
 	case VIRTIO_BLK_T_FLUSH:
 		request->operation = BLOCK_FLUSH;
@@ -230,6 +231,8 @@ bool block_request_advance(struct block_request *request, size_t done)
 	request->length -= done;
 	if (request->operation == BLOCK_READ)
 		request->written += (uint32_t)done;
+	if (request->length == 0)
+		return false;
 	while (done > 0) {
 		size_t n = min_u64(done, request->iov->iov_len);
 
@@ -241,7 +244,7 @@ bool block_request_advance(struct block_request *request, size_t done)
 			request->iov_count--;
 		}
 	}
-	return request->length != 0;
+	return true;
 }
 
 /* The used length counts from the first writable byte: the status is in it only after all data. */

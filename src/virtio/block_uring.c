@@ -287,6 +287,10 @@ static unsigned batch_size(const struct engine *engine)
 
 static void publish_batch(struct engine *engine)
 {
+	if (engine->held == 0) {
+		engine->filling = false;
+		return;
+	}
 	unsigned size = batch_size(engine);
 	bool now = engine->held >= size || engine->due;
 
@@ -303,13 +307,12 @@ static unsigned wanted(const struct engine *engine)
 	return batch_size(engine) - engine->held;
 }
 
-/* Submits what is new, and waits unless there is more to do. 0, or -errno for good. */
-static int enter(struct engine *engine, bool more)
+/* Submits what is new, and waits for `count` completions. 0, or -errno for good. */
+static int enter(struct engine *engine, unsigned count)
 {
 	struct __kernel_timespec timeout = { .tv_nsec = BATCH_WAIT_NS };
 	struct io_uring_cqe *cqe;
-	unsigned count = more ? 0 : wanted(engine);
-	bool timed = !more && (count > 1 || engine->held != 0);
+	bool timed = count > 1 || (count == 1 && engine->held != 0);
 	int r = timed ? io_uring_submit_and_wait_timeout(engine->ring, &cqe, count, &timeout, NULL)
 		      : io_uring_submit_and_wait(engine->ring, count);
 	unsigned ready = io_uring_cq_ready(engine->ring);
@@ -319,22 +322,23 @@ static int enter(struct engine *engine, bool more)
 	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY || r == -EAGAIN ? 0 : r;
 }
 
-/* One round: new requests in, completions out. True when there is no reason to wait. */
-static bool work(struct engine *engine)
+/* One round: new requests in, completions out. How many completions to wait for then. */
+static unsigned work(struct engine *engine)
 {
-	bool more = false;
+	bool serving = !engine->stopping && engine->broken == 0;
+	bool more = serving && drain(engine);
 
-	if (!engine->stopping && engine->broken == 0)
-		more = drain(engine);
 	publish_batch(engine);
+	unsigned count = more ? 0 : wanted(engine);
+
 	/* With every request in flight a completion comes before more can be taken. */
-	if (more || engine->stopping || engine->broken != 0 || engine->free_count == 0)
-		return more;
-	if (wanted(engine) > 1)
+	if (more || !serving || engine->broken != 0 || engine->free_count == 0)
+		return count;
+	if (count > 1)
 		virtqueue_disable_kicks(&engine->queue->vq);
-	else
-		more = virtqueue_enable_kicks(&engine->queue->vq);
-	return more;
+	else if (virtqueue_enable_kicks(&engine->queue->vq))
+		return 0;
+	return count;
 }
 
 static void submit_poll_removes(struct engine *engine)
@@ -361,7 +365,7 @@ static int disarm(struct engine *engine)
 	engine->leaving = true;
 	while (r == 0 && engine->polls != 0) {
 		submit_poll_removes(engine);
-		r = enter(engine, false);
+		r = enter(engine, 1);
 		take_completions(engine);
 	}
 	return r;
@@ -379,18 +383,18 @@ static int run(struct engine *engine)
 	submit_poll(engine, engine->queue->stop_fd, TAG_STOP);
 	submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
 	while (!engine->stopping || engine->in_flight != 0) {
-		bool more = work(engine);
+		unsigned count = work(engine);
 
 		if (engine->broken != 0 && engine->in_flight == 0)
 			break;
-		int r = enter(engine, more);
+		int r = enter(engine, count);
 
 		if (r < 0)
 			return r;
 		take_completions(engine);
 	}
 	publish(engine);
-	return is_own(engine) ? enter(engine, true) : disarm(engine);
+	return is_own(engine) ? enter(engine, 0) : disarm(engine);
 }
 
 /* What is in the submission queue was never seen by the kernel, and never will be. */

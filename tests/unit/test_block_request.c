@@ -298,7 +298,7 @@ static void one_byte_buffers(void **state)
 	for (unsigned i = 0; i < 512; i++) {
 		assert_int_equal(*(uint8_t *)request->iov[0].iov_base, (uint8_t)i);
 		assert_int_equal(block_request_advance(request, 1), i < 511);
-		assert_int_equal(request->iov_count, 511 - i);
+		assert_true(i == 511 || request->iov_count == 511 - i);
 	}
 	assert_int_equal(block_request_finish(request), 1);
 	assert_int_equal(*status, OK);

@@ -210,6 +210,25 @@ static void start_again(struct rig *rig, bool prepared)
 	assert_int_equal(strstr(capture.text, "no io_uring") != NULL, prepared);
 }
 
+/* Offers reads in slots that are free until `many` are in flight. */
+static void fill_up(struct rig *rig, bool *busy, unsigned many)
+{
+	for (unsigned n = 0; n < many; n++)
+		if (!busy[n])
+			offer(rig, 0, n, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
+	memset(busy, true, many);
+}
+
+/* Waits for `count` answers, whose slots are free then. */
+static void take_answers(struct rig *rig, bool *busy, unsigned count)
+{
+	const struct driver_queue *queue = &rig->queues[0];
+
+	wait_for(rig, 0, count);
+	for (unsigned i = 1; i <= count; i++)
+		busy[queue->used->ring[(uint16_t)(queue->seen - i) % QUEUE_SIZE].id] = false;
+}
+
 /*
  * Reads of a pipe end when we write to it. However many are left in the kernel, what is done
  * is told: also the last of a batch, and the first of the next.
@@ -219,28 +238,31 @@ static void what_is_done_is_told(void **state)
 	static const unsigned portions[] = { 1, 5, 21, 4, 1, 22, 7, 3, 32, 20, 12 };
 	static const uint8_t data[DATA_SIZE];
 	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+	bool busy[32] = { false };
 	unsigned left = 0;
-	unsigned next = 0;
 	int ends[2];
 	int fd;
 
 	(void)state;
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-	assert_int_equal(dup3(ends[0], rig->device->image.fd, O_CLOEXEC), rig->device->image.fd);
+	fd = rig->device->image.fd;
+	assert_int_equal(dup3(ends[0], fd, O_CLOEXEC), fd);
 	start_all(rig, USUAL);
 	for (unsigned i = 0; i < ARRAY_SIZE(portions); i++) {
-		/* Refilled at times only, and with a kick, which need not be asked for. */
-		for (; i % 2 == 0 && left < 32; left++)
-			offer(rig, 0, next++ % 64, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
-		kick(rig, 0);
-		for (unsigned n = 0; n < portions[i] && n < left; n++)
+		/* At times only, and with a kick, which need not be asked for. */
+		if (i % 2 == 0 || left < portions[i]) {
+			fill_up(rig, busy, ARRAY_SIZE(busy));
+			left = ARRAY_SIZE(busy);
+			kick(rig, 0);
+		}
+		for (unsigned n = 0; n < portions[i]; n++)
 			assert_int_equal(write(ends[1], data, DATA_SIZE), DATA_SIZE);
-		wait_for(rig, 0, (unsigned)min_u64(portions[i], left));
-		left -= (unsigned)min_u64(portions[i], left);
+		take_answers(rig, busy, portions[i]);
+		left -= portions[i];
 	}
 	bool has_rings = find_rings(&fd, 1) != 0;
 
-	close(ends[1]); /* the rest ends as well */
+	close(ends[1]); /* what is left ends as well */
 	stop_all(rig);
 	close(ends[0]);
 	free_rig(rig);
