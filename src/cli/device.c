@@ -17,6 +17,7 @@ struct device_request {
 	const char *name;
 	char *spec; /* of argv, which is ours to change; NULL: none */
 	const char *socket_path;
+	struct device_jail jail;
 };
 
 static int apply_positional(void *target, const char *value)
@@ -40,9 +41,33 @@ static int apply_socket_path(void *target, const char *value)
 	return 0;
 }
 
+static int apply_jail(void *target, const char *value)
+{
+	return device_options_parse_jail(value, &((struct device_request *)target)->jail);
+}
+
+static int apply_log_failures(void *target, const char *value)
+{
+	(void)value;
+	((struct device_request *)target)->jail.log_violations = true;
+	return 0;
+}
+
+static int apply_policy_dir(void *target, const char *value)
+{
+	((struct device_request *)target)->jail.policy_dir = value;
+	return 0;
+}
+
 static const struct option options[] = {
+	{ "jail", 0, "HOW", "strict (default), or best-effort: without what the host refuses",
+		false, apply_jail },
 	{ "log-level", 0, "LEVEL", "error, warn, info (default) or debug", false,
 		option_apply_log_level },
+	{ "seccomp-log-failures", 0, NULL, "forbidden system calls are logged and made", false,
+		apply_log_failures },
+	{ "seccomp-policy-dir", 0, "DIR", "NAME_device.policy there, not our own", false,
+		apply_policy_dir },
 	{ "socket-path", 0, "PATH", "the socket to listen on; removed at the end", false,
 		apply_socket_path },
 };
@@ -79,7 +104,7 @@ static int run(const struct device_request *request)
 	}
 	if (device_options_make(request->name, class, request->spec, &device) < 0)
 		return STATUS_USAGE;
-	int r = device_server_run(class, device, request->socket_path);
+	int r = device_server_run(class, device, request->socket_path, &request->jail);
 
 	free(device);
 	return r == 0 ? STATUS_OK : STATUS_HOST;

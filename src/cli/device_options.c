@@ -151,6 +151,18 @@ int device_options_add_foreign(struct vm_config *config, const char *option, cha
 	return vm_config_add_foreign(config, option, options.class, options.path);
 }
 
+int device_options_parse_jail(const char *value, struct device_jail *jail)
+{
+	bool best_effort = strcmp(value, "best-effort") == 0;
+
+	if (!best_effort && strcmp(value, "strict") != 0) {
+		log_error("--jail: '%s' is neither strict nor best-effort", value);
+		return -EINVAL;
+	}
+	jail->best_effort = best_effort;
+	return 0;
+}
+
 int device_options_check(const struct vm_config *config)
 {
 	const struct block_options *root = NULL;

@@ -28,5 +28,7 @@ MUST_CHECK int device_options_add_seed_net(
 	struct vm_config *config, const char *host_ip, const char *netmask, const char *mac);
 /* "type=T,socket=PATH": a device that another program serves. 0, or -errno, logged. */
 MUST_CHECK int device_options_add_foreign(struct vm_config *config, const char *option, char *spec);
+/* The value of --jail. 0, or -EINVAL, logged. */
+MUST_CHECK int device_options_parse_jail(const char *value, struct device_jail *jail);
 /* All of them together: at most one disk is the root. 0, or -EINVAL, logged. */
 MUST_CHECK int device_options_check(const struct vm_config *config);

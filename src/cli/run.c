@@ -228,20 +228,19 @@ static int apply_multiprocess(void *target, const char *value)
 
 static int apply_jail(void *target, const char *value)
 {
-	bool best_effort = strcmp(value, "best-effort") == 0;
-
-	if (!best_effort && strcmp(value, "strict") != 0) {
-		log_error("--jail: '%s' is neither strict nor best-effort", value);
-		return -EINVAL;
-	}
-	((struct run_request *)target)->config.jail_best_effort = best_effort;
-	return 0;
+	return device_options_parse_jail(value, &((struct run_request *)target)->config.jail);
 }
 
 static int apply_log_failures(void *target, const char *value)
 {
 	(void)value;
-	((struct run_request *)target)->config.log_violations = true;
+	((struct run_request *)target)->config.jail.log_violations = true;
+	return 0;
+}
+
+static int apply_policy_dir(void *target, const char *value)
+{
+	((struct run_request *)target)->config.jail.policy_dir = value;
 	return 0;
 }
 
@@ -283,6 +282,8 @@ static const struct option options[] = {
 	{ "rwroot", 0, "PATH", "a writable disk with the root file system", true, apply_rwroot },
 	{ "seccomp-log-failures", 0, NULL, "forbidden system calls are logged and made", false,
 		apply_log_failures },
+	{ "seccomp-policy-dir", 0, "DIR", "with -u: NAME_device.policy there, not our own", false,
+		apply_policy_dir },
 	{ "serial", 0, "WHERE", "COM1: stdio (default), file=PATH, unix=PATH or null", false,
 		apply_serial },
 	{ "socket", 's', "PATH", "a control socket there, or in that directory (crosvm-PID.sock)",

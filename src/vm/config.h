@@ -9,6 +9,7 @@
 #include "memory/guest_memory.h"
 #include "virtio/device.h"
 #include "vm/console.h"
+#include "vm/device_process.h"
 
 /* The smallest guest that boot data and a kernel fit in, and the largest that we lay out. */
 enum { MEMORY_MIB_MIN = 16, MEMORY_MIB_MAX = 64 << 20 };
@@ -31,8 +32,7 @@ struct vm_config {
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
 	bool multiprocess;            /* each device in a jailed process */
-	bool jail_best_effort;        /* go on with what the host refuses to the jail */
-	bool log_violations;          /* a forbidden system call is logged and made */
+	struct device_jail jail;      /* and how */
 	bool sandbox_off;             /* the main process keeps all its rights */
 	const char *socket_path;      /* of the control socket; NULL: none */
 	struct vm_device *devices;    /* owned; disks in the order of /dev/vda, vdb, ... */

@@ -10,29 +10,23 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "jail/policy_compile.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
 #include "virtio/vhost_user_frontend.h"
 
 enum {
-	READY_MS = 5000,     /* for a jail to be complete */
-	FDS_FOR_MEMORY = 8,  /* of a memory table on its way */
-	FDS_A_QUEUE = 6,     /* kick, call and error, old and new; stop */
+	READY_MS = 5000,    /* for a jail to be complete */
+	FDS_FOR_MEMORY = 8, /* of a memory table on its way */
+	FDS_A_QUEUE = 6,    /* kick, call and error, old and new; stop */
+	FDS_FOR_FRONT_END = 1,
 	KERNEL_THREADS = 64, /* io_uring's workers count as threads of the process */
 };
 
 /* ---- the device's side: in the jail ---- */
 
-/* What the new process finds in its copy of our memory. */
-struct birth {
-	const struct device_ops *ops;
-	struct device *device;
-	int socket;
-};
-
-static int serve(void *argument)
+int device_process_serve(const struct device_birth *birth)
 {
-	const struct birth *birth = argument;
 	struct vhost *vhost;
 	int r = vhost_thread_create(birth->ops, birth->device, NULL, &vhost);
 
@@ -43,66 +37,109 @@ static int serve(void *argument)
 
 /* ---- the main process's side ---- */
 
-static int spawn(
-	const struct vm_config *config, const struct birth *birth, struct jail_process *ret_process)
-{
-	unsigned queues = birth->ops->queue_count(birth->device);
-	int fds[1 + DEVICE_FDS_MAX] = { birth->socket };
-	size_t count = 1;
-	char policy[32];
+/* What runs in the jail. */
+struct life {
+	struct device_birth birth;
+	int (*main)(const struct device_birth *birth);
+};
 
-	snprintf(policy, sizeof(policy), "%s_device", birth->ops->name);
-	if (birth->ops->fds != NULL)
-		count += birth->ops->fds(birth->device, fds + 1);
+static int live(void *argument)
+{
+	const struct life *life = argument;
+
+	return life->main(&life->birth);
+}
+
+/* A policy of the user's is the caller's to unload. */
+static int find_policy(const struct device_jail *jail, const char *device,
+	const struct jail_policy **ret_policy, struct jail_policy **ret_loaded)
+{
+	struct policy_error error = { "" };
+	char name[32];
+
+	snprintf(name, sizeof(name), "%s_device", device);
+	if (jail->policy_dir != NULL) {
+		int r = policy_load(jail->policy_dir, name, ret_loaded, &error);
+
+		if (r < 0)
+			log_error("--seccomp-policy-dir: %s", error.text);
+		else
+			*ret_policy = *ret_loaded;
+		return r;
+	}
+	*ret_policy = jail_policy_find(name);
+	if (*ret_policy == NULL) {
+		log_error("device %s: no seccomp policy %s.policy; it cannot be jailed", device,
+			name);
+		return -ENOENT;
+	}
+	return 0;
+}
+
+static int spawn(const struct device_jail *how, const struct life *life,
+	const struct jail_policy *policy, struct jail_process *ret_process)
+{
+	const struct device_ops *ops = life->birth.ops;
+	unsigned queues = ops->queue_count(life->birth.device);
+	int fds[1 + DEVICE_FDS_MAX] = { life->birth.socket };
+	size_t count = 1;
+
+	if (ops->fds != NULL)
+		count += ops->fds(life->birth.device, fds + 1);
 	const struct jail_config jail = {
-		.name = birth->ops->name,
-		.policy = jail_policy_find(policy),
+		.name = ops->name,
+		.policy = policy,
 		.keep_fds = fds,
 		.keep_fd_count = count,
 		.limits = {
-			.spare_fds = FDS_FOR_MEMORY + FDS_A_QUEUE * queues,
+			.spare_fds = FDS_FOR_MEMORY + FDS_A_QUEUE * queues + FDS_FOR_FRONT_END,
 			.threads = 1 + queues + KERNEL_THREADS,
 		},
-		.best_effort = config->jail_best_effort,
-		.log_violations = config->log_violations,
+		.best_effort = how->best_effort,
+		.log_violations = how->log_violations,
 	};
 
-	if (jail.policy == NULL) {
-		log_error("device %s: no seccomp policy %s.policy; it cannot be jailed",
-			birth->ops->name, policy);
-		return -ENOENT;
-	}
-	return jail_spawn(&jail, serve, (void *)(uintptr_t)birth, ret_process);
+	return jail_spawn(&jail, live, (void *)(uintptr_t)life, ret_process);
 }
 
-int device_process_start(const struct vm_config *config, const struct device_ops *ops,
-	struct device *device, struct device_process *ret_process)
+int device_process_start(const struct device_jail *jail, const struct device_ops *ops,
+	struct device *device, int type, int (*main)(const struct device_birth *birth),
+	struct device_process *ret_process)
 {
+	const struct jail_policy *policy = NULL;
+	struct jail_policy *loaded = NULL;
+	struct jail_process process;
 	int ends[2];
+	int r = find_policy(jail, ops->name, &policy, &loaded);
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-		int error = errno;
-
-		log_error("device %s: cannot make a socket pair: %s", ops->name, strerror(error));
-		return -error;
+	if (r < 0)
+		return r;
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) < 0) {
+		r = -errno;
+		log_error("device %s: cannot make a socket pair: %s", ops->name, strerror(-r));
+		policy_unload(loaded);
+		return r;
 	}
 	if (ops->prepare != NULL)
 		ops->prepare(device);
-	const struct birth birth = { .ops = ops, .device = device, .socket = ends[1] };
-	struct jail_process jail;
-	int r = spawn(config, &birth, &jail);
+	const struct life life = {
+		.birth = { .ops = ops, .device = device, .socket = ends[1] },
+		.main = main,
+	};
 
+	r = spawn(jail, &life, policy, &process);
+	policy_unload(loaded); /* the process has its copy */
 	fd_close(&ends[1]);
 	if (r < 0) {
 		fd_close(&ends[0]);
 		return r;
 	}
-	*ret_process = (struct device_process){ .jail = jail, .socket = ends[0] };
+	*ret_process = (struct device_process){ .jail = process, .socket = ends[0] };
 	return 0;
 }
 
 /* Its own message is there already if it died. */
-static int wait_ready(struct device_process *process, const char *name)
+int device_process_wait(struct device_process *process, const char *name)
 {
 	uint32_t missing;
 	char text[256];
@@ -122,7 +159,7 @@ static int wait_ready(struct device_process *process, const char *name)
 int device_process_connect(struct device_process *process, const struct device_ops *ops,
 	const struct guest_memory *memory, struct vhost **ret_vhost)
 {
-	int r = wait_ready(process, ops->name);
+	int r = device_process_wait(process, ops->name);
 
 	if (r < 0)
 		return r;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A device in a jailed process of its own: made before the machine exists,
- * reached by vhost-user over a socket pair, and hostile once a guest talks to
- * it. Main thread.
+ * A device in a jailed process of its own: made before the machine exists, and
+ * hostile once a guest talks to it. In `crosvm run` it is reached by vhost-user
+ * over a socket pair; in `crosvm device` it serves what connects. Main thread.
  */
 #pragma once
 
@@ -10,24 +10,45 @@
 #include "memory/guest_memory.h"
 #include "virtio/device.h"
 #include "virtio/vhost.h"
-#include "vm/config.h"
+
+/* How device processes are jailed: what the user asked for. */
+struct device_jail {
+	bool best_effort;       /* go on with what the host refuses */
+	bool log_violations;    /* a forbidden system call is logged and made */
+	const char *policy_dir; /* with seccomp policies instead of the embedded; NULL: none */
+};
 
 struct device_process {
 	struct jail_process jail; /* pid 0: there is none */
 	int socket;               /* owned until it is behind the contract; -1 */
 };
 
-/*
- * Jails a process around an open device. `device` stays the caller's, whose
- * copies of its descriptors keep nothing from ending. While the caller has one
- * thread. 0 or -errno, logged.
- */
-MUST_CHECK int device_process_start(const struct vm_config *config, const struct device_ops *ops,
-	struct device *device, struct device_process *ret_process);
+/* What the new process finds in its copy of our memory. */
+struct device_birth {
+	const struct device_ops *ops;
+	struct device *device;
+	int socket; /* its end of the pair */
+};
+
+/* The life of a device process: its exit status. With a stream socket: serves the one front end. */
+int device_process_serve(const struct device_birth *birth);
 
 /*
- * Waits until the jail is complete and greets the device. 0 or -errno, logged;
- * the back half is freed before device_process_end().
+ * Jails a process around an open device, which runs `main` there. `type` is that
+ * of the socket pair. `device` stays the caller's, whose copies of its
+ * descriptors keep nothing from ending. While the caller has one thread. 0 or
+ * -errno, logged.
+ */
+MUST_CHECK int device_process_start(const struct device_jail *jail, const struct device_ops *ops,
+	struct device *device, int type, int (*main)(const struct device_birth *birth),
+	struct device_process *ret_process);
+
+/* Waits until the jail is complete. 0 or -errno, logged. */
+MUST_CHECK int device_process_wait(struct device_process *process, const char *name);
+
+/*
+ * The same, and greets the device. 0 or -errno, logged; the back half is freed
+ * before device_process_end().
  */
 MUST_CHECK int device_process_connect(struct device_process *process, const struct device_ops *ops,
 	const struct guest_memory *memory, struct vhost **ret_vhost);

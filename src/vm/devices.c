@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "bus/pci_host.h"
@@ -86,7 +87,8 @@ static int start_processes(struct devices *devices, const struct vm_config *conf
 
 		/* The kernel, or another program, serves its rings: there is nothing to jail. */
 		if (slot->device != NULL && !is_kernels(slot))
-			r = device_process_start(config, slot->ops, slot->device, &slot->process);
+			r = device_process_start(&config->jail, slot->ops, slot->device,
+				SOCK_STREAM, device_process_serve, &slot->process);
 	}
 	return r;
 }

@@ -226,7 +226,7 @@ static int drop_rights(struct vm *vm)
 {
 	const struct sandbox_wish wish = {
 		.off = vm->config->sandbox_off,
-		.log_violations = vm->config->log_violations,
+		.log_violations = vm->config->jail.log_violations,
 	};
 
 	if (wish.off)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""crosvm device: a device alone, in the jail that it has with -u; and policies from a directory, for both."""
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+import test_foreign
+import test_hostile_virtio
+import test_multiprocess as jails
+import vmm
+
+pytestmark = [pytest.mark.skipif("san/" in vmm.CROSVM, reason="a sanitizer build, whose policies only log")]
+POLICIES = vmm.ROOT / "seccomp/x86_64"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+def specs(disk):
+    return {"block": [f"path={disk}"], "rng": []}
+
+
+def only_child(back_end):
+    (name, pid), = jails.children(back_end.pid).items()
+    return name, pid
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("name", ["block", "rng"])
+def test_jailed(tmp_path, disk, name):
+    path = tmp_path / "sock"
+    with vmm.started([vmm.CROSVM, "device", name, "--socket-path", path, *specs(disk)[name]]) as back_end:
+        test_foreign.wait_for_socket(path, back_end)
+        found, pid = only_child(back_end)
+        assert found == name
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(jails.status(f"{pid}/task/{task}", field), 16) == 0
+            assert jails.status(f"{pid}/task/{task}", "NoNewPrivs") == "1"
+            assert jails.status(f"{pid}/task/{task}", "Seccomp") == "2"
+        for namespace in jails.NAMESPACES:
+            assert os.readlink(f"/proc/{pid}/ns/{namespace}") != os.readlink(f"/proc/self/ns/{namespace}"), namespace
+        assert os.listdir(f"/proc/{pid}/root/") == []
+        assert len(pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) == 1
+        assert jails.status(pid, "NSpid").split()[-1] == "1"
+        known = re.compile(r"/null|pipe:.*|socket:.*|anon_inode:\[(eventfd|io_uring)\]"
+                           + (f"|{disk}" if name == "block" else ""))
+        files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        assert [file for file in files if not known.fullmatch(file)] == []
+        assert sum(file.startswith("socket:") for file in files) == 1  # of the pair; no listener
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_end(tmp_path, signal_number):
+    path = tmp_path / "sock"
+    with test_foreign.device("rng", path) as back_end:
+        pid = only_child(back_end)[1]
+        assert vmm.end_by(back_end, signal_number)[0] == vmm.OK
+    assert not os.path.exists(f"/proc/{pid}") and not path.exists()
+
+
+@pytest.mark.no_kvm
+def test_killed(tmp_path):
+    """Nothing is left but the socket, which the next one replaces."""
+    path = tmp_path / "sock"
+    for _ in range(2):
+        with test_foreign.device("rng", path) as back_end:
+            vmm.wait_until(lambda: jails.children(back_end.pid))
+            pid = only_child(back_end)[1]
+            os.kill(pid, signal.SIGSTOP)
+            back_end.kill()
+            back_end.wait()
+            vmm.wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+@pytest.mark.no_kvm
+def test_dead_device(tmp_path):
+    path = tmp_path / "sock"
+    argv = [vmm.CROSVM, "device", "rng", "--socket-path", path]
+    with vmm.started(argv) as back_end:
+        test_foreign.wait_for_socket(path, back_end)
+        pid = only_child(back_end)[1]
+        os.kill(pid, signal.SIGKILL)
+        assert back_end.wait(5) == vmm.HOST
+        assert back_end.stderr.read().decode() == f"crosvm: device rng: its process {pid} was ended by signal 9 (Killed)\n"
+    assert not path.exists()
+
+
+@pytest.mark.no_kvm
+def test_taken_path(tmp_path):
+    """One line says it, and the file stays."""
+    path = tmp_path / "sock"
+    path.write_text("text")
+    done = vmm.run([vmm.CROSVM, "device", "rng", "--socket-path", path])
+    assert done.returncode == vmm.HOST
+    assert "exists and is not a socket" in done.stderr and done.stderr.count("\n") == 1
+    assert path.read_text() == "text"
+
+
+# ---- --seccomp-policy-dir ----
+
+@pytest.fixture
+def policies(tmp_path):
+    return pathlib.Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+
+
+def device_argv(tmp_path, policies):
+    return [vmm.CROSVM, "device", "rng", "--seccomp-policy-dir", policies, "--socket-path", tmp_path / "sock"]
+
+
+def run_argv(_, policies):
+    return vmm.command("hang", None, "-u", "--seccomp-policy-dir", str(policies))
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("argv", [device_argv, run_argv])
+def test_wrong_policies(tmp_path, policies, argv):
+    """With file and line, before there is any process."""
+    path = policies / "rng_device.policy"
+    lines = path.read_text().count("\n")
+    path.write_text(path.read_text() + "raed: 1\n")
+    done = vmm.run(argv(tmp_path, policies))
+    assert done.returncode == vmm.HOST
+    assert done.stderr == f"crosvm: --seccomp-policy-dir: {path}:{lines + 1}: x86_64 has no system call 'raed'\n"
+    path.unlink()
+    done = vmm.run(argv(tmp_path, policies))
+    assert done.returncode == vmm.HOST
+    assert f"{path}:0: cannot read the policy" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_policies_are_taken(policies):
+    """What the guest does on them, and that it dies on one that forbids it."""
+    argv = vmm.command("hostile_dev", "rng", "-u", "--seccomp-policy-dir", str(policies), params="victim=rng")
+    image = policies / "disk.img"
+    image.write_bytes(test_hostile_virtio.IMAGE)
+    argv[2:2] = ["-b", f"path={image},ro"]  # the guest wants two devices
+    path = policies / "rng_device.policy"
+    path.write_text(re.sub(r"(?m)^getrandom: 1.*$", "", path.read_text()))
+    done = subprocess.run(argv, input=b"xx", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert b"PASS" not in done.stdout
+    assert re.search(rb"device rng: its process \d+ was ended by signal 31 \(Bad system call\); it made a system call "
+                     rb"that it may not", done.stderr), done.stderr
