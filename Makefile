@@ -335,9 +335,11 @@ $(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): tests/gue
 
 BENCH_HOST ?= tests/host/run --icount --
 
-## make soak           all combinations of the Linux guests' tests: kernels, vCPUs, disks; about an hour in the nested host
+## make soak           devices and main process killed at random, 20 and 500 times; all combinations of the Linux guests' tests:
+##                     kernels, vCPUs, disks; more than an hour in the nested host
 .PHONY: soak
-soak: build/crosvm
+soak: build/crosvm guests
+	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_multiprocess.py
 	tests/host/run --auto -- /usr/bin/python3 -m pytest -ra -p no:cacheprovider --soak tests/vm
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains

@@ -230,6 +230,8 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 			jail_advice("/proc/sys", error));
 	}
 	if (process.pid == 0) {
+		/* Else it would wait for a parent that was killed in the meantime, for ever. */
+		fd_close(&channel);
 		jail_enter(config, &birth);
 		_exit(main(argument));
 	}

@@ -34,6 +34,9 @@
 #include "base/log.h"
 #include "jail/advice.h"
 
+/* Above what the caller has, in the units of /proc/PID/oom_score_adj. */
+enum { OOM_SCORE_MORE = 200, OOM_SCORE_MAX = 1000 };
+
 struct entry {
 	const struct jail_config *config;
 	const struct jail_birth *birth;
@@ -152,6 +155,23 @@ static int enter_maps(struct entry *entry)
 	entry->uid = identity.uid;
 	entry->gid = identity.gid;
 	return 0;
+}
+
+/* Should memory run out, a device goes before the main process, which then ends the VM in order. */
+static int enter_oom_score(struct entry *entry)
+{
+	static const char path[] = "/proc/self/oom_score_adj";
+	char text[32] = "";
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	entry->doing = "change /proc/self/oom_score_adj";
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		return -errno;
+	long score = strtol(text, NULL, 10) + OOM_SCORE_MORE;
+
+	snprintf(text, sizeof(text), "%ld", score < OOM_SCORE_MAX ? score : OOM_SCORE_MAX);
+	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
+	return write_file(path, text);
 }
 
 /* stderr stays, since the log goes there. One that was closed must not become something else. */
@@ -421,6 +441,7 @@ static const struct stage {
 	{ "signals", reset_signals, 0, NO_HELP },
 	{ "namespaces", enter_namespaces, 0, NAMESPACES_HELP },
 	{ "maps", enter_maps, JAIL_LACKS_IDENTITY, NAMESPACES_HELP },
+	{ "oom score", enter_oom_score, JAIL_LACKS_LIMITS, NO_HELP },
 	{ "stdio", enter_stdio, 0, NO_HELP },
 	{ "root", enter_root, JAIL_LACKS_ROOT, NAMESPACES_HELP },
 	{ "securebits", lock_capabilities, JAIL_LACKS_SECUREBITS, NAMESPACES_HELP },

@@ -105,6 +105,8 @@ static int give_up(struct vhost_user_frontend *self, int error, const char *what
 		: error == -EPROTO    ? "broke the protocol"
 				      : strerror(-error),
 		what);
+	if (self->peer.lost != NULL)
+		self->peer.lost(self->peer.owner);
 	return error;
 }
 

@@ -38,8 +38,12 @@ enum { VHOST_USER_CREDIT_MS = 4000, VHOST_USER_SETTLE_MS = 500 };
 
 /* What is behind the socket, as far as we decide it. */
 struct vhost_user_peer {
-	const char *name;     /* for messages; lives as long as the backend */
-	int socket;           /* connected unix stream socket; ownership goes with the call */
+	const char *name; /* for messages; lives as long as the backend */
+	int socket;       /* connected unix stream socket; ownership goes with the call */
+	/* Called once when the connection is given up, from any thread that uses it; NULL: nobody.
+	 */
+	void (*lost)(void *owner);
+	void *owner;
 	uint16_t queue_size;  /* the most entries of a queue */
 	uint32_t config_size; /* VHOST_USER_CONFIG_MAX at most */
 	/* How much of it there is with these features, zeros after that; NULL: all. */

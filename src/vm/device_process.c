@@ -157,7 +157,7 @@ int device_process_wait(struct device_process *process, const char *name)
 }
 
 int device_process_connect(struct device_process *process, const struct device_ops *ops,
-	const struct guest_memory *memory, struct vhost **ret_vhost)
+	const struct guest_memory *memory, const struct device_loss *loss, struct vhost **ret_vhost)
 {
 	int r = device_process_wait(process, ops->name);
 
@@ -168,6 +168,8 @@ int device_process_connect(struct device_process *process, const struct device_o
 		.socket = fd_steal(&process->socket),
 		.queue_size = ops->queue_size,
 		.config_size = ops->config_size,
+		.lost = loss->lost,
+		.owner = loss->owner,
 	};
 
 	return vhost_user_frontend_create(&peer, memory, ret_vhost);

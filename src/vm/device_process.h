@@ -33,6 +33,12 @@ struct device_birth {
 /* The life of a device process: its exit status. With a stream socket: serves the one front end. */
 int device_process_serve(const struct device_birth *birth);
 
+/* Who is told, from any thread, that a device broke the protocol, hung up or did not answer. */
+struct device_loss {
+	void (*lost)(void *owner);
+	void *owner;
+};
+
 /*
  * Jails a process around an open device, which runs `main` there. `type` is that
  * of the socket pair. `device` stays the caller's, whose copies of its
@@ -51,7 +57,8 @@ MUST_CHECK int device_process_wait(struct device_process *process, const char *n
  * before device_process_end().
  */
 MUST_CHECK int device_process_connect(struct device_process *process, const struct device_ops *ops,
-	const struct guest_memory *memory, struct vhost **ret_vhost);
+	const struct guest_memory *memory, const struct device_loss *loss,
+	struct vhost **ret_vhost);
 
 /* Logs how the process ended, if it has. */
 void device_process_report(const struct device_process *process, const char *name);

@@ -20,6 +20,7 @@
 #include "virtio/vhost_thread.h"
 #include "vm/device_process.h"
 #include "vm/device_threads.h"
+#include "vm/device_watch.h"
 #include "vm/fabric.h"
 #include "vm/foreign_device.h"
 #include "x86_64/layout.h"
@@ -46,6 +47,7 @@ struct devices {
 	struct evloop *loop;
 	struct vm_fabric *fabric;
 	struct pci_host *host;
+	struct device_watch *watch;     /* of the devices' processes; NULL: there are none */
 	struct device_threads *threads; /* of the devices in this process; NULL: there are none */
 	int failure_fd;                 /* borrowed; -1: nobody asks */
 	unsigned count;
@@ -78,9 +80,13 @@ static bool is_kernels(const struct device_slot *slot)
 }
 
 /* All files are open by now, and there is one thread still. */
-static int start_processes(struct devices *devices, const struct vm_config *config)
+static int start_processes(
+	struct devices *devices, const struct vm_config *config, struct lifecycle *lifecycle)
 {
-	int r = 0;
+	int r = device_watch_create(lifecycle, &devices->watch);
+
+	if (r < 0)
+		log_error("cannot watch devices' processes: %s", strerror(-r));
 
 	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
 		struct device_slot *slot = &devices->slots[i];
@@ -93,8 +99,8 @@ static int start_processes(struct devices *devices, const struct vm_config *conf
 	return r;
 }
 
-int devices_open(
-	const struct vm_config *config, const struct sandbox *sandbox, struct devices **ret_devices)
+int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
+	struct lifecycle *lifecycle, struct devices **ret_devices)
 {
 	struct devices *devices = calloc(1, sizeof(*devices));
 	int r = 0;
@@ -107,7 +113,7 @@ int devices_open(
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
 		r = open_device(devices, &(struct vm_device){ .class = standard_classes[i] });
 	if (r == 0)
-		r = config->multiprocess ? start_processes(devices, config)
+		r = config->multiprocess ? start_processes(devices, config, lifecycle)
 					 : device_threads_create(sandbox, &devices->threads);
 	if (r < 0) {
 		devices_free(devices);
@@ -134,24 +140,22 @@ static int create_bus(struct devices *devices, const struct kvm_machine *machine
 	return r;
 }
 
-/* Runs in the control loop: the process of a device has ended, which the driver learns otherwise.
- */
-static void on_process_end(void *argument)
+/* A vCPU thread or the control loop. */
+static void lose_process(void *watch)
 {
-	struct device_slot *slot = argument;
-
-	evloop_remove(slot->devices->loop, slot->process.jail.pidfd);
-	device_process_report(&slot->process, slot->ops->name);
+	device_watch_lose(watch);
 }
 
 static int connect_process(
 	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
 {
-	int r = device_process_connect(&slot->process, slot->ops, memory, ret_vhost);
+	struct device_watch *watch = slot->devices->watch;
+	const struct device_loss loss = { lose_process, watch };
+	int r = device_process_connect(&slot->process, slot->ops, memory, &loss, ret_vhost);
 
 	if (r < 0)
 		return r;
-	r = evloop_add(slot->devices->loop, slot->process.jail.pidfd, on_process_end, slot);
+	r = device_watch_add(watch, &slot->process, slot->ops->name);
 	if (r < 0)
 		(*ret_vhost)->ops->free(*ret_vhost);
 	return r;
@@ -209,6 +213,8 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	int r = create_bus(devices, machine, platform, loop, pci_window_gpa);
 
 	devices->loop = loop;
+	if (r == 0 && devices->watch != NULL)
+		r = device_watch_start(devices->watch, loop);
 	for (unsigned i = 0; r == 0 && i < devices->count; i++)
 		r = attach_device(devices, &devices->slots[i], memory, platform);
 	if (r < 0) {
@@ -297,10 +303,17 @@ bool devices_take_failure(struct devices *devices, unsigned *ret_index)
 	return false;
 }
 
+void devices_report_lost(struct devices *devices)
+{
+	if (devices->watch != NULL)
+		device_watch_report(devices->watch);
+}
+
 void devices_free(struct devices *devices)
 {
 	if (devices == NULL)
 		return;
+	device_watch_free(devices->watch);
 	for (unsigned i = 0; i < devices->count; i++) {
 		struct device_slot *slot = &devices->slots[i];
 

@@ -14,13 +14,17 @@
 #include "jail/sandbox.h"
 #include "memory/guest_memory.h"
 #include "vm/config.h"
+#include "vm/lifecycle.h"
 #include "vm/platform.h"
 
 struct devices;
 
-/* Opens what the devices need of the host. `sandbox` is borrowed. 0 or -errno, logged. */
+/*
+ * Opens what the devices need of the host. Sandbox and lifecycle are borrowed;
+ * the latter is told when a device's process is lost. 0 or -errno, logged.
+ */
 MUST_CHECK int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
-	struct devices **ret_devices);
+	struct lifecycle *lifecycle, struct devices **ret_devices);
 
 /* Makes the PCI bus with the devices on it, on the platform's buses. 0 or -errno, logged. */
 MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine *machine,
@@ -55,6 +59,9 @@ struct device_info devices_info(const struct devices *devices, unsigned index);
 void devices_watch_failures(struct devices *devices, int eventfd);
 /* A device that failed since it was last taken. False: none. */
 MUST_CHECK bool devices_take_failure(struct devices *devices, unsigned *ret_index);
+
+/* After VM_END_DEVICE: logs how the processes that are gone have ended. */
+void devices_report_lost(struct devices *devices);
 
 /* After the vCPUs have stopped: all that was in flight is done when it returns. */
 void devices_free(struct devices *devices);

@@ -110,7 +110,7 @@ static int open_control(struct vm *vm)
 
 static int open_devices(struct vm *vm)
 {
-	return devices_open(vm->config, &vm->sandbox, &vm->devices);
+	return devices_open(vm->config, &vm->sandbox, &vm->lifecycle, &vm->devices);
 }
 
 static int create_memory(struct vm *vm)
@@ -328,6 +328,8 @@ enum exit_status vm_run(const struct vm_config *config)
 
 	if (status == STATUS_OK)
 		end = control_run(&vm.control, &vm.lifecycle, vm.console);
+	if (end == VM_END_DEVICE)
+		devices_report_lost(vm.devices);
 	if (end != VM_RUNNING)
 		control_service_end(vm.service, end);
 	tear_down(&vm);

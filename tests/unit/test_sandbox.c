@@ -81,6 +81,7 @@ static int has_no_rights(const struct sandbox *sandbox)
 
 	(void)sandbox;
 	if (n < 0 || prctl(PR_GET_DUMPABLE) != 0)
+		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 		return 1;
 	text[n] = '\0';
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
@@ -104,6 +105,7 @@ static int keep_all(const struct sandbox *sandbox)
 		return 1;
 	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
+	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 	return fd < 0 ? 2 : GOOD;
 }
 
@@ -197,6 +199,7 @@ static int try_open(const char *path, int flags)
 {
 	CLEANUP_FD int fd = open(path, flags);
 
+	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 	return fd < 0 ? errno : 0;
 }
 
