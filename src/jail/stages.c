@@ -278,9 +278,22 @@ static int enter_lifeline(struct entry *entry)
 	return 0;
 }
 
-/* No terminal, and no secrets of the environment: a compromised device can read all its memory. */
+/* What `ps` shows of it: "crosvm-block", and after that what it came from. */
+static void show_name(const struct entry *entry)
+{
+	size_t room = strlen(program_invocation_name);
+
+	memset(program_invocation_name, 0, room);
+	snprintf(program_invocation_name, room + 1, "crosvm-%s", entry->config->name);
+}
+
+/*
+ * No terminal, and no secrets of the environment: a compromised device can read all its memory.
+ * Only of GLIBC_TUNABLES, which the C library copies for itself, a copy stays.
+ */
 static int enter_session(struct entry *entry)
 {
+	show_name(entry);
 	for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
 		explicit_bzero(*variable, strlen(*variable));
 	environ = NULL;

@@ -141,7 +141,8 @@ def descendants():
         with contextlib.suppress(OSError):
             command_line = (entry / "cmdline").read_bytes()
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if command_line.startswith(CROSVM.encode() + b"\0") and parent in (os.getpid(), 1):
+            name = (entry / "comm").read_text()
+            if (command_line.startswith(CROSVM.encode() + b"\0") or name.startswith("crosvm-")) and parent in (os.getpid(), 1):
                 found.append(int(entry.name))
     return found
 

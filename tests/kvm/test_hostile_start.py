@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Starts from surroundings that no shell would give: closed descriptors and far too many, masks, limits, names.
+
+The same VM comes of each, and its devices' processes hold what they always hold.
+"""
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+
+import pytest
+
+import vmm
+
+pytestmark = pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build, whose jails only log")
+
+def close_stdin():
+    os.close(0)
+
+
+def close_stdin_and_stderr():
+    os.close(0)
+    os.close(2)
+
+
+def inherit_200():
+    directory = os.open("/", os.O_RDONLY)
+    for number in range(200):
+        os.dup2(directory, 100 + number, inheritable=True)
+
+
+def umask_0():
+    os.umask(0)
+
+
+def ignore_sigchld():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def block_all_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+
+
+def deep_and_gone():
+    path = pathlib.Path(f"/tmp/crosvm-test-{os.getpid()}")
+    path.mkdir()
+    os.chdir(path)
+    path.rmdir()
+
+
+def hostile_environment():
+    for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "TMPDIR", "HOME", "GLIBC_TUNABLES", "MALLOC_TRACE", "LOCPATH", "LC_ALL"):
+        os.environ[name] = "/proc/self/mem:" + "A" * 4000
+
+
+def few_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+SURROUNDINGS = [close_stdin, close_stdin_and_stderr, inherit_200, umask_0, ignore_sigchld, block_all_signals,
+                deep_and_gone, hostile_environment, few_descriptors]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(1 << 20))
+    return str(path)
+
+
+def devices(pid):
+    pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
+            for child in pids}
+
+
+def files(pid):
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+def environment(pid):
+    """Without what the C library copied before we had a chance."""
+    words = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return [word for word in words if word and not word.startswith(b"GLIBC_TUNABLES=")]
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS, ids=lambda function: function.__name__)
+def test_start(disk, surroundings):
+    with vmm.started(vmm.command("load", "load", "-u", "-b", disk), until=b"serving", stdin=None,
+                     preexec_fn=surroundings) as process:
+        found = devices(process.pid)
+        assert set(found) == {"block", "rng"}
+        for name, pid in found.items():
+            known = re.compile(r"/null|/dev/null|pipe:.*|socket:.*|anon_inode:\[(eventfd|io_uring)\]|/memfd:crosvm-guest.*"
+                               + (f"|{disk}" if name == "block" else ""))
+            assert [file for file in files(pid) if not known.fullmatch(file)] == []
+            assert environment(pid) == []
+            assert pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"crosvm-{name}\0".encode())
+            assert int(vmm.status_number(pid, "Threads")) <= 4
+        os.kill(found["block"], signal.SIGKILL)
+        assert process.wait(10) == vmm.DEVICE
+        said = process.stderr.read().decode()
+    if surroundings is not close_stdin_and_stderr:
+        assert f"device block: its process {found['block']} was ended by signal 9" in said
+
+
+def test_no_user_namespaces():
+    """The host forbids them: the message says which knob it is; best effort goes on and says what is missing."""
+    off = ["unshare", "--user", "--map-root-user", "--keep-caps", "sh", "-c",
+           'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
+    if subprocess.run([*off, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("this host makes no user namespace to forbid them in")
+    strict = vmm.run([*off, *vmm.command("machine", "pci", "-u")])
+    assert strict.returncode == vmm.HOST
+    assert "max_user_namespaces" in strict.stderr
+    loose = vmm.run([*off, *vmm.command("machine", "pci", "-u", "--jail", "best-effort")])
+    assert "PASS pci" in loose.stdout, loose.stderr
+    assert "its jail lacks: user namespace" in loose.stderr
