@@ -4,7 +4,7 @@
  * I/O ports and one for MMIO; vCPU threads bring every access that KVM does
  * not answer itself.
  *
- * Built by the main thread before the first vCPU runs and not changed after,
+ * Built by one thread before the first vCPU runs and not changed after,
  * so lookups take no lock. A device is called by several vCPU threads at once
  * and locks itself.
  */

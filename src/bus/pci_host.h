@@ -10,7 +10,7 @@
  * module. Writes come over the bus and change only the bits that a device
  * declared writable.
  *
- * Devices are added by the main thread before the guest runs, with their BARs
+ * Devices are added by one thread before the guest runs, with their BARs
  * already placed, as firmware would do. Accesses come from vCPU threads.
  * Source: PCI Local Bus 3.0 chapter 6, PCI Express 3.0 section 7.2.2 (ECAM).
  */

@@ -37,22 +37,23 @@ static void explain_open_failure(int error)
 }
 
 /*
- * KVM_CAP_IMMEDIATE_EXIT (Linux 4.13) is the youngest thing that we cannot do
- * without; irqchip, PIT, irqfd, ioeventfd and the TSC deadline timer are older,
- * so it stands for them, and for /dev/kvm being KVM at all.
+ * KVM_CAP_SYNC_REGS (on x86 since Linux 4.17) is the youngest thing that we
+ * cannot do without; irqchip, PIT, irqfd, ioeventfd, the TSC deadline timer and
+ * immediate_exit are older, so it stands for them, and for /dev/kvm being KVM.
  */
 static int check_required(int fd)
 {
-	int r = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT);
+	const int needed = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+	int r = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
 
-	if (r > 0)
-		return 0;
 	if (r < 0) {
 		log_error("/dev/kvm does not answer as KVM: %s; check what '/dev/kvm' is",
 			strerror(errno));
 		return -ENODEV;
 	}
-	log_error("this host's KVM lacks KVM_CAP_IMMEDIATE_EXIT; it needs Linux 4.13 or later");
+	if ((r & needed) == needed)
+		return 0;
+	log_error("this host's KVM lacks KVM_CAP_SYNC_REGS; it needs Linux 4.17 or later");
 	return -EOPNOTSUPP;
 }
 

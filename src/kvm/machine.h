@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A KVM virtual machine: the VM fd with its in-kernel interrupt controllers
- * (LAPIC, IOAPIC, PIC) and PIT. Made by the main thread; the interrupt
+ * (LAPIC, IOAPIC, PIC) and PIT. Made by one thread; the interrupt
  * functions may be called from any thread.
  *
  * Source: Documentation/virt/kvm/api.rst. Errors are logged here.

@@ -2,7 +2,7 @@
 /*
  * One vCPU: its fd, the shared struct kvm_run, and what an exit means.
  *
- * Made and closed by the main thread. kvm_vcpu_run() is called only by the
+ * Made by one thread, before any runs. kvm_vcpu_run() is called only by the
  * thread that the vCPU belongs to; kvm_vcpu_interrupt() by any.
  *
  * Source: Documentation/virt/kvm/api.rst, section 5.

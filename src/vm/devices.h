@@ -2,9 +2,9 @@
 /*
  * The virtio devices of a VM: which there are, and the PCI bus they sit on.
  *
- * Opened and freed by the main thread; between devices_open() and
- * devices_attach() nothing of the machine exists yet, so that what needs the
- * user's rights comes first.
+ * Opened and freed by the main thread, attached by that of vCPU 0 before it
+ * runs; between devices_open() and devices_attach() nothing of the machine
+ * exists yet, so that what needs the user's rights comes first.
  */
 #pragma once
 

@@ -3,7 +3,8 @@
  * The fixed devices of the machine and the two buses they sit on: four serial
  * ports, CMOS with the clock, i8042, ACPI power management.
  *
- * Created and freed by the main thread; vCPU threads bring the accesses.
+ * Created before any vCPU runs, by the thread of vCPU 0, and freed by the main
+ * thread; vCPU threads bring the accesses.
  */
 #pragma once
 

@@ -33,8 +33,12 @@ struct vcpu_set {
 	const struct sandbox *sandbox;
 	struct platform *platform;
 	struct lifecycle *lifecycle;
+	int (*make_machine)(void *owner);
+	void *owner;
+	int made;       /* what that returned; set before `entering` is posted */
+	sem_t entering; /* posted by vCPU 0 when it is about to run the guest, or gives up */
+	bool entered;   /* the main thread has seen that */
 	_Atomic unsigned order; /* enum order; changed under the mutex, read without */
-	sem_t entering;         /* posted by each thread when it is about to run the guest */
 	pthread_mutex_t mutex;
 	pthread_cond_t changed; /* `order` or `away` */
 	unsigned away;          /* threads that are held or have ended; guarded by the mutex */
@@ -63,29 +67,11 @@ static int kick_signal(void)
 	return SIGRTMIN;
 }
 
-static int create_vcpus(
-	const struct kvm_host *host, const struct kvm_machine *machine, struct vcpu_set *set)
-{
-	struct cpu_model *model;
-	int r = cpu_model_create(host, set->count, &model);
-
-	if (r < 0)
-		return r;
-	for (unsigned i = 0; r == 0 && i < set->count; i++) {
-		struct vcpu *vcpu = &set->vcpus[i];
-
-		r = kvm_vcpu_create(host, machine, i, &vcpu->kvm);
-		if (r == 0)
-			r = cpu_model_apply(model, &vcpu->kvm);
-	}
-	cpu_model_free(model);
-	return r;
-}
-
 static void init_locks(struct vcpu_set *set)
 {
 	pthread_condattr_t monotonic;
 
+	sem_init(&set->entering, 0, 0);
 	pthread_mutex_init(&set->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -93,8 +79,7 @@ static void init_locks(struct vcpu_set *set)
 	pthread_condattr_destroy(&monotonic);
 }
 
-int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine, unsigned count,
-	struct platform *platform, struct lifecycle *lifecycle, struct vcpu_set **ret_set)
+int vcpu_set_create(unsigned count, struct lifecycle *lifecycle, struct vcpu_set **ret_set)
 {
 	struct vcpu_set *set = calloc(1, sizeof(*set) + count * sizeof(set->vcpus[0]));
 
@@ -102,28 +87,40 @@ int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machi
 		log_error("no memory for %u vCPUs", count);
 		return -ENOMEM;
 	}
-	set->platform = platform;
 	set->lifecycle = lifecycle;
 	set->count = count;
-	sem_init(&set->entering, 0, 0);
 	init_locks(set);
 	for (unsigned i = 0; i < count; i++) {
 		set->vcpus[i].set = set;
 		set->vcpus[i].kvm.fd = -1;
 	}
-	int r = create_vcpus(host, machine, set);
-
-	if (r < 0) {
-		vcpu_set_free(set);
-		return r;
-	}
 	*ret_set = set;
 	return 0;
 }
 
-int vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image)
+int vcpu_set_add_vcpus(struct vcpu_set *set, const struct kvm_host *host,
+	const struct kvm_machine *machine, struct platform *platform)
 {
-	return cpu_set_entry(&set->vcpus[0].kvm, image);
+	int r = 0;
+
+	set->platform = platform;
+	for (unsigned i = 0; r == 0 && i < set->count; i++)
+		r = kvm_vcpu_create(host, machine, i, &set->vcpus[i].kvm);
+	return r;
+}
+
+int vcpu_set_model(struct vcpu_set *set, struct cpu_model *model)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < set->count; i++)
+		r = cpu_model_apply(model, &set->vcpus[i].kvm);
+	return r;
+}
+
+void vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image)
+{
+	cpu_set_entry(&set->vcpus[0].kvm, image);
 }
 
 static void access_bus(struct bus *bus, const struct vcpu_exit *exit)
@@ -216,15 +213,8 @@ static void leave_for_good(struct vcpu_set *set)
 	pthread_mutex_unlock(&set->mutex);
 }
 
-/* Runs until the set stops or the guest is at its end; then no vCPU has any business left. */
-static void *run_vcpu(void *argument)
+static void run_guest(struct vcpu *vcpu)
 {
-	struct vcpu *vcpu = argument;
-	struct vcpu_set *set = vcpu->set;
-
-	if (sandbox_enter(set->sandbox, "main_vcpu") < 0)
-		lifecycle_end(set->lifecycle, VM_END_HOST);
-	sem_post(&set->entering);
 	while (may_run(vcpu)) {
 		struct vcpu_exit exit;
 		int r = kvm_vcpu_run(&vcpu->kvm, &exit);
@@ -236,32 +226,81 @@ static void *run_vcpu(void *argument)
 		count_exit(vcpu, exit.kind);
 		exit_handlers[exit.kind](vcpu, &exit);
 	}
-	leave_for_good(set);
+	leave_for_good(vcpu->set);
+}
+
+static void enter_sandbox(struct vcpu_set *set)
+{
+	if (sandbox_enter(set->sandbox, "main_vcpu") < 0)
+		lifecycle_end(set->lifecycle, VM_END_HOST);
+}
+
+/* Runs until the set stops or the guest is at its end; then no vCPU has any business left. */
+static void *run_vcpu(void *argument)
+{
+	struct vcpu *vcpu = argument;
+
+	enter_sandbox(vcpu->set);
+	run_guest(vcpu);
 	return NULL;
 }
 
-int vcpu_set_start(struct vcpu_set *set, const struct sandbox *sandbox)
+static void *run_first_vcpu(void *argument)
+{
+	struct vcpu *vcpu = argument;
+	struct vcpu_set *set = vcpu->set;
+	int r = set->make_machine(set->owner);
+
+	set->made = r;
+	if (r == 0)
+		enter_sandbox(set);
+	sem_post(&set->entering);
+	if (r == 0)
+		run_guest(vcpu);
+	return NULL;
+}
+
+static int start_thread(struct vcpu_set *set, unsigned index, void *(*function)(void *argument))
+{
+	struct vcpu *vcpu = &set->vcpus[index];
+	int r = thread_start(&vcpu->thread, function, vcpu);
+
+	if (r < 0)
+		log_error("cannot start the thread of vCPU %u: %s; pass fewer --cpus", index,
+			strerror(-r));
+	vcpu->started = r == 0;
+	return r;
+}
+
+int vcpu_set_start_first(struct vcpu_set *set, const struct sandbox *sandbox,
+	int (*make_machine)(void *owner), void *owner)
 {
 	const struct sigaction kick = { .sa_handler = on_kick };
 
 	if (sigaction(kick_signal(), &kick, NULL) < 0)
 		return -errno;
 	set->sandbox = sandbox;
-	for (unsigned i = 0; i < set->count; i++) {
-		struct vcpu *vcpu = &set->vcpus[i];
-		int r = thread_start(&vcpu->thread, run_vcpu, vcpu);
+	set->make_machine = make_machine;
+	set->owner = owner;
+	return start_thread(set, 0, run_first_vcpu);
+}
 
-		if (r < 0) {
-			log_error("cannot start the thread of vCPU %u: %s; pass fewer --cpus", i,
-				strerror(-r));
-			return r;
-		}
-		vcpu->started = true;
-	}
+/* Returns when the thread of vCPU 0 is done with the machine, with its result. */
+static int wait_until_made(struct vcpu_set *set)
+{
+	while (!set->entered)
+		set->entered = sem_wait(&set->entering) == 0;
+	return set->made;
+}
+
+int vcpu_set_start_others(struct vcpu_set *set)
+{
 	/* What is still to be done can wait until the guest has its processor. */
-	while (sem_wait(&set->entering) < 0)
-		;
-	return 0;
+	int r = wait_until_made(set);
+
+	for (unsigned i = 1; r == 0 && i < set->count; i++)
+		r = start_thread(set, i, run_vcpu);
+	return r;
 }
 
 static void give_order(struct vcpu_set *set, enum order order)
@@ -348,7 +387,8 @@ void vcpu_set_stop(struct vcpu_set *set)
 	if (set == NULL)
 		return;
 	give_order(set, ORDER_STOP);
-	kick_all(set);
+	if (set->vcpus[0].started && wait_until_made(set) == 0)
+		kick_all(set);
 	for (unsigned i = 0; i < set->count; i++) {
 		struct vcpu *vcpu = &set->vcpus[i];
 

@@ -3,7 +3,7 @@
  * The vCPU threads: each runs one vCPU, brings its exits to the buses, and
  * reports to the lifecycle when the guest is at its end.
  *
- * All functions are for the main thread.
+ * All functions are for the main thread, but as said. Errors are logged.
  */
 #pragma once
 
@@ -17,22 +17,31 @@
 
 struct vcpu_set;
 
-/*
- * Creates `count` vCPUs with their CPUID and MSRs. Logged errors. The set keeps
- * pointers to platform and lifecycle.
- */
-MUST_CHECK int vcpu_set_create(const struct kvm_host *host, const struct kvm_machine *machine,
-	unsigned count, struct platform *platform, struct lifecycle *lifecycle,
-	struct vcpu_set **ret_set);
-
-/* Puts vCPU 0 at the kernel's entry. */
-MUST_CHECK int vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
+/* A set of `count` vCPUs that do not exist yet. The set keeps a pointer to the lifecycle. */
+MUST_CHECK int vcpu_set_create(
+	unsigned count, struct lifecycle *lifecycle, struct vcpu_set **ret_set);
 
 /*
- * Starts the threads: each enters the sandbox (borrowed) and runs the guest. One
- * that cannot ends the VM.
+ * Starts the thread of vCPU 0. It calls make_machine(owner), which ends with all
+ * vCPUs ready to run, then enters the sandbox (borrowed) and runs the guest; or
+ * ends, if the machine cannot be made. A vCPU without its sandbox ends the VM.
  */
-MUST_CHECK int vcpu_set_start(struct vcpu_set *set, const struct sandbox *sandbox);
+MUST_CHECK int vcpu_set_start_first(struct vcpu_set *set, const struct sandbox *sandbox,
+	int (*make_machine)(void *owner), void *owner);
+/*
+ * Waits until the guest runs, or the machine could not be made, whose result it
+ * returns; then starts the threads of the other vCPUs.
+ */
+MUST_CHECK int vcpu_set_start_others(struct vcpu_set *set);
+
+/*
+ * For make_machine(), in the thread of vCPU 0: the vCPUs, whose exits go to the
+ * platform (a pointer to it is kept), their CPUID and MSRs, the kernel's entry.
+ */
+MUST_CHECK int vcpu_set_add_vcpus(struct vcpu_set *set, const struct kvm_host *host,
+	const struct kvm_machine *machine, struct platform *platform);
+MUST_CHECK int vcpu_set_model(struct vcpu_set *set, struct cpu_model *model);
+void vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
 
 /*
  * Gets every vCPU out of the guest and holds it there, with all accesses that
@@ -47,6 +56,6 @@ unsigned vcpu_set_count(const struct vcpu_set *set);
 /* Exits of this kind so far, of all vCPUs. */
 uint64_t vcpu_set_exits(const struct vcpu_set *set, enum vcpu_exit_kind kind);
 
-/* Stops the threads that were started and waits for them. */
+/* Stops the threads that were started and waits for them; for make_machine() to return, too. */
 void vcpu_set_stop(struct vcpu_set *set);
 void vcpu_set_free(struct vcpu_set *set);

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * The life of a VM as one page: the table `stages` below is the order in which
- * it comes to life, tear_down() the one way in which it goes. Files are opened
- * before anything is made, so that a typing error costs nothing.
+ * it comes to life, with make_machine() beside it, tear_down() the one way in
+ * which it goes. Files are opened before anything is made, so that a typing
+ * error costs nothing.
  */
 #include "vm/vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
+#include <semaphore.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -47,6 +50,10 @@ struct vm {
 	struct platform *platform;
 	struct devices *devices;
 	struct vcpu_set *vcpus;
+	/* What the main thread makes while that of vCPU 0 makes the rest. */
+	struct cpu_model *cpu_model;
+	int load_result;
+	sem_t loaded; /* posted when both are there */
 };
 
 static int open_file(const char *what, const char *path, int *ret_fd)
@@ -170,7 +177,7 @@ static int load_images(struct vm *vm, struct boot_request *request)
 }
 
 /* Everything that the guest finds in memory. */
-static int load(struct vm *vm)
+static int load_guest(struct vm *vm)
 {
 	char cmdline[LAYOUT_CMDLINE_SIZE];
 	struct boot_request request = { .image = &vm->image, .cmdline = cmdline };
@@ -227,13 +234,8 @@ static int create_vcpus(struct vm *vm)
 {
 	int r = kvm_machine_add_interrupts(&vm->machine, vm->config->vcpus);
 
-	if (r < 0)
-		return r;
-	r = vcpu_set_create(&vm->host, &vm->machine, vm->config->vcpus, vm->platform,
-		&vm->lifecycle, &vm->vcpus);
-
 	if (r == 0)
-		r = vcpu_set_entry(vm->vcpus, &vm->image);
+		r = vcpu_set_add_vcpus(vm->vcpus, &vm->host, &vm->machine, vm->platform);
 	return r;
 }
 
@@ -263,10 +265,64 @@ static int drop_rights(struct vm *vm)
 	return sandbox_begin(&wish, &vm->sandbox);
 }
 
+static int await_load(struct vm *vm)
+{
+	while (sem_wait(&vm->loaded) < 0)
+		;
+	if (vm->load_result < 0)
+		return vm->load_result;
+	int r = vcpu_set_model(vm->vcpus, vm->cpu_model);
+
+	if (r == 0)
+		vcpu_set_entry(vm->vcpus, &vm->image);
+	return r;
+}
+
+/*
+ * What takes KVM its time, in the thread of vCPU 0, while the main thread loads the guest.
+ * Their results meet in await_load() and in start().
+ */
+static int make_machine(void *owner)
+{
+	static int (*const steps[])(struct vm *) = {
+		create_machine,
+		create_devices,
+		create_vcpus,
+		start_service,
+		await_load,
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(steps); i++)
+		r = steps[i](owner);
+	return r;
+}
+
+static int begin_machine(struct vm *vm)
+{
+	int r = vcpu_set_create(vm->config->vcpus, &vm->lifecycle, &vm->vcpus);
+
+	if (r == 0)
+		r = vcpu_set_start_first(vm->vcpus, &vm->sandbox, make_machine, vm);
+	return r;
+}
+
+static int describe_cpus(struct vm *vm)
+{
+	return cpu_model_create(&vm->host, vm->config->vcpus, &vm->cpu_model);
+}
+
+static int load(struct vm *vm)
+{
+	vm->load_result = load_guest(vm);
+	sem_post(&vm->loaded);
+	return vm->load_result;
+}
+
 /* The guest goes first: what it prints waits in the console's ring until its thread runs. */
 static int start(struct vm *vm)
 {
-	int r = vcpu_set_start(vm->vcpus, &vm->sandbox);
+	int r = vcpu_set_start_others(vm->vcpus);
 
 	if (r == 0)
 		r = console_start(vm->console, platform_com1(vm->platform), &vm->sandbox);
@@ -301,12 +357,10 @@ static const struct {
 	{ open_devices, STATUS_HOST },
 	{ open_host, STATUS_HOST },
 	{ create_memory, STATUS_HOST },
-	{ load, STATUS_IMAGE },
-	{ create_machine, STATUS_HOST },
-	{ create_devices, STATUS_HOST },
-	{ create_vcpus, STATUS_HOST },
-	{ start_service, STATUS_HOST },
 	{ drop_rights, STATUS_HOST },
+	{ begin_machine, STATUS_HOST }, /* the steps of make_machine(), beside the next two */
+	{ describe_cpus, STATUS_HOST },
+	{ load, STATUS_IMAGE },
 	{ start, STATUS_HOST },
 	{ close_sandbox, STATUS_HOST },
 };
@@ -317,6 +371,8 @@ static const struct {
  */
 static void tear_down(struct vm *vm)
 {
+	/* When it failed early, somebody may wait for what will not come. */
+	sem_post(&vm->loaded);
 	vcpu_set_stop(vm->vcpus);
 	console_stop(vm->console);
 	if (vm->platform != NULL) {
@@ -325,6 +381,7 @@ static void tear_down(struct vm *vm)
 	}
 	devices_free(vm->devices);
 	vcpu_set_free(vm->vcpus);
+	cpu_model_free(vm->cpu_model);
 	platform_free(vm->platform);
 	kvm_machine_close(&vm->machine);
 	console_free(vm->console);
@@ -333,6 +390,7 @@ static void tear_down(struct vm *vm)
 	lifecycle_destroy(&vm->lifecycle);
 	control_service_free(vm->service);
 	control_destroy(&vm->control);
+	sem_destroy(&vm->loaded);
 	fd_close(&vm->kernel_fd);
 	fd_close(&vm->initrd_fd);
 }
@@ -347,9 +405,13 @@ enum exit_status vm_run(const struct vm_config *config)
 		.control.signalfd = -1,
 		.lifecycle.eventfd = -1,
 		.machine.fd = -1,
+		.load_result = -ECANCELED,
 	};
 	enum exit_status status = STATUS_OK;
 
+	/* One heap: our threads hardly allocate, and each would be given one of its own. */
+	mallopt(M_ARENA_MAX, 1);
+	sem_init(&vm.loaded, 0, 0);
 	for (size_t i = 0; status == STATUS_OK && i < ARRAY_SIZE(stages); i++)
 		if (stages[i].enter(&vm) < 0)
 			status = stages[i].failure;

@@ -4,12 +4,8 @@
  * was checked by the loader; the tables that the registers point to are
  * written by boot.c.
  */
-#include <errno.h>
 #include <linux/kvm.h>
-#include <string.h>
-#include <sys/ioctl.h>
 
-#include "base/log.h"
 #include "x86_64/boot.h"
 #include "x86_64/cpu.h"
 #include "x86_64/layout.h"
@@ -66,10 +62,12 @@ static void set_mode(struct kvm_sregs *sregs, bool long_mode)
 	sregs->efer = EFER_LME | EFER_LMA;
 }
 
-int cpu_set_entry(const struct kvm_vcpu *vcpu, const struct kernel_image *image)
+void cpu_set_entry(const struct kvm_vcpu *vcpu, const struct kernel_image *image)
 {
 	bool long_mode = image->entry_kind == KERNEL_ENTRY_LONG_MODE;
-	struct kvm_regs regs = {
+	struct kvm_sync_regs *state = &vcpu->run->s.regs;
+
+	state->regs = (struct kvm_regs){
 		.rip = image->entry,
 		.rflags = 2,
 		.rsi = long_mode ? LAYOUT_ZERO_PAGE : 0,
@@ -78,17 +76,9 @@ int cpu_set_entry(const struct kvm_vcpu *vcpu, const struct kernel_image *image)
 		.rbp = LAYOUT_STACK,
 	};
 	/* All of it, so that nothing has to be read back first. */
-	struct kvm_sregs sregs = { .apic_base = APIC_BASE_RESET };
-	set_segments(&sregs, long_mode);
-	set_mode(&sregs, long_mode);
-	int r = ioctl(vcpu->fd, KVM_SET_SREGS, &sregs);
-
-	if (r == 0)
-		r = ioctl(vcpu->fd, KVM_SET_REGS, &regs);
-	if (r == 0)
-		return 0;
-	int error = errno;
-
-	log_error("KVM refused the kernel's entry state: %s", strerror(error));
-	return -error;
+	state->sregs = (struct kvm_sregs){ .apic_base = APIC_BASE_RESET };
+	set_segments(&state->sregs, long_mode);
+	set_mode(&state->sregs, long_mode);
+	/* KVM_RUN takes it from there. */
+	vcpu->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }

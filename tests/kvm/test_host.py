@@ -71,18 +71,24 @@ def test_kvm_cannot_be_opened(error, says, tmp_path):
 
 
 def ioctls(tmp_path):
-    """The ioctls of a run before the first KVM_RUN, in order."""
+    """The ioctls of each thread before the first KVM_RUN, in order; strace's when= counts in each thread."""
     log = tmp_path / "ioctls"
     subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", "trace=ioctl", "--", *vmm.command(*CASE)], check=True,
                    stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-    lines = log.read_text().splitlines()
-    return lines[:next(i for i, line in enumerate(lines) if "KVM_RUN" in line)]
+    threads = {}
+    for line in log.read_text().splitlines():
+        thread, call = line.split(maxsplit=1)
+        if "KVM_RUN" in call:
+            return list(threads.values())
+        if call.startswith("ioctl("):
+            threads.setdefault(thread, []).append(call)
+    raise AssertionError("the vCPU never ran")
 
 
 @needs_strace
 def test_kvm_lacks_a_capability(tmp_path):
     """0 from the first question for one means that it is not there."""
-    number = next(i for i, line in enumerate(ioctls(tmp_path), 1) if "KVM_CHECK_EXTENSION" in line)
+    number = next(i for i, call in enumerate(ioctls(tmp_path)[0], 1) if "KVM_CHECK_EXTENSION" in call)
     done = injected(f"ioctl:retval=0:when={number}", trace="ioctl", tmp_path=tmp_path)
     assert_refused(done, "lacks", "Linux")
 
@@ -103,7 +109,9 @@ def test_host_cannot_start_threads(tmp_path):
 @pytest.mark.parametrize("error", ["ENOMEM", "EINVAL"])
 def test_any_ioctl_may_fail(error, tmp_path):
     """Every KVM ioctl before the first KVM_RUN in turn. A refusal or, for what can be done without, a VM."""
-    for number in range(1, len(ioctls(tmp_path)) + 1):
+    threads = ioctls(tmp_path)
+    assert len(threads) == 2  # the main thread's and vCPU 0's
+    for number in range(1, max(map(len, threads)) + 1):
         done = injected(f"ioctl:error={error}:when={number}", trace="ioctl", tmp_path=tmp_path)
         if done.returncode == vmm.OK:
             continue
