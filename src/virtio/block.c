@@ -9,7 +9,8 @@
  * every write is durable before it completes. A flush completes after an
  * fdatasync that began after all writes that completed before it; after one
  * that failed, all flushes fail until the driver resets the device, because
- * the kernel tells of lost pages only once.
+ * the kernel tells of lost pages only once. A queue that ends leaves nothing
+ * behind that is not durable, so a VM that was stopped has lost no write.
  *
  * Source: virtio 1.2, section 5.2.
  */
@@ -147,17 +148,32 @@ int block_next_piece(const struct device *device, struct block_request *request)
 
 bool block_piece_done(struct device *device, struct block_request *request, size_t done)
 {
-	if (has_overlay(device) && request->operation == BLOCK_WRITE)
-		block_overlay_mark(&device->overlay, request->offset, done);
+	if (request->operation == BLOCK_WRITE) {
+		if (has_overlay(device))
+			block_overlay_mark(&device->overlay, request->offset, done);
+		else
+			device->dirty = true;
+	}
 	return block_request_advance(request, done);
+}
+
+void block_flush_begins(struct device *device)
+{
+	device->dirty = false;
+}
+
+static void tell_failed_sync(struct device *device, int error)
+{
+	if (!atomic_exchange(&device->flush_failed, true))
+		log_error("disk '%s': fdatasync failed: %s; flushes fail until the guest resets "
+			  "the disk",
+			device->options.path, strerror(-error));
 }
 
 void block_flush_done(struct device *device, struct block_request *request, int result)
 {
-	if (result < 0 && !atomic_exchange(&device->flush_failed, true))
-		log_error("disk '%s': fdatasync failed: %s; flushes fail until the guest resets "
-			  "the disk",
-			device->options.path, strerror(-result));
+	if (result < 0)
+		tell_failed_sync(device, result);
 	if (device->flush_failed)
 		request->status = VIRTIO_BLK_S_IOERR;
 }
@@ -228,6 +244,7 @@ static void do_segments(struct device *device, struct block_request *request)
 		r = has_overlay(device)
 			    ? do_overlay_segment(&device->overlay, &request->segments[i])
 			    : do_segment(device, request->operation, &request->segments[i]);
+	device->dirty = !has_overlay(device);
 	if (r == 0 && block_write_flags(device) != 0 && fdatasync(device->image.fd) < 0)
 		r = -errno;
 	if (r < 0)
@@ -270,9 +287,10 @@ void block_do_request(struct device *device, struct block_request *request)
 		transfer(device, request);
 		break;
 	case BLOCK_FLUSH:
-		if (block_flush_is_due(device))
-			block_flush_done(
-				device, request, fdatasync(device->image.fd) < 0 ? -errno : 0);
+		if (!block_flush_is_due(device))
+			break;
+		block_flush_begins(device);
+		block_flush_done(device, request, fdatasync(device->image.fd) < 0 ? -errno : 0);
 		break;
 	case BLOCK_DISCARD:
 	case BLOCK_WRITE_ZEROES:
@@ -292,17 +310,22 @@ static uint32_t handle_chain(struct device *device, const struct virtqueue_chain
 	return block_request_finish(&request);
 }
 
+/* By a queue that ends: the driver may have had no time to flush. */
+static void sync_what_was_written(struct device *device)
+{
+	if (atomic_exchange(&device->dirty, false) && fdatasync(device->image.fd) < 0)
+		tell_failed_sync(device, -errno);
+}
+
 static int block_serve(struct device_queue *queue)
 {
 	struct device *device = queue->device;
+	int r = device->options.sync_engine ? -EOPNOTSUPP : block_serve_uring(queue);
 
-	if (!device->options.sync_engine) {
-		int r = block_serve_uring(queue);
-
-		if (r != -EOPNOTSUPP)
-			return r;
-	}
-	return device_serve_chains(queue, handle_chain);
+	if (r == -EOPNOTSUPP)
+		r = device_serve_chains(queue, handle_chain);
+	sync_what_was_written(device);
+	return r;
 }
 
 static void block_prepare(struct device *device)

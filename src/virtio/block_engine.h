@@ -25,6 +25,7 @@ struct device {
 	atomic_bool cache_is_settable; /* both FLUSH and CONFIG_WCE were negotiated */
 	atomic_bool writeback;         /* false: each write is durable when it completes */
 	atomic_bool flush_failed;      /* until the next start */
+	atomic_bool dirty;             /* written since the last fdatasync began */
 	/*
 	 * One for each queue, made by prepare and used again at each start; NULL
 	 * where a queue's thread makes its own, or, after prepare, has none.
@@ -38,7 +39,8 @@ struct device {
 
 /* The flags of a write at this moment. */
 int block_write_flags(const struct device *device);
-/* The result of a flush's fdatasync: 0 or -errno. */
+/* A flush's fdatasync is about to begin; then its result: 0 or -errno. */
+void block_flush_begins(struct device *device);
 void block_flush_done(struct device *device, struct block_request *request, int result);
 /*
  * Chooses the request's next piece, which lies in one file: that one. A file

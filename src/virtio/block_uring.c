@@ -133,6 +133,7 @@ static void submit_request(struct engine *engine, struct block_request *request)
 	struct io_uring_sqe *sqe = get_sqe(engine);
 
 	if (request->operation == BLOCK_FLUSH) {
+		block_flush_begins(device);
 		io_uring_prep_fsync(sqe, device->image.fd, IORING_FSYNC_DATASYNC);
 	} else {
 		int fd = block_next_piece(device, request);

@@ -34,17 +34,24 @@ static struct {
 	atomic_size_t most;    /* bytes of one transfer; 0: all */
 	atomic_int write_flags;
 	atomic_uint fdatasyncs;
+	atomic_uint clock;       /* goes on at each thing that D1 puts into an order */
+	atomic_uint synced_from; /* when the last good fdatasync began */
 } libc;
 
 /* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): libc's have two underscores */
 int fdatasync(int fd)
 {
+	unsigned began = libc.clock++;
+
 	libc.fdatasyncs++;
 	if (libc.fdatasync_error != 0) {
 		errno = libc.fdatasync_error;
 		return -1;
 	}
-	return (int)syscall(SYS_fdatasync, fd);
+	int r = (int)syscall(SYS_fdatasync, fd);
+
+	libc.synced_from = began;
+	return r;
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t length)
@@ -453,6 +460,95 @@ static void a_failed_flush_is_remembered_by_the_device(void **state)
 	assert_int_equal(capture_lines(&capture), 1);
 }
 
+/*
+ * Durability D1: writes and flushes in any order, many in flight. What was answered before a
+ * flush was offered is on the disk when the flush is answered, for an fdatasync began between.
+ */
+static void a_flush_covers_what_was_answered_before(void **state)
+{
+	struct rig *rig = new_rig((struct block_options){ .sync_engine = true }, "/tmp");
+	unsigned random = 1;
+
+	(void)state;
+	start_all(rig, USUAL);
+	for (unsigned round = 0; round < 1000; round++) {
+		unsigned count = 1 + round % 7;
+		unsigned flushes = 0;
+		unsigned offered = libc.clock++;
+		unsigned syncs = libc.fdatasyncs;
+
+		for (unsigned n = 0; n < count; n++) {
+			random = random * 1103515245 + 12345;
+			bool flush = (random >> 16) % 3 == 0;
+
+			offer(rig, 0, n, flush ? VIRTIO_BLK_T_FLUSH : VIRTIO_BLK_T_OUT,
+				flush ? 0 : (random >> 20) % 1024 * 8, flush ? 0 : 512);
+			flushes += flush;
+		}
+		kick(rig, 0);
+		wait_for(rig, 0, count);
+		for (unsigned n = 0; n < count; n++)
+			assert_int_equal(slot_at(rig, 0, n)->status, VIRTIO_BLK_S_OK);
+		assert_int_equal(libc.fdatasyncs, syncs + flushes);
+		assert_true(flushes == 0 || libc.synced_from >= offered);
+	}
+	free_rig(rig);
+}
+
+/* Durability D7: what a driver wrote and had no time to flush is on the disk when its queue ended.
+ */
+static void the_end_leaves_nothing_unwritten(void **state)
+{
+	struct rig *rig = new_rig(engine(state), "/tmp");
+	unsigned syncs = libc.fdatasyncs;
+
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	stop_all(rig);
+	assert_int_equal(libc.fdatasyncs, syncs); /* nothing to do */
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
+	stop_all(rig);
+	assert_int_equal(libc.fdatasyncs, ++syncs);
+	start_all(rig, USUAL);
+	assert_int_equal(ask_segment(rig, VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_OK);
+	free_rig(rig); /* as SIGTERM does */
+	assert_int_equal(libc.fdatasyncs, ++syncs);
+}
+
+static void what_was_flushed_is_not_flushed_again(void **state)
+{
+	struct rig *rig = new_rig(engine(state), "/tmp");
+
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_OK);
+	unsigned syncs = libc.fdatasyncs;
+
+	stop_all(rig);
+	assert_int_equal(libc.fdatasyncs, syncs);
+	free_rig(rig);
+}
+
+static void a_failure_at_the_end_is_told(void **state)
+{
+	struct rig *rig = new_rig(engine(state), "/tmp");
+	struct capture capture;
+
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
+	libc.fdatasync_error = EIO;
+	capture_begin(&capture);
+	stop_all(rig);
+	capture_end(&capture);
+	libc.fdatasync_error = 0;
+	assert_non_null(strstr(capture.text, "fdatasync failed"));
+	/* It goes on, as after a suspend: its driver learns of it. */
+	start_queue(rig, 0);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_IOERR);
+	free_rig(rig);
+}
+
 /* ---- the write cache --------------------------------------------------------- */
 
 static uint8_t get_wce(const struct rig *rig)
@@ -639,10 +735,14 @@ int main(void)
 		BOTH(a_full_file_system_is_an_io_error),
 		BOTH(a_read_only_disk_is_never_written),
 		BOTH(direct_takes_every_buffer),
+		BOTH(the_end_leaves_nothing_unwritten),
+		BOTH(a_failure_at_the_end_is_told),
+		BOTH(what_was_flushed_is_not_flushed_again),
 		cmocka_unit_test_setup(short_and_interrupted_transfers_go_on, forget_faults),
 		cmocka_unit_test_setup(
 			after_a_failed_flush_all_fail_until_the_reset, forget_faults),
 		cmocka_unit_test_setup(a_failed_flush_is_remembered_by_the_device, forget_faults),
+		cmocka_unit_test_setup(a_flush_covers_what_was_answered_before, forget_faults),
 		cmocka_unit_test_setup(the_write_cache_is_the_drivers_choice, forget_faults),
 		cmocka_unit_test_setup(who_cannot_flush_need_not, forget_faults),
 		cmocka_unit_test_setup(the_configuration_tells_the_disk, forget_faults),

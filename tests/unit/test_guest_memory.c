@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -206,6 +207,43 @@ static void test_sealed(void **state)
 	assert_int_equal(find_memfd(), -1);
 }
 
+static uint64_t allocated(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+/* Pages come when they are touched; with PREALLOCATE all of them at once. */
+static void test_preallocated(void **state)
+{
+	const struct guest_memory_range ranges[] = { { 0, 2 * MIB }, { 4 * GIB, MIB } };
+	struct guest_memory *memory;
+
+	(void)state;
+	assert_int_equal(guest_memory_create(ranges, 2, 0, &memory), 0);
+	assert_int_equal(allocated(guest_memory_fd(memory)), 0);
+	guest_memory_free(memory);
+	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_PREALLOCATE, &memory), 0);
+	assert_int_equal(allocated(guest_memory_fd(memory)), 3 * MIB);
+	guest_memory_free(memory);
+}
+
+/* Of huge pages there are enough or there is no memory: never a SIGBUS later. */
+static void test_huge_pages(void **state)
+{
+	const struct guest_memory_range odd = { 0, MIB };
+	const struct guest_memory_range all = { 0, UINT64_C(1) << 44 }; /* more than any host has */
+	struct guest_memory *memory = NULL;
+
+	(void)state;
+	assert_int_equal(guest_memory_create(&odd, 1, GUEST_MEMORY_HUGE_PAGES, &memory), -EINVAL);
+	assert_int_equal(guest_memory_create(&all, 1, GUEST_MEMORY_HUGE_PAGES, &memory), -ENOMEM);
+	assert_null(memory);
+	assert_int_equal(find_memfd(), -1);
+}
+
 /* What one process writes, the other reads: the same pages, by another mapping. */
 static void test_files(void **state)
 {
@@ -286,6 +324,8 @@ int main(void)
 		cmocka_unit_test(test_regions),
 		cmocka_unit_test(test_bad_ranges),
 		cmocka_unit_test(test_sealed),
+		cmocka_unit_test(test_preallocated),
+		cmocka_unit_test(test_huge_pages),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_bad_files),
 	};
