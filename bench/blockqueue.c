@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * A driver of our own at one queue of the block device, without a guest: 4 KiB
- * reads at random places of a file, a fixed number of them in flight. Prints
+ * reads at random places of a file, or with -s 128 KiB reads in pages one after
+ * the other; a fixed number of them in flight. Prints
  * what one request costs the queue's thread: system calls, kicks, calls; and
  * how many requests a second.
  *
- *	blockqueue [-d] [-i] [-e sync] [-q DEPTH] [-n REQUESTS] FILE
+ *	blockqueue [-d] [-i] [-s] [-e sync] [-q DEPTH] [-n REQUESTS] FILE
  *
  * Rings with event indices, as Linux drives them: a kick and a call only where
  * the other side asked for one. System calls are counted by perf's tracepoint,
@@ -37,10 +38,10 @@
 #include "virtio/device.h"
 #include "virtio/vhost_thread.h"
 
-enum { QUEUE_SIZE = 256, DATA_SIZE = 4096, HEADERS_AT = 0x100000, DATA_AT = 0x200000 };
+enum { QUEUE_SIZE = 256, PAGE = 4096, PAGES_MAX = 32, HEADERS_AT = 0x100000, DATA_AT = 0x200000 };
 
 struct request {
-	struct vring_desc table[3];
+	struct vring_desc table[PAGES_MAX + 2];
 	struct virtio_blk_outhdr header;
 	uint8_t status;
 	uint8_t padding[63];
@@ -56,6 +57,8 @@ struct driver {
 	uint16_t seen, offered, kicked;
 	uint64_t sectors;
 	uint64_t random;
+	uint64_t next;  /* sector of a sequential read */
+	unsigned pages; /* of a read */
 	uint64_t kicks, calls, failed;
 };
 
@@ -72,24 +75,36 @@ static void *at(const struct driver *driver, uint64_t gpa, uint64_t size)
 	return guest_memory_at(driver->memory, gpa, size);
 }
 
+static uint64_t choose_sector(struct driver *driver)
+{
+	uint64_t size = driver->pages * PAGE / 512;
+
+	driver->random = driver->random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	if (driver->pages == 1)
+		return (driver->random >> 33) % (driver->sectors / size) * size;
+	driver->next = driver->next + size <= driver->sectors - size ? driver->next + size : 0;
+	return driver->next;
+}
+
 static void offer(struct driver *driver, unsigned n)
 {
 	uint64_t gpa = HEADERS_AT + n * sizeof(struct request);
 	struct request *request = at(driver, gpa, sizeof(*request));
+	unsigned last = driver->pages + 1;
 
-	driver->random = driver->random * UINT64_C(6364136223846793005) + 1442695040888963407u;
-	uint64_t sector = (driver->random >> 33) % (driver->sectors / 8) * 8;
-
-	request->header = (struct virtio_blk_outhdr){ .type = VIRTIO_BLK_T_IN, .sector = sector };
+	request->header = (struct virtio_blk_outhdr){ .type = VIRTIO_BLK_T_IN,
+		.sector = choose_sector(driver) };
 	request->status = 0xee;
 	request->table[0] = (struct vring_desc){ gpa + offsetof(struct request, header),
 		sizeof(request->header), VRING_DESC_F_NEXT, 1 };
-	request->table[1] = (struct vring_desc){ DATA_AT + (uint64_t)n * DATA_SIZE, DATA_SIZE,
-		VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2 };
-	request->table[2] = (struct vring_desc){ gpa + offsetof(struct request, status), 1,
+	for (unsigned i = 1; i < last; i++)
+		request->table[i] =
+			(struct vring_desc){ DATA_AT + (n * PAGES_MAX + i - 1) * (uint64_t)PAGE,
+				PAGE, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, (uint16_t)(i + 1) };
+	request->table[last] = (struct vring_desc){ gpa + offsetof(struct request, status), 1,
 		VRING_DESC_F_WRITE, 0 };
-	driver->desc[n] =
-		(struct vring_desc){ gpa, sizeof(request->table), VRING_DESC_F_INDIRECT, 0 };
+	driver->desc[n] = (struct vring_desc){ gpa,
+		(uint32_t)((last + 1) * sizeof(request->table[0])), VRING_DESC_F_INDIRECT, 0 };
 	driver->avail->ring[driver->offered++ % QUEUE_SIZE] = (uint16_t)n;
 }
 
@@ -169,7 +184,7 @@ static int count_system_calls(int thread)
 
 static void start(struct driver *driver, const struct block_options *options)
 {
-	const struct guest_memory_range range = { 0, DATA_AT + QUEUE_SIZE * DATA_SIZE };
+	const struct guest_memory_range range = { 0, DATA_AT + QUEUE_SIZE * PAGES_MAX * PAGE };
 	struct virtio_blk_config config;
 	struct device *device;
 
@@ -197,7 +212,7 @@ static void start(struct driver *driver, const struct block_options *options)
 		      driver->vhost, 0, (uint8_t *)&config, sizeof(config)) == 0,
 		"configuration");
 	driver->sectors = config.capacity;
-	check(driver->sectors >= 8, "the file is too small");
+	check(driver->sectors >= PAGES_MAX * PAGE / 512, "the file is too small");
 	check(driver->vhost->ops->set_features(driver->vhost, features) == 0 &&
 			driver->vhost->ops->set_vring(driver->vhost, 0, &ring) == 0 &&
 			driver->vhost->ops->start_vring(driver->vhost, 0) == 0,
@@ -325,13 +340,13 @@ static void measure_steps(const struct block_options *options, struct driver *dr
 int main(int argc, char **argv)
 {
 	struct block_options options = block_default_options;
-	struct driver driver = { .random = 1 };
+	struct driver driver = { .random = 1, .pages = 1 };
 	struct cost cost = { .requests = 100000 };
 	bool steps = false;
 	unsigned depth = 1;
 	int option;
 
-	while ((option = getopt(argc, argv, "de:iq:n:")) != -1)
+	while ((option = getopt(argc, argv, "de:iq:n:s")) != -1)
 		switch (option) {
 		case 'd':
 			options.direct = true;
@@ -345,6 +360,9 @@ int main(int argc, char **argv)
 		case 'q':
 			depth = (unsigned)strtoul(optarg, NULL, 10);
 			break;
+		case 's':
+			driver.pages = PAGES_MAX;
+			break;
 		case 'n':
 			cost.requests = strtoull(optarg, NULL, 10);
 			break;
@@ -352,8 +370,9 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	if (optind != argc - 1 || depth == 0 || depth > QUEUE_SIZE || cost.requests < depth) {
-		fprintf(stderr, "usage: blockqueue [-d] [-i] [-e sync] [-q DEPTH] [-n REQUESTS] "
-				"FILE\n");
+		fprintf(stderr,
+			"usage: blockqueue [-d] [-i] [-s] [-e sync] [-q DEPTH] [-n REQUESTS] "
+			"FILE\n");
 		return 2;
 	}
 	options.path = argv[optind];

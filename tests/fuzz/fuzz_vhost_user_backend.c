@@ -8,66 +8,21 @@
  * gets only features that it offered, and no descriptor is left over.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/log.h"
+#include "fuzz/vhost_user.h"
 #include "unit/copier.h"
 #include "unit/virtio_driver.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
-#include "virtio/vhost_user_message.h"
 
 enum { MESSAGES = 48, USER_ADDRESS = 0x1000000 };
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
 
 struct peer {
 	struct guest_memory *memory;
 	int socket;
 	int kick_fd, call_fd;
 };
-
-static void require(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
-static uint8_t take(struct input *input)
-{
-	if (input->size == 0)
-		return 0;
-	input->size--;
-	return *input->data++;
-}
-
-static uint64_t take_value(struct input *input)
-{
-	uint64_t value = 0;
-	uint8_t kind = take(input);
-
-	if (kind < 128)
-		return kind;
-	for (unsigned i = 0; i < 8; i++)
-		value = value << 8 | take(input);
-	return value;
-}
-
-/* The next descriptor that will be given: the same before and after when none is lost. */
-static int next_fd(void)
-{
-	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
-
-	close(fd);
-	return fd;
-}
 
 static void fill_memory(const struct peer *peer, struct vhost_user_message *message)
 {
@@ -155,25 +110,6 @@ enum {
 	OTHER_RING = 128,
 };
 
-static void send_piece(const struct peer *peer, const uint8_t *bytes, size_t size,
-	const struct vhost_user_message *message)
-{
-	char control[CMSG_SPACE(16 * sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	size_t fds_size = message != NULL ? message->fd_count * sizeof(int) : 0;
-	struct iovec iov = { (void *)(uintptr_t)bytes, size };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fds_size > 0) {
-		struct cmsghdr *header = (struct cmsghdr *)(void *)control;
-
-		*header = (struct cmsghdr){ CMSG_LEN(fds_size), SOL_SOCKET, SCM_RIGHTS };
-		memcpy(CMSG_DATA(header), message->fds, fds_size);
-		msg.msg_control = control;
-		msg.msg_controllen = CMSG_SPACE(fds_size);
-	}
-	(void)sendmsg(peer->socket, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 static void put_message(const struct peer *peer, struct input *input)
 {
 	uint8_t faults = take(input);
@@ -208,8 +144,9 @@ static void put_message(const struct peer *peer, struct input *input)
 	size_t cut = faults & IN_PIECES ? take(input) % (12 + length) : 0;
 
 	if (cut > 0)
-		send_piece(peer, bytes, cut, take(input) % 2 == 0 ? &message : NULL);
-	send_piece(peer, bytes + cut, 12 + length - cut, &message);
+		send_piece(peer->socket, bytes, cut, message.fds,
+			take(input) % 2 == 0 ? message.fd_count : 0);
+	send_piece(peer->socket, bytes + cut, 12 + length - cut, message.fds, message.fd_count);
 }
 
 /* All that a ring needs, so that the fuzzer need not find it. */
@@ -226,7 +163,7 @@ static void put_start(const struct peer *peer)
 
 		memcpy(bytes, &message.request, 12);
 		memcpy(bytes + 12, &message.u64, message.size);
-		send_piece(peer, bytes, 12 + message.size, &message);
+		send_piece(peer->socket, bytes, 12 + message.size, message.fds, message.fd_count);
 	}
 }
 
@@ -250,18 +187,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	int fd_before = next_fd();
+	static struct peer peer = { .kick_fd = -1, .call_fd = -1 };
 	struct input input = { data, size };
 	struct device device = { 0 };
-	struct peer peer = {
-		.memory = driver_memory(),
-		.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-		.call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-	};
 	struct vhost *vhost;
 	int sockets[2];
 
 	log_set_level(LOG_LEVEL_NONE);
+	if (peer.memory == NULL)
+		peer.memory = driver_memory();
+	(void)eventfd_again(&peer.kick_fd);
+	(void)eventfd_again(&peer.call_fd);
+	int fd_before = next_fd();
+
 	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
 	peer.socket = sockets[0];
 	put_program(&peer, &input);
@@ -272,9 +210,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	vhost->ops->free(vhost);
 	close(sockets[0]);
 	close(sockets[1]);
-	close(peer.kick_fd);
-	close(peer.call_fd);
-	guest_memory_free(peer.memory);
 	require(next_fd() == fd_before);
 	return 0;
 }

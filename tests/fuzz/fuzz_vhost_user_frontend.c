@@ -8,78 +8,14 @@
  * lost it stays lost, and no descriptor is left over.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/virtio_config.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/log.h"
+#include "fuzz/vhost_user.h"
 #include "virtio/device.h"
 #include "virtio/vhost_user_frontend.h"
-#include "virtio/vhost_user_message.h"
 
 enum { CONFIG_SIZE = 12, SIZE = 8, CALLS = 24 };
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
-static void require(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
-static uint8_t take(struct input *input)
-{
-	if (input->size == 0)
-		return 0;
-	input->size--;
-	return *input->data++;
-}
-
-static uint64_t take_value(struct input *input)
-{
-	uint64_t value = 0;
-	uint8_t kind = take(input);
-
-	if (kind < 128)
-		return kind;
-	for (unsigned i = 0; i < 8; i++)
-		value = value << 8 | take(input);
-	return value;
-}
-
-/* The next descriptor that will be given: the same before and after when none is lost. */
-static int next_fd(void)
-{
-	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
-
-	close(fd);
-	return fd;
-}
-
-static void send_piece(int socket, const void *bytes, size_t size, unsigned fds, int fd)
-{
-	char control[CMSG_SPACE(16 * sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)bytes, size };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fds > 0) {
-		struct cmsghdr *header = (struct cmsghdr *)(void *)control;
-
-		*header = (struct cmsghdr){ CMSG_LEN(fds * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
-		for (unsigned i = 0; i < fds; i++)
-			memcpy(CMSG_DATA(header) + i * sizeof(int), &fd, sizeof(int));
-		msg.msg_control = control;
-		msg.msg_controllen = CMSG_SPACE(fds * sizeof(int));
-	}
-	(void)sendmsg(socket, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
 
 /* What a good device would answer. */
 static struct vhost_user_message good_reply(uint32_t request)
@@ -102,6 +38,16 @@ static struct vhost_user_message good_reply(uint32_t request)
 		reply.config.size = CONFIG_SIZE;
 	}
 	return reply;
+}
+
+/* Some bytes of a reply, and with them the socket's own descriptor, `count` times. */
+static void send_reply(int socket, const void *bytes, size_t size, size_t count)
+{
+	int fds[16];
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = socket;
+	send_piece(socket, bytes, size, fds, count);
 }
 
 /* The replies in the order in which they are asked for at first, then any. */
@@ -135,16 +81,16 @@ static void put_replies(struct input *input, int socket)
 		size_t cut = fault & 32 ? take(input) % (12 + sent) : 0;
 
 		if (cut > 0)
-			send_piece(socket, bytes, cut, fault & 64 ? take(input) % 16 : 0, socket);
-		send_piece(socket, bytes + cut, 12 + sent - cut, fault & 128 ? take(input) % 16 : 0,
-			socket);
+			send_reply(socket, bytes, cut, fault & 64 ? take(input) % 16 : 0);
+		send_reply(
+			socket, bytes + cut, 12 + sent - cut, fault & 128 ? take(input) % 16 : 0);
 	}
 }
 
 struct machine {
-	struct guest_memory *memory;
-	struct vhost *vhost;
+	struct guest_memory *memory; /* these two for all inputs */
 	int eventfd;
+	struct vhost *vhost;
 	bool running[DEVICE_QUEUES_MAX];
 	bool lost;
 };
@@ -219,16 +165,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static struct machine machine = { .eventfd = -1 };
 	const struct guest_memory_range range = { 0, 64 * KIB };
 	struct input input = { data, size };
-	struct machine machine = { 0 };
-	int fd_before = next_fd();
 	int sockets[2];
 
 	log_set_level(LOG_LEVEL_NONE);
-	require(guest_memory_create(&range, 1, 0, &machine.memory) == 0);
+	if (machine.memory == NULL)
+		require(guest_memory_create(&range, 1, 0, &machine.memory) == 0);
+	machine = (struct machine){ machine.memory, eventfd_again(&machine.eventfd) };
+	int fd_before = next_fd();
+
 	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
-	machine.eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	const struct vhost_user_peer peer = {
 		.name = "fuzz",
 		.socket = sockets[0],
@@ -249,8 +197,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		machine.vhost->ops->free(machine.vhost);
 	}
 	close(sockets[1]);
-	close(machine.eventfd);
-	guest_memory_free(machine.memory);
 	require(next_fd() == fd_before);
 	return 0;
 }
