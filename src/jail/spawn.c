@@ -162,14 +162,14 @@ static int write_map(pid_t pid, const char *name, unsigned id)
 }
 
 /* A container may have no nobody; its root, which is no root of the host's, must do then. */
-static int map_one(pid_t pid, const char *name, unsigned own, unsigned *ret_id)
+static int map_one(pid_t pid, const char *name, unsigned (*own)(void), unsigned *ret_id)
 {
 	*ret_id = NOBODY;
 	int r = write_map(pid, name, NOBODY);
 
 	if (r == -EPERM || r == -EINVAL) {
-		*ret_id = own;
-		r = write_map(pid, name, own);
+		*ret_id = own();
+		r = write_map(pid, name, *ret_id);
 	}
 	return r;
 }
@@ -178,10 +178,10 @@ static int map_one(pid_t pid, const char *name, unsigned own, unsigned *ret_id)
 static int map_ids(pid_t pid, int channel)
 {
 	struct jail_identity identity;
-	int r = map_one(pid, "gid_map", getegid(), &identity.gid);
+	int r = map_one(pid, "gid_map", getegid, &identity.gid);
 
 	if (r == 0)
-		r = map_one(pid, "uid_map", geteuid(), &identity.uid);
+		r = map_one(pid, "uid_map", geteuid, &identity.uid);
 	if (r == 0 && send(channel, &identity, sizeof(identity), MSG_NOSIGNAL) < 0)
 		r = -errno;
 	return r;
