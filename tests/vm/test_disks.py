@@ -89,6 +89,27 @@ def test_root_by_parameter(tree, tmp_path):
     assert disks.cat_ext4(image, "/y") == b"x\n"
 
 
+@pytest.mark.parametrize("init", ["/sbin/agetty", pytest.param("systemd", marks=pytest.mark.soak)])
+def test_stock_debian_to_a_login(init):
+    """Debian as it is installed: its own kernel and initrd, an ext4 root that it writes to, and root logs in."""
+    image = vm.debian.cache() / "debian-bookworm"
+    if not image.exists():
+        pytest.skip("no Debian: run guest/fetch-debian")
+    words = [] if init == "systemd" else ["-p", f"init={init} -- 115200 ttyS0"]
+    guest = vm.Guest([vm.CROSVM, "run", "-m", "512", "-c", "2", "-i", str(image / "initrd.img"), *words,
+                      *attached(image / "root.ext4", root="true", snapshot="true"), str(image / "vmlinuz")])
+    try:
+        guest.expect(" login: ", timeout=5 * vm.TIMEOUT)
+        guest.send("root\n")
+        guest.expect(":~# ")
+        guest.send("grep ' / ' /proc/mounts; touch /x && sync && echo written to the ro''ot\n")
+        assert "/dev/vda / ext4 rw" in guest.expect("written to the root")
+        guest.send("systemctl poweroff -ff\n")
+        guest.end(says=vm.POWERED_OFF, timeout=vm.TIMEOUT)
+    finally:
+        guest.close()
+
+
 # ---- data -----------------------------------------------------------------------------
 
 # Four writers at once, each with its quarter of the disk and its size of request, direct and through the
