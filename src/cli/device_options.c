@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "virtio/block_options.h"
 #include "virtio/net_options.h"
+#include "virtio/wl_options.h"
 #include "vm/foreign_device.h"
 
 static const struct {
@@ -58,10 +59,51 @@ int device_options_make(
 	return 0;
 }
 
+static struct vm_device *find_device(
+	const struct vm_config *config, const struct device_class *class)
+{
+	for (unsigned i = 0; i < config->device_count; i++)
+		if (config->devices[i].class == class)
+			return &config->devices[i];
+	return NULL;
+}
+
+/* To the options that there are. */
+static int add_to(struct vm_device *device, const char *option, char *spec)
+{
+	const struct device_class *class = device->class;
+	int r = suboptions_parse(
+		option, class->suboptions, class->suboption_count, spec, device->options);
+
+	return r == 0 && class->check != NULL ? class->check(option, device->options) : r;
+}
+
+int device_options_add_session(struct vm_config *config)
+{
+	struct wl_options options = { .socket_count = 1 };
+
+	if (find_device(config, &wl_device_class) != NULL || config->multiprocess)
+		return 0;
+	int r = wl_find_session(
+		getenv("XDG_RUNTIME_DIR"), getenv("WAYLAND_DISPLAY"), &options.sockets[0]);
+
+	if (r == 0)
+		return vm_config_add_device(config, "wayland-sock", &wl_device_class, &options);
+	if (r == -ECONNREFUSED)
+		log_warn("no Wayland compositor at '%s': the guest has no wayland device; "
+			 "--no-wl says that it needs none",
+			options.sockets[0].path);
+	return 0;
+}
+
 int device_options_add(
 	struct vm_config *config, const char *option, const struct device_class *class, char *spec)
 {
+	struct vm_device *device = class->once ? find_device(config, class) : NULL;
 	void *options = NULL;
+
+	if (device != NULL)
+		return add_to(device, option, spec);
 	int r = device_options_make(option, class, spec, &options);
 
 	if (r < 0)
@@ -146,6 +188,12 @@ int device_options_add_foreign(struct vm_config *config, const char *option, cha
 		return r;
 	if (options.class == NULL || options.path == NULL) {
 		log_error("--%s: say type=T,socket=PATH", option);
+		return -EINVAL;
+	}
+	if (options.class->ops->window_size > 0) {
+		log_error("--%s: a %s device shows files to the guest, which another program "
+			  "cannot; pass --%s",
+			option, options.class->ops->name, options.class->ops->name);
 		return -EINVAL;
 	}
 	return vm_config_add_foreign(config, option, options.class, options.path);

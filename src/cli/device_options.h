@@ -30,5 +30,10 @@ MUST_CHECK int device_options_add_seed_net(
 MUST_CHECK int device_options_add_foreign(struct vm_config *config, const char *option, char *spec);
 /* The value of --jail. 0, or -EINVAL, logged. */
 MUST_CHECK int device_options_parse_jail(const char *value, struct device_jail *jail);
+/*
+ * The compositor of the user's session, if there is one and no other was named; a session
+ * without one is a warning. Not in a jail. 0, or -errno, logged.
+ */
+MUST_CHECK int device_options_add_session(struct vm_config *config);
 /* All of them together: at most one disk is the root. 0, or -EINVAL, logged. */
 MUST_CHECK int device_options_check(const struct vm_config *config);

@@ -23,6 +23,7 @@ struct run_request {
 	const char *host_ip;
 	const char *netmask;
 	const char *mac;
+	bool no_wl;
 };
 
 static int apply_kernel(void *target, const char *value)
@@ -213,6 +214,20 @@ static int apply_mac(void *target, const char *value)
 	return 0;
 }
 
+/* As the first crosvm had them. */
+static int apply_wayland(void *target, const char *value)
+{
+	return device_options_add(&((struct run_request *)target)->config, "wayland-sock",
+		&wl_device_class, (char *)value);
+}
+
+static int apply_no_wl(void *target, const char *value)
+{
+	(void)value;
+	((struct run_request *)target)->no_wl = true;
+	return 0;
+}
+
 static int apply_socket(void *target, const char *value)
 {
 	((struct run_request *)target)->config.socket_path = value;
@@ -273,6 +288,8 @@ static const struct option options[] = {
 	{ "multiprocess", 'u', NULL, "each virtio device in a jailed process of its own", false,
 		apply_multiprocess },
 	{ "netmask", 0, "M", "with --host_ip: the network's mask", false, apply_netmask },
+	{ "no-wl", 0, NULL, "no wayland device, also where the user's session has a compositor",
+		false, apply_no_wl },
 	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
 		apply_params },
 	{ "prealloc", 0, NULL, "take all memory from the host at the start", false,
@@ -292,6 +309,8 @@ static const struct option options[] = {
 		"a device of another program: type=T,socket=PATH (T: block, net, rng, vsock); "
 		"repeatable",
 		true, apply_vhost_user },
+	{ "wayland-sock", 0, "SPEC", "the same as --wl: PATH[,name=N]; repeatable", true,
+		apply_wayland },
 #define DEVICE(name, letter, value, help) { #name, letter, value, help, true, apply_##name },
 #include "virtio/devices.def"
 #undef DEVICE
@@ -321,6 +340,8 @@ int command_run(int argc, char **argv)
 	if (r == 0)
 		r = device_options_add_seed_net(
 			&request.config, request.host_ip, request.netmask, request.mac);
+	if (r == 0 && !request.no_wl && request.config.kernel_path != NULL)
+		r = device_options_add_session(&request.config);
 	if (r == 0)
 		r = device_options_check(&request.config);
 	if (r == OPTIONS_HELP) {

@@ -96,6 +96,7 @@ static const struct constant constants[] = {
 	NAME(F_SETFL),
 	NAME(F_GET_SEALS),
 	NAME(F_ADD_SEALS),
+	NAME(F_ADD_SEALS),
 	NAME(FD_CLOEXEC),
 	NAME(O_RDONLY),
 	NAME(O_WRONLY),

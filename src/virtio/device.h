@@ -24,6 +24,7 @@
 #include "base/option_values.h"
 #include "base/util.h"
 #include "virtio/virtqueue.h"
+#include "virtio/window.h"
 
 enum { DEVICE_QUEUES_MAX = 16, DEVICE_FDS_MAX = 32 };
 
@@ -62,6 +63,8 @@ struct device_ops {
 	/* What serve() can do when a foreign front end asks for more; 0: queue_size. */
 	uint16_t queue_size_limit;
 	uint32_t config_size;
+	/* Of addresses in which it shows files to the guest; 0: none. */
+	uint64_t window_size;
 
 	unsigned (*queue_count)(const struct device *device);
 	/* Device-specific feature bits on offer; the transport adds its own. */
@@ -84,6 +87,9 @@ struct device_ops {
 	void (*prepare_queue)(struct device_queue *queue);
 	/* The descriptors that it needs in a jail, after prepare. How many; NULL: none. */
 	unsigned (*fds)(const struct device *device, int ret_fds[DEVICE_FDS_MAX]);
+	/* The window, if there is one where the device runs. Once, before start; it outlives the
+	 * device. */
+	void (*set_window)(struct device *device, const struct window *window);
 	/* 0 or -errno; NULL when there is nothing to do. */
 	int (*start)(struct device *device, uint64_t features);
 	/*
@@ -120,6 +126,9 @@ MUST_CHECK int device_serve_chains(struct device_queue *queue,
  */
 struct device_class {
 	const struct device_ops *ops;
+	/* Others by the options; NULL: always those. */
+	const struct device_ops *(*choose_ops)(const void *options);
+	bool once; /* a VM has one at most: --NAME again adds to its options */
 	/* The words of --NAME word=value,...; they change a copy of `defaults`. */
 	const struct suboption *suboptions;
 	size_t suboption_count;
@@ -135,6 +144,13 @@ struct device_class {
 	 */
 	void (*kernel_params)(const void *options, unsigned index, char *ret_text, size_t size);
 };
+
+static inline const struct device_ops *device_class_ops(
+	const struct device_class *class, const void *options)
+{
+	return class->choose_ops != NULL && options != NULL ? class->choose_ops(options)
+							    : class->ops;
+}
 
 #define DEVICE(name, ...) extern const struct device_class name##_device_class;
 #include "virtio/devices.def"

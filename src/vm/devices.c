@@ -23,6 +23,7 @@
 #include "vm/device_watch.h"
 #include "vm/fabric.h"
 #include "vm/foreign_device.h"
+#include "vm/window.h"
 #include "x86_64/layout.h"
 
 /* Those that every VM has. They need no options. */
@@ -30,7 +31,7 @@ static const struct device_class *const standard_classes[] = { &rng_device_class
 
 enum { DEVICES_MAX = VM_DEVICES_MAX + ARRAY_SIZE(standard_classes) };
 /* The memory slot of PCI config space; the RAM has those before. */
-enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX };
+enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX, WINDOW_SLOT };
 
 struct device_slot {
 	const struct device_ops *ops;
@@ -49,6 +50,7 @@ struct devices {
 	struct pci_host *host;
 	struct device_watch *watch;     /* of the devices' processes; NULL: there are none */
 	struct device_threads *threads; /* of the devices in this process; NULL: there are none */
+	struct vm_window *window;       /* of the one device that wants it; or NULL */
 	int failure_fd;                 /* borrowed; -1: nobody asks */
 	unsigned count;
 	struct device_slot slots[DEVICES_MAX];
@@ -57,7 +59,7 @@ struct devices {
 static int open_device(struct devices *devices, const struct vm_device *wanted)
 {
 	struct device_slot slot = {
-		.ops = wanted->class->ops,
+		.ops = device_class_ops(wanted->class, wanted->options),
 		.process.socket = -1,
 		.devices = devices,
 	};
@@ -183,6 +185,19 @@ static int create_vhost(
 	return r;
 }
 
+/* Its place is beyond the PCI window, which is beyond the RAM. */
+static int give_window(struct devices *devices, const struct device_slot *slot,
+	const struct kvm_machine *machine, uint64_t pci_window_gpa)
+{
+	uint64_t gpa = layout_device_window(pci_window_gpa);
+	int r = vm_window_create(
+		machine, WINDOW_SLOT, gpa, slot->ops->window_size, &devices->window);
+
+	if (r == 0)
+		slot->ops->set_window(slot->device, vm_window_get(devices->window));
+	return r;
+}
+
 static int attach_device(struct devices *devices, struct device_slot *slot,
 	const struct guest_memory *memory, struct platform *platform)
 {
@@ -215,6 +230,9 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	devices->loop = loop;
 	if (r == 0 && devices->watch != NULL)
 		r = device_watch_start(devices->watch, loop);
+	for (unsigned i = 0; r == 0 && i < devices->count; i++)
+		if (devices->slots[i].device != NULL && devices->slots[i].ops->window_size > 0)
+			r = give_window(devices, &devices->slots[i], machine, pci_window_gpa);
 	for (unsigned i = 0; r == 0 && i < devices->count; i++)
 		r = attach_device(devices, &devices->slots[i], memory, platform);
 	if (r < 0) {
@@ -325,6 +343,7 @@ void devices_free(struct devices *devices)
 	}
 	device_threads_free(devices->threads);
 	pci_host_free(devices->host);
+	vm_window_free(devices->window);
 	vm_fabric_free(devices->fabric);
 	free(devices);
 }

@@ -21,3 +21,8 @@ uint64_t layout_pci_window(uint64_t ram_size)
 
 	return align_up(max_u64(ram_end, LAYOUT_HIGH_RAM), GIB);
 }
+
+uint64_t layout_device_window(uint64_t pci_window_gpa)
+{
+	return max_u64(pci_window_gpa + LAYOUT_PCI_WINDOW_SIZE, LAYOUT_DEVICE_WINDOW);
+}

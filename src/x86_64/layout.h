@@ -58,3 +58,10 @@ size_t layout_ram_ranges(uint64_t size, struct guest_memory_range *ret_ranges);
 /* Where the PCI BARs go: a window above all RAM. */
 #define LAYOUT_PCI_WINDOW_SIZE (4 * GIB)
 uint64_t layout_pci_window(uint64_t ram_size);
+
+/*
+ * Where a device shows files: beyond the PCI window, and where the first crosvm had it,
+ * so that 39 bits of address are enough for what follows, unless there is so much RAM.
+ */
+#define LAYOUT_DEVICE_WINDOW UINT64_C(0x4000000000)
+uint64_t layout_device_window(uint64_t pci_window_gpa);

@@ -162,7 +162,7 @@ static void forbidden_calls_end_it(void **state)
 		{ push_input, SYS_ioctl },
 	};
 	static const char *const policies[] = { "main_vcpu", "main_control", "main_console",
-		"main_block", "main_net", "main_rng", "main_vsock" };
+		"main_block", "main_net", "main_rng", "main_vsock", "main_wl" };
 
 	(void)state;
 	for (size_t p = 0; p < ARRAY_SIZE(policies); p++) {
@@ -283,7 +283,7 @@ static int make_a_thread(const struct sandbox *sandbox)
 static void others_do_not(void **state)
 {
 	static const char *const policies[] = { "main_vcpu", "main_control", "main_console",
-		"main_block", "main_net", "main_rng", "main_vsock" };
+		"main_block", "main_net", "main_rng", "main_vsock", "main_wl" };
 
 	(void)state;
 	for (size_t p = 0; p < ARRAY_SIZE(policies); p++) {

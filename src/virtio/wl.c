@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * virtio-wayland: the guest's windows on the host's compositor. The device of
+ * ChromeOS, which has no number of its own in virtio: 30 is what the first
+ * drivers look for, 63 what later ones do. What the guest sends to the
+ * compositor is between the two; see SECURITY.md.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "virtio/wl_options.h"
+#include "virtio/wl_queue.h"
+
+enum { ID_FIRST = 30, ID_LATER = 63 };
+
+static unsigned wl_queue_count(const struct device *device)
+{
+	(void)device;
+	return WL_QUEUES;
+}
+
+static uint64_t wl_features(const struct device *device)
+{
+	(void)device;
+	return UINT64_C(1) << WL_F_TRANS_FLAGS | UINT64_C(1) << WL_F_SEND_FENCES;
+}
+
+static void wl_config_read(struct device *device, uint32_t offset, uint8_t *data, uint32_t size)
+{
+	(void)device, (void)offset;
+	memset(data, 0, size);
+}
+
+static void wl_set_window(struct device *device, const struct window *window)
+{
+	device->host->table.window = window;
+}
+
+static int wl_start(struct device *device, uint64_t features)
+{
+	device->host->trans_flags = (features >> WL_F_TRANS_FLAGS & 1) != 0;
+	return 0;
+}
+
+static int wl_serve(struct device_queue *queue)
+{
+	return queue->index == WL_IN ? wl_serve_in(queue) : wl_serve_out(queue);
+}
+
+static void wl_stop(struct device *device)
+{
+	wl_host_reset(device->host);
+}
+
+static void wl_free_device(struct device *device)
+{
+	wl_host_free(device->host);
+	free(device);
+}
+
+#define WL_OPS(id)                                                                                 \
+	{                                                                                          \
+		.name = "wl", .virtio_id = (id), .pci_class = 0x0780, .queue_size = WL_QUEUE_SIZE, \
+		.window_size = WL_WINDOW_SIZE, .queue_count = wl_queue_count,                      \
+		.features = wl_features, .config_read = wl_config_read,                            \
+		.set_window = wl_set_window, .start = wl_start, .serve = wl_serve,                 \
+		.stop = wl_stop, .free = wl_free_device,                                           \
+	}
+
+static const struct device_ops wl_ops = WL_OPS(ID_FIRST);
+static const struct device_ops wl_ops_later = WL_OPS(ID_LATER);
+
+static const struct device_ops *choose_ops(const void *options)
+{
+	return ((const struct wl_options *)options)->id_63 ? &wl_ops_later : &wl_ops;
+}
+
+static int copy_text(
+	const char *option, const char *word, const char *value, char *ret, size_t size)
+{
+	size_t length = strlen(value);
+
+	if (length == 0 || length >= size) {
+		log_error("--%s: %s is 1 to %zu characters", option, word, size - 1);
+		return -EINVAL;
+	}
+	memcpy(ret, value, length + 1);
+	return 0;
+}
+
+static int apply_path(void *target, const char *option, const char *value)
+{
+	struct wl_options *options = target;
+
+	if (options->socket_count == WL_SOCKETS_MAX) {
+		log_error("--%s: more than %d sockets", option, WL_SOCKETS_MAX);
+		return -EINVAL;
+	}
+	struct wl_socket *socket = &options->sockets[options->socket_count];
+	int r = copy_text(option, "a path", value, socket->path, sizeof(socket->path));
+
+	if (r == 0)
+		options->socket_count++;
+	return r;
+}
+
+static int apply_name(void *target, const char *option, const char *value)
+{
+	struct wl_options *options = target;
+
+	if (options->socket_count == 0) {
+		log_error("--%s: name= comes after the path that it names", option);
+		return -EINVAL;
+	}
+	struct wl_socket *socket = &options->sockets[options->socket_count - 1];
+
+	return copy_text(option, "name=", value, socket->name, sizeof(socket->name));
+}
+
+static int apply_id(void *target, const char *option, const char *value)
+{
+	uint64_t id;
+	int r = option_parse_number(option, value, ID_FIRST, ID_LATER, &id);
+
+	if (r == 0 && id != ID_FIRST && id != ID_LATER) {
+		log_error("--%s: id= is %d or %d", option, ID_FIRST, ID_LATER);
+		r = -EINVAL;
+	}
+	if (r == 0)
+		((struct wl_options *)target)->id_63 = id == ID_LATER;
+	return r;
+}
+
+static const struct suboption suboptions[] = {
+	{ "path", true, apply_path }, /* first: a value without a name */
+	{ "name", true, apply_name },
+	{ "id", true, apply_id },
+};
+
+static const struct wl_options default_options = { .socket_count = 0 };
+
+static int check_options(const char *option, const void *opaque_options)
+{
+	const struct wl_options *options = opaque_options;
+
+	for (unsigned i = 0; i < options->socket_count; i++)
+		for (unsigned j = 0; j < i; j++)
+			if (strcmp(options->sockets[i].name, options->sockets[j].name) == 0) {
+				log_error("--%s: two sockets with the name '%s'; pass name=N",
+					option, options->sockets[i].name);
+				return -EINVAL;
+			}
+	return 0;
+}
+
+int wl_find_session(const char *runtime, const char *display, struct wl_socket *ret_socket)
+{
+	struct wl_socket socket = { .name = "" };
+	struct stat st;
+
+	if (runtime == NULL || *runtime == '\0')
+		return -ENOENT;
+	if (display == NULL || *display == '\0')
+		display = "wayland-0";
+	bool absolute = *display == '/';
+	int length = snprintf(socket.path, sizeof(socket.path), "%s%s%s", absolute ? "" : runtime,
+		absolute ? "" : "/", display);
+
+	if (length < 0 || (size_t)length >= sizeof(socket.path))
+		return -ENAMETOOLONG;
+	*ret_socket = socket;
+	return stat(socket.path, &st) == 0 && S_ISSOCK(st.st_mode) ? 0 : -ECONNREFUSED;
+}
+
+static int wl_open(const void *opaque_options, struct device **ret_device)
+{
+	const struct wl_options *options = opaque_options;
+	struct device *device = calloc(1, sizeof(*device));
+
+	if (device == NULL)
+		return -ENOMEM;
+	int r = wl_host_create(options->sockets, options->socket_count, &device->host);
+
+	if (r < 0) {
+		log_error("wl: cannot wait for sockets: %s", strerror(-r));
+		free(device);
+		return r;
+	}
+	*ret_device = device;
+	return 0;
+}
+
+const struct device_class wl_device_class = {
+	.ops = &wl_ops,
+	.choose_ops = choose_ops,
+	.once = true,
+	.suboptions = suboptions,
+	.suboption_count = ARRAY_SIZE(suboptions),
+	.defaults = &default_options,
+	.options_size = sizeof(struct wl_options),
+	.check = check_options,
+	.open = wl_open,
+};

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * virtio/window.h on top of KVM: each mapping is a memory slot of its own, so
+ * that it can be read-only, and slots are used again.
+ *
+ * The device that asks may be hostile: see window.h for what is checked. Made
+ * and freed by the main thread; freed after the device and before the VM.
+ */
+#pragma once
+
+#include "kvm/machine.h"
+#include "virtio/window.h"
+
+/* What a device can show at a time. */
+enum { VM_WINDOW_MAPPINGS_MAX = 1024 };
+
+struct vm_window;
+
+/* A window of `size` bytes at `gpa`, with memory slots from `first_slot` on. 0 or -ENOMEM. */
+MUST_CHECK int vm_window_create(const struct kvm_machine *machine, unsigned first_slot,
+	uint64_t gpa, uint64_t size, struct vm_window **ret_window);
+void vm_window_free(struct vm_window *window);
+
+/* What the device gets; it lives as long as the window. */
+const struct window *vm_window_get(const struct vm_window *window);
