@@ -293,8 +293,6 @@ int control_service_start(
 	service->parts = *parts;
 	service->loop = loop;
 	service->boot_ns = clock_monotonic_ns();
-	/* From /dev/urandom, which cannot be opened later. */
-	json_object_seed(0);
 	service->failure_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	int r = service->failure_fd < 0 ? -errno : 0;
 

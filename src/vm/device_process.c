@@ -188,7 +188,9 @@ void device_process_report(const struct device_process *process, const char *nam
 	else
 		log_error("device %s: its process %d was ended by signal %d (%s)%s", name,
 			how.si_pid, how.si_status, strsignal(how.si_status),
-			how.si_status == SIGSYS ? "; it made a system call that it may not" : "");
+			how.si_status == SIGSYS ? "; it made a system call that it may not: "
+						  "'journalctl -k -g SECCOMP' says which"
+						: "");
 }
 
 void device_process_end(struct device_process *process)
