@@ -349,6 +349,7 @@ bench: build/crosvm guests build/floor build/blockqueue
 	bench/memory
 	bench/memory --vms 8
 	bench/start
+	tests/unit/check-block-cost build/blockqueue
 	bench/multiprocess
 	$(BENCH_HOST) bench/boot
 	tests/host/run --nested -- bench/block
