@@ -14,8 +14,6 @@
 #include "bus/i8042.h"
 #include "x86_64/platform.h"
 
-enum { SERIAL_PORTS = 4 };
-
 /* An ISA interrupt that several devices share: high while any of them pulls. */
 struct shared_irq {
 	const struct kvm_machine *machine;
@@ -28,23 +26,13 @@ struct platform {
 	struct lifecycle *lifecycle;
 	struct bus *ports;
 	struct bus *mmio;
-	struct serial *serials[SERIAL_PORTS];
+	struct serial *com1;
 	struct cmos *cmos;
 	struct i8042 *i8042;
 	struct acpi_pm *acpi_pm;
-	struct shared_irq com_irqs[2]; /* COM1 and COM3, COM2 and COM4 */
+	struct shared_irq com1_irq; /* nobody shares it */
 	struct shared_irq sci;
 	struct shared_irq intx[GSI_PCI_COUNT];
-};
-
-static const struct {
-	const char *name;
-	unsigned port;
-} serial_ports[SERIAL_PORTS] = {
-	{ "COM1", PORT_COM1 },
-	{ "COM2", PORT_COM2 },
-	{ "COM3", PORT_COM3 },
-	{ "COM4", PORT_COM4 },
 };
 
 static void set_shared_irq(void *owner, bool asserted)
@@ -82,19 +70,15 @@ static void request_power(void *owner, enum power_request request)
 			guest_panicked(platform) ? VM_END_PANIC : VM_END_REBOOT);
 }
 
-static int create_serials(struct platform *platform, const struct serial_backend *com1)
+static int create_com1(struct platform *platform, const struct serial_backend *backend)
 {
-	for (unsigned i = 0; i < SERIAL_PORTS; i++) {
-		struct irq_line irq = { set_shared_irq, &platform->com_irqs[i % 2] };
-		int r = serial_create(i == 0 ? com1 : NULL, irq, &platform->serials[i]);
+	struct irq_line irq = { set_shared_irq, &platform->com1_irq };
+	int r = serial_create(backend, irq, &platform->com1);
 
-		if (r == 0)
-			r = bus_add(platform->ports, serial_ports[i].name, serial_ports[i].port,
-				SERIAL_PORT_SIZE, &serial_bus_ops, platform->serials[i]);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	if (r < 0)
+		return r;
+	return bus_add(platform->ports, "COM1", PORT_COM1, SERIAL_PORT_SIZE, &serial_bus_ops,
+		platform->com1);
 }
 
 static int create_others(struct platform *platform)
@@ -144,8 +128,7 @@ int platform_create(const struct kvm_machine *machine, const struct guest_memory
 		return -ENOMEM;
 	platform->memory = memory;
 	platform->lifecycle = lifecycle;
-	platform->com_irqs[0] = (struct shared_irq){ .machine = machine, .gsi = GSI_COM1_COM3 };
-	platform->com_irqs[1] = (struct shared_irq){ .machine = machine, .gsi = GSI_COM2_COM4 };
+	platform->com1_irq = (struct shared_irq){ .machine = machine, .gsi = GSI_COM1 };
 	platform->sci = (struct shared_irq){ .machine = machine, .gsi = GSI_SCI };
 	for (unsigned i = 0; i < GSI_PCI_COUNT; i++)
 		platform->intx[i] =
@@ -155,7 +138,7 @@ int platform_create(const struct kvm_machine *machine, const struct guest_memory
 	if (r == 0)
 		r = bus_create(&platform->mmio);
 	if (r == 0)
-		r = create_serials(platform, com1);
+		r = create_com1(platform, com1);
 	if (r == 0)
 		r = create_others(platform);
 	if (r == 0)
@@ -174,8 +157,7 @@ void platform_free(struct platform *platform)
 		return;
 	bus_free(platform->ports);
 	bus_free(platform->mmio);
-	for (unsigned i = 0; i < SERIAL_PORTS; i++)
-		serial_free(platform->serials[i]);
+	serial_free(platform->com1);
 	cmos_free(platform->cmos);
 	i8042_free(platform->i8042);
 	acpi_pm_free(platform->acpi_pm);
@@ -194,7 +176,7 @@ struct bus *platform_mmio(struct platform *platform)
 
 struct serial *platform_com1(struct platform *platform)
 {
-	return platform->serials[0];
+	return platform->com1;
 }
 
 struct irq_line platform_pci_intx(struct platform *platform, unsigned slot)

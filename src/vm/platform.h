@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The fixed devices of the machine and the two buses they sit on: four serial
- * ports, CMOS with the clock, i8042, ACPI power management.
+ * The fixed devices of the machine and the two buses they sit on: a serial port,
+ * CMOS with the clock, i8042, ACPI power management.
  *
  * Created before any vCPU runs, by the thread of vCPU 0, and freed by the main
  * thread; vCPU threads bring the accesses.
@@ -19,7 +19,7 @@
 struct platform;
 
 /*
- * `com1` is what COM1 talks to; NULL makes it a sink like COM2 to COM4. The
+ * `com1` is what COM1 talks to; NULL makes it a sink. The
  * platform keeps pointers to all arguments. 0 or -errno.
  */
 MUST_CHECK int platform_create(const struct kvm_machine *machine, const struct guest_memory *memory,

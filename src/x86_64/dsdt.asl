@@ -8,7 +8,7 @@ DefinitionBlock ("", "DSDT", 2, "CROSVM", "CROSVM", 0x00000001)
 
 	Scope (\_SB)
 	{
-		// 16550A serial ports
+		// 16550A serial port
 		Device (COM1)
 		{
 			Name (_HID, EisaId ("PNP0501"))
@@ -17,39 +17,6 @@ DefinitionBlock ("", "DSDT", 2, "CROSVM", "CROSVM", 0x00000001)
 			{
 				IO (Decode16, 0x03F8, 0x03F8, 0x01, 0x08)
 				IRQNoFlags () {4}
-			})
-		}
-
-		Device (COM2)
-		{
-			Name (_HID, EisaId ("PNP0501"))
-			Name (_UID, 0x02)
-			Name (_CRS, ResourceTemplate ()
-			{
-				IO (Decode16, 0x02F8, 0x02F8, 0x01, 0x08)
-				IRQNoFlags () {3}
-			})
-		}
-
-		Device (COM3)
-		{
-			Name (_HID, EisaId ("PNP0501"))
-			Name (_UID, 0x03)
-			Name (_CRS, ResourceTemplate ()
-			{
-				IO (Decode16, 0x03E8, 0x03E8, 0x01, 0x08)
-				IRQNoFlags () {4}
-			})
-		}
-
-		Device (COM4)
-		{
-			Name (_HID, EisaId ("PNP0501"))
-			Name (_UID, 0x04)
-			Name (_CRS, ResourceTemplate ()
-			{
-				IO (Decode16, 0x02E8, 0x02E8, 0x01, 0x08)
-				IRQNoFlags () {3}
 			})
 		}
 

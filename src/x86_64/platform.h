@@ -11,16 +11,12 @@ enum platform_port {
 	PORT_I8042_DATA = 0x60,
 	PORT_I8042_COMMAND = 0x64,
 	PORT_COM1 = 0x3f8,
-	PORT_COM2 = 0x2f8,
-	PORT_COM3 = 0x3e8,
-	PORT_COM4 = 0x2e8,
 	PORT_ACPI_PM = 0x600, /* 16 bytes: PM1a event, PM1a control, PM timer */
 	PORT_ACPI_RESET = 0xcf9,
 };
 
 enum platform_gsi {
-	GSI_COM2_COM4 = 3,
-	GSI_COM1_COM3 = 4,
+	GSI_COM1 = 4,
 	GSI_SCI = 9,
 	GSI_PCI_FIRST = 16, /* INTA of slot n pulls GSI 16 + n % 8 */
 	GSI_PCI_COUNT = 8,

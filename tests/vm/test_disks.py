@@ -10,6 +10,9 @@ import pytest
 import vm
 from disks import MIB, attached, command
 
+# System calls aside, what a guest's boot costs the host: doc/benchmarks.md tells what they are.
+EXITS_MAX = 850
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -330,3 +333,13 @@ def test_a_file_cut_under_the_guest(initrd, tmp_path):
         assert "rror" not in guest.ask("dd if=/dev/vda of=/dev/null bs=64k skip=32 count=1 iflag=direct")
         guest.send("exit\n")
         guest.end(says=vm.POWERED_OFF, timeout=vm.TIMEOUT)
+
+
+def test_exits_of_a_boot(stock, tmp_path):
+    """A stock kernel with one disk, quiet: how often its boot, work on the disk and power off need the VMM."""
+    image = disks.numbered(tmp_path / "disk.img", 1)
+    done = vm.run(vm.command("cloud-6.1", stock, script="test -b /dev/vda",
+                             options=("--log-level", "debug", "--disk", image))).check()
+    exits = {kind: int(count) for count, kind in re.findall(r"vCPU 0: (\d+) (\w+) exits", done.stderr)}
+    print(exits)
+    assert exits["port"] + exits["mmio"] <= EXITS_MAX
