@@ -320,11 +320,11 @@ build/floor: bench/floor.c
 	$(call say,CC,$@)
 	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
-# A driver at the block device's queue, without a guest.
-build/blockqueue: $(B)/blockqueue
-	@ln -sf $(VARIANT)/blockqueue $@
+# Drivers at a queue of the block and of the network device, without a guest.
+build/blockqueue build/netqueue: build/%: $(B)/%
+	@ln -sf $(VARIANT)/$(@F) $@
 
-$(B)/blockqueue: bench/blockqueue.c $(B)/libcrosvm.a
+$(B)/blockqueue $(B)/netqueue: $(B)/%: bench/%.c $(B)/libcrosvm.a
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 

@@ -330,9 +330,14 @@ static int block_serve(struct device_queue *queue)
 
 static void block_prepare(struct device *device)
 {
-	device->prepared = true;
 	if (!device->options.sync_engine)
-		block_prepare_rings(device, BLOCK_RING_ENTRIES);
+		urings_prepare(&device->urings, &block_uring_kind, device->options.queues);
+}
+
+static void block_prepare_queue(struct device_queue *queue)
+{
+	if (!queue->device->options.sync_engine)
+		urings_prepare_thread(&queue->device->urings, &block_uring_kind, queue->index);
 }
 
 static unsigned block_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
@@ -343,18 +348,12 @@ static unsigned block_fds(const struct device *device, int ret_fds[DEVICE_FDS_MA
 	for (size_t i = 0; i < ARRAY_SIZE(images); i++)
 		if (images[i] >= 0)
 			ret_fds[count++] = images[i];
-	for (size_t i = 0; i < ARRAY_SIZE(device->rings); i++)
-		if (device->rings[i] != NULL)
-			ret_fds[count++] = block_ring_fd(device, (unsigned)i);
-	return count;
+	return count + urings_fds(&device->urings, ret_fds + count);
 }
 
 static void block_free(struct device *device)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(device->rings); i++) {
-		block_free_ring(device, i);
-		block_free_thread_ring(device, i);
-	}
+	urings_free(&device->urings);
 	block_overlay_close(&device->overlay);
 	block_image_close(&device->image);
 	free(device);
@@ -372,7 +371,7 @@ static const struct device_ops block_ops = {
 	.config_read = block_config_read,
 	.config_write = block_config_write,
 	.prepare = block_prepare,
-	.prepare_queue = block_prepare_thread_ring,
+	.prepare_queue = block_prepare_queue,
 	.fds = block_fds,
 	.start = block_start,
 	.serve = block_serve,

@@ -12,8 +12,7 @@
 #include "virtio/block_overlay.h"
 #include "virtio/block_request.h"
 #include "virtio/device.h"
-
-struct io_uring;
+#include "virtio/uring.h"
 
 enum { BLOCK_QUEUE_SIZE = 256, BLOCK_RING_ENTRIES = 2 * BLOCK_QUEUE_SIZE };
 
@@ -26,15 +25,7 @@ struct device {
 	atomic_bool writeback;         /* false: each write is durable when it completes */
 	atomic_bool flush_failed;      /* until the next start */
 	atomic_bool dirty;             /* written since the last fdatasync began */
-	/*
-	 * One for each queue, made by prepare and used again at each start; NULL
-	 * where a queue's thread makes its own, or, after prepare, has none.
-	 */
-	struct io_uring *rings[DEVICE_QUEUES_MAX];
-	bool prepared; /* no ring can be made any more */
-	/* Of a queue's thread, for it alone; NULL after it tried: this host has none. */
-	struct io_uring *thread_rings[DEVICE_QUEUES_MAX];
-	bool thread_ring_tried[DEVICE_QUEUES_MAX];
+	struct urings urings;
 };
 
 /* The flags of a write at this moment. */
@@ -54,18 +45,7 @@ bool block_flush_is_due(const struct device *device);
 /* Does the whole request, in this thread. */
 void block_do_request(struct device *device, struct block_request *request);
 
-/*
- * Makes a ring of our restrictions; one for a single thread, the caller, is
- * faster. -EOPNOTSUPP when this host gives us none.
- */
-MUST_CHECK int block_ring_create(struct io_uring *ring, unsigned entries, bool one_thread);
-/* Makes the ring of the queue whose thread calls, unless prepare has been there. */
-void block_prepare_thread_ring(struct device_queue *queue);
-void block_free_thread_ring(struct device *device, unsigned index);
-/* Makes all queues' rings, as far as the host gives us any. */
-void block_prepare_rings(struct device *device, unsigned entries);
-int block_ring_fd(const struct device *device, unsigned index);
-void block_free_ring(struct device *device, unsigned index);
+extern const struct uring_kind block_uring_kind;
 /*
  * Serves a queue with io_uring. -EOPNOTSUPP when this host has none for us, or
  * not any more: then no chain is in flight, and another engine may go on.

@@ -38,6 +38,22 @@ enum { POLLS_MAX = 4 };
 /* How long a dead ring's requests may take to end. */
 enum { LAST_WAIT_MS = 5000 };
 
+static const uint8_t allowed_operations[] = {
+	IORING_OP_READV,
+	IORING_OP_WRITEV,
+	IORING_OP_FSYNC,
+	IORING_OP_POLL_ADD,
+	IORING_OP_POLL_REMOVE,
+	IORING_OP_WRITE,
+};
+
+const struct uring_kind block_uring_kind = {
+	.entries = BLOCK_RING_ENTRIES,
+	.sqe_flags = IOSQE_CQE_SKIP_SUCCESS,
+	.operation_count = ARRAY_SIZE(allowed_operations),
+	.operations = allowed_operations,
+};
+
 struct engine {
 	struct io_uring *ring; /* owned by the device */
 	struct device_queue *queue;
@@ -375,7 +391,7 @@ static int disarm(struct engine *engine)
 /* No other thread has had this ring or will have it. */
 static bool is_own(const struct engine *engine)
 {
-	return engine->ring == engine->device->thread_rings[engine->queue->index];
+	return urings_is_own(&engine->device->urings, engine->ring, engine->queue->index);
 }
 
 /* 0 when stopped or the driver broke the queue; -errno when the ring failed. */
@@ -449,10 +465,7 @@ static void fail_the_rest(struct engine *engine)
 
 static void close_ring(struct engine *engine)
 {
-	if (is_own(engine))
-		block_free_thread_ring(engine->device, engine->queue->index);
-	else if (engine->dead)
-		block_free_ring(engine->device, engine->queue->index);
+	urings_close(&engine->device->urings, engine->queue->index, engine->dead);
 }
 
 /* Brings all that was popped to its end without the ring. */
@@ -475,11 +488,7 @@ static int open_ring(struct engine *engine)
 	struct device *device = engine->device;
 	unsigned index = engine->queue->index;
 
-	engine->ring = device->rings[index];
-	if (engine->ring == NULL && !device->thread_ring_tried[index])
-		block_prepare_thread_ring(engine->queue);
-	if (engine->ring == NULL)
-		engine->ring = device->thread_rings[index];
+	engine->ring = urings_open(&device->urings, &block_uring_kind, index);
 	if (engine->ring == NULL && index == 0)
 		log_info("disk '%s': this host gives us no io_uring, so it is slower",
 			device->options.path);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * virtio-net: a network card whose cable ends in a tap of the host or in
- * passt. The rings are served here (net_queue.c) or by the kernel's vhost-net.
+ * passt. The rings are served by threads (net_queue.h) or by the kernel's vhost-net.
  * The driver chooses features and sends what it likes; the other side is the
  * network.
  *
@@ -94,12 +94,17 @@ static int net_start(struct device *device, uint64_t features)
 	return r == -EBADFD ? 0 : r;
 }
 
-static int net_serve(struct device_queue *queue)
+/* A driver that does not know of several pairs has its control queue after the first. */
+static bool is_control(const struct device_queue *queue)
 {
 	const struct device *device = queue->device;
 
-	/* A driver that does not know of several pairs has its control queue after the first. */
-	if (queue->index == (net_has(device, VIRTIO_NET_F_MQ) ? 2 * device->options.pairs : 2))
+	return queue->index == (net_has(device, VIRTIO_NET_F_MQ) ? 2 * device->options.pairs : 2);
+}
+
+static int net_serve(struct device_queue *queue)
+{
+	if (is_control(queue))
 		return net_serve_control(queue);
 	return queue->index % 2 == 0 ? net_serve_receive(queue) : net_serve_transmit(queue);
 }
@@ -116,6 +121,18 @@ static int net_run_queue(struct device *device, unsigned index, bool run)
 	return ioctl(device->vhost_fd, VHOST_NET_SET_BACKEND, &backend) < 0 ? -errno : 0;
 }
 
+static void net_prepare(struct device *device)
+{
+	if (device->stream == NULL)
+		urings_prepare(&device->urings, &net_uring_kind, 2 * device->options.pairs);
+}
+
+static void net_prepare_queue(struct device_queue *queue)
+{
+	if (queue->device->stream == NULL && !is_control(queue))
+		urings_prepare_thread(&queue->device->urings, &net_uring_kind, queue->index);
+}
+
 static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
 {
 	if (device->stream != NULL) {
@@ -123,12 +140,13 @@ static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX]
 		return 1;
 	}
 	memcpy(ret_fds, device->tap.fds, device->tap.count * sizeof(ret_fds[0]));
-	return device->tap.count;
+	return device->tap.count + urings_fds(&device->urings, ret_fds + device->tap.count);
 }
 
 static void net_free(struct device *device)
 {
 	fd_close(&device->vhost_fd);
+	urings_free(&device->urings);
 	net_tap_close(&device->tap);
 	net_stream_free(device->stream);
 	net_passt_reap(&device->passt_fd);
@@ -151,6 +169,8 @@ static const struct device_ops net_ops = {
 	.queue_count = net_queue_count,
 	.features = net_features,
 	.config_read = net_config_read,
+	.prepare = net_prepare,
+	.prepare_queue = net_prepare_queue,
 	.start = net_start,
 	.serve = net_serve,
 	.kernel = &net_kernel_ops,

@@ -47,7 +47,7 @@ static void assert_nothing_armed(const struct rig *rig)
 	char path[64];
 	char text[8192];
 
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", rig->device->rings[0]->ring_fd);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", rig->device->urings.rings[0]->ring_fd);
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd_pread_most(fd, text, sizeof(text) - 1, 0);
 
@@ -64,7 +64,7 @@ static void use_again_and_again(void)
 
 	capture_begin(&capture);
 	block_device_class.ops->prepare(rig->device);
-	if (rig->device->rings[1] == NULL) {
+	if (rig->device->urings.rings[1] == NULL) {
 		capture_end(&capture);
 		free_rig(rig);
 		_exit(77);
@@ -86,7 +86,7 @@ static void use_again_and_again(void)
 	}
 	capture_end(&capture);
 	assert_string_equal(capture.text, ""); /* not a word of another engine */
-	assert_non_null(rig->device->rings[0]);
+	assert_non_null(rig->device->urings.rings[0]);
 	free_rig(rig);
 }
 
@@ -117,7 +117,7 @@ static void prepared_without_rings_is_served_without(void **state)
 	struct capture capture;
 
 	(void)state;
-	rig->device->prepared = true;
+	rig->device->urings.prepared = true;
 	capture_begin(&capture);
 	start_all(rig, USUAL);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);

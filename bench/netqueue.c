@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * A driver of our own at one queue of the network device, without a guest, on
+ * a tap that it makes: in a network namespace, as by `unshare -rn`. Frames
+ * without offloads go one way as fast as they can, or at a rate. Prints what
+ * one frame costs the queue's thread: system calls, kicks, calls; and how many
+ * frames a second.
+ *
+ *	netqueue [-t] [-s FRAME_BYTES] [-n FRAMES] [-b BURST]
+ *
+ * Frames go to the guest, or with -t from it. With -b, so many at a time, and
+ * the next when those are through: a bit of load instead of all that goes.
+ * Rings with event indices, as Linux drives them. System calls are counted by
+ * perf's tracepoint, which needs the right to use it; without, by strace -c.
+ */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <linux/perf_event.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "memory/guest_memory.h"
+#include "virtio/device.h"
+#include "virtio/net_options.h"
+#include "virtio/vhost_thread.h"
+
+enum { QUEUE_SIZE = 256, BUFFER = 2048, DATA_AT = 0x100000, HEADER = 12, PATIENCE_MS = 10000 };
+
+struct bench {
+	struct guest_memory *memory;
+	struct vhost *vhost;
+	struct vring_desc *desc;
+	struct vring_avail *avail;
+	struct vring_used *used;
+	int kick_fd, call_fd, packet_fd;
+	uint16_t seen, offered, kicked;
+	bool transmit;
+	uint32_t size, burst;
+	uint64_t frames, kicks, calls;
+};
+
+static void check(bool holds, const char *what)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "netqueue: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void *at(const struct bench *bench, uint64_t gpa, uint64_t size)
+{
+	return guest_memory_at(bench->memory, gpa, size);
+}
+
+static void offer(struct bench *bench, unsigned n)
+{
+	uint64_t gpa = DATA_AT + n * (uint64_t)BUFFER;
+
+	bench->desc[n] = (struct vring_desc){ gpa, bench->transmit ? HEADER + bench->size : BUFFER,
+		bench->transmit ? 0 : VRING_DESC_F_WRITE, 0 };
+	bench->avail->ring[bench->offered++ % QUEUE_SIZE] = (uint16_t)n;
+}
+
+static void kick(struct bench *bench)
+{
+	uint16_t *avail_event = (uint16_t *)(void *)&bench->used->ring[QUEUE_SIZE];
+
+	__atomic_store_n(&bench->avail->idx, bench->offered, __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (vring_need_event(__atomic_load_n(avail_event, __ATOMIC_RELAXED), bench->offered,
+		    bench->kicked)) {
+		bench->kicks++;
+		(void)eventfd_write(bench->kick_fd, 1);
+	}
+	bench->kicked = bench->offered;
+}
+
+static uint16_t ready(const struct bench *bench)
+{
+	return (uint16_t)(__atomic_load_n(&bench->used->idx, __ATOMIC_ACQUIRE) - bench->seen);
+}
+
+/* Waits until so many are used, and says how many are. */
+static uint16_t await(struct bench *bench, uint16_t count)
+{
+	struct pollfd call = { .fd = bench->call_fd, .events = POLLIN };
+	eventfd_t value;
+
+	while (ready(bench) < count) {
+		__atomic_store_n(&bench->avail->ring[QUEUE_SIZE],
+			(uint16_t)(bench->seen + count - 1), __ATOMIC_RELAXED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (ready(bench) >= count)
+			break;
+		check(poll(&call, 1, PATIENCE_MS) == 1, "no frame");
+		if (eventfd_read(bench->call_fd, &value) == 0)
+			bench->calls += value;
+	}
+	return ready(bench);
+}
+
+/* The newest thread of this process: the queue's. */
+static int last_thread(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	const struct dirent *entry;
+	int last = 0;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		if (atoi(entry->d_name) > last)
+			last = atoi(entry->d_name);
+	if (dir != NULL)
+		closedir(dir);
+	return last;
+}
+
+/* Counts a thread's system calls; -1: we may not. */
+static int count_system_calls(int thread)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
+	FILE *file = fopen("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id", "re");
+	unsigned id;
+
+	if (file == NULL)
+		return -1;
+	int found = fscanf(file, "%u", &id);
+
+	fclose(file);
+	attr.config = id;
+	return found == 1 ? (int)syscall(SYS_perf_event_open, &attr, thread, -1, -1, 0) : -1;
+}
+
+/* The host's end of the tap. */
+static void open_packets(struct bench *bench)
+{
+	struct sockaddr_ll address = { .sll_family = AF_PACKET,
+		.sll_ifindex = (int)if_nametoindex("bench0") };
+
+	bench->packet_fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+	check(bench->packet_fd >= 0 &&
+			bind(bench->packet_fd, (void *)&address, sizeof(address)) == 0,
+		"packet socket");
+}
+
+static void start(struct bench *bench)
+{
+	const struct guest_memory_range range = { 0, DATA_AT + QUEUE_SIZE * BUFFER };
+	struct net_options options = net_default_options;
+	struct device *device;
+
+	options.tap_name = "bench0";
+	options.vhost = NET_VHOST_OFF;
+	options.has_host_ip = options.has_netmask = true;
+	options.host_ip.s_addr = htonl(0x0a630001);
+	options.netmask.s_addr = htonl(0xffffff00);
+	check(guest_memory_create(&range, 1, 0, &bench->memory) == 0, "memory");
+	check(net_device_class.open(&options, &device) == 0, "open");
+	check(vhost_thread_create(net_device_class.ops, device, bench->memory, &bench->vhost) == 0,
+		"device");
+	bench->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	bench->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const struct vhost_ring ring = { .size = QUEUE_SIZE,
+		.desc = 0x10000,
+		.avail = 0x20000,
+		.used = 0x30000,
+		.kick_fd = bench->kick_fd,
+		.call_fd = bench->call_fd };
+	const uint64_t features = UINT64_C(1) << VIRTIO_F_VERSION_1 |
+				  UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |
+				  UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF;
+	unsigned index = bench->transmit ? 1 : 0;
+
+	bench->desc = at(bench, ring.desc, 0x1000);
+	bench->avail = at(bench, ring.avail, 0x1000);
+	bench->used = at(bench, ring.used, 0x1000);
+	check(bench->vhost->ops->set_features(bench->vhost, features) == 0 &&
+			bench->vhost->ops->set_vring(bench->vhost, index, &ring) == 0 &&
+			bench->vhost->ops->start_vring(bench->vhost, index) == 0,
+		"start");
+	open_packets(bench);
+}
+
+static void fill_frame(uint8_t *frame, uint32_t size)
+{
+	memset(frame, 0, size);
+	memset(frame, 0xff, ETH_ALEN);
+	frame[12] = 0x88; /* an experiment's: nobody answers */
+	frame[13] = 0xb5;
+}
+
+/* Sends to the guest: all, or a burst whenever the main thread asks for one. */
+static void send_frames(struct bench *bench, uint64_t count)
+{
+	uint8_t frame[BUFFER];
+
+	fill_frame(frame, bench->size);
+	while (count-- > 0)
+		check(send(bench->packet_fd, frame, bench->size, 0) >= 0 || errno == ENOBUFS,
+			"send");
+}
+
+static void *flood(void *argument)
+{
+	for (;;) {
+		send_frames(argument, 64);
+		pthread_testcancel();
+	}
+	return NULL;
+}
+
+static void run_receive(struct bench *bench)
+{
+	pthread_t thread;
+	uint64_t done = 0;
+
+	for (unsigned n = 0; n < QUEUE_SIZE; n++)
+		offer(bench, n);
+	kick(bench);
+	check(bench->burst != 0 || pthread_create(&thread, NULL, flood, bench) == 0, "thread");
+	while (done < bench->frames) {
+		send_frames(bench, bench->burst);
+		uint16_t count = await(bench, bench->burst != 0 ? (uint16_t)bench->burst : 1);
+
+		for (uint16_t i = 0; i < count; i++)
+			offer(bench, bench->used->ring[bench->seen++ % QUEUE_SIZE].id);
+		done += count;
+		kick(bench);
+	}
+	if (bench->burst != 0)
+		return;
+	pthread_cancel(thread);
+	pthread_join(thread, NULL);
+}
+
+static void run_transmit(struct bench *bench)
+{
+	unsigned burst = bench->burst != 0 ? bench->burst : QUEUE_SIZE;
+	uint64_t done = 0;
+
+	for (unsigned n = 0; n < QUEUE_SIZE; n++) {
+		memset(at(bench, DATA_AT + n * (uint64_t)BUFFER, HEADER), 0, HEADER);
+		fill_frame(at(bench, DATA_AT + n * (uint64_t)BUFFER + HEADER, bench->size),
+			bench->size);
+	}
+	for (unsigned n = 0; n < burst; n++)
+		offer(bench, n);
+	kick(bench);
+	while (done < bench->frames) {
+		uint16_t count = await(bench, (uint16_t)(bench->burst != 0 ? burst : burst / 2));
+
+		for (uint16_t i = 0; i < count; i++)
+			offer(bench, bench->used->ring[bench->seen++ % QUEUE_SIZE].id);
+		done += count;
+		kick(bench);
+	}
+	bench->frames = done;
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void parse(int argc, char **argv, struct bench *bench)
+{
+	int option;
+
+	while ((option = getopt(argc, argv, "ts:n:b:")) != -1)
+		switch (option) {
+		case 't':
+			bench->transmit = true;
+			break;
+		case 's':
+			bench->size = (uint32_t)strtoul(optarg, NULL, 10);
+			break;
+		case 'n':
+			bench->frames = strtoull(optarg, NULL, 10);
+			break;
+		case 'b':
+			bench->burst = (uint32_t)strtoul(optarg, NULL, 10);
+			break;
+		default:
+			exit(2);
+		}
+	if (optind != argc || bench->size < ETH_HLEN || bench->size > 1514 ||
+		bench->burst > QUEUE_SIZE) {
+		fprintf(stderr, "usage: netqueue [-t] [-s FRAME_BYTES] [-n FRAMES] [-b BURST]\n");
+		exit(2);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct bench bench = { .size = 1514, .frames = 200000 };
+	uint64_t calls = 0;
+	uint16_t base;
+
+	parse(argc, argv, &bench);
+	start(&bench);
+	int counter = count_system_calls(last_thread());
+	double begin = seconds();
+
+	if (bench.transmit)
+		run_transmit(&bench);
+	else
+		run_receive(&bench);
+	double end = seconds();
+	bool counted = counter >= 0 && read(counter, &calls, sizeof(calls)) == sizeof(calls);
+	double frames = (double)bench.frames;
+
+	check(bench.vhost->ops->stop_vring(bench.vhost, bench.transmit ? 1 : 0, &base) == 0,
+		"stop");
+	bench.vhost->ops->free(bench.vhost);
+	guest_memory_free(bench.memory);
+	printf("{\"frames\": %lu, \"per_second\": %.0f, ", bench.frames, frames / (end - begin));
+	if (counted)
+		printf("\"system_calls\": %.4f, ", (double)calls / frames);
+	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)bench.kicks / frames,
+		(double)bench.calls / frames);
+	return 0;
+}

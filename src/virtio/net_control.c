@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The control queue of virtio-net: offloads and the number of queue pairs,
+ * which change the tap. Commands are the driver's.
+ */
+#include <string.h>
+
+#include "virtio/net_queue.h"
+
+static uint8_t set_offloads(struct device *device, const uint8_t *data, size_t size)
+{
+	const uint64_t settable =
+		UINT64_C(1) << VIRTIO_NET_F_GUEST_CSUM | UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4 |
+		UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO6 | UINT64_C(1) << VIRTIO_NET_F_GUEST_ECN |
+		UINT64_C(1) << VIRTIO_NET_F_GUEST_USO4 | UINT64_C(1) << VIRTIO_NET_F_GUEST_USO6;
+	uint64_t offloads;
+
+	if (size != sizeof(offloads) || !net_has(device, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS))
+		return VIRTIO_NET_ERR;
+	memcpy(&offloads, data, sizeof(offloads));
+	/* The receive queues go on with room for the largest frame. */
+	if ((offloads & ~(device->features & settable)) != 0 ||
+		net_tap_set_offloads(&device->tap, offloads) < 0)
+		return VIRTIO_NET_ERR;
+	return VIRTIO_NET_OK;
+}
+
+static uint8_t set_pairs(struct device *device, const uint8_t *data, size_t size)
+{
+	uint16_t pairs;
+
+	if (size != sizeof(pairs) || !net_has(device, VIRTIO_NET_F_MQ))
+		return VIRTIO_NET_ERR;
+	memcpy(&pairs, data, sizeof(pairs));
+	if (pairs < 1 || pairs > device->options.pairs ||
+		net_tap_set_pairs(&device->tap, device->pairs, pairs) < 0)
+		return VIRTIO_NET_ERR;
+	device->pairs = pairs;
+	return VIRTIO_NET_OK;
+}
+
+/* The tap gives us all frames, so that no filter is needed. */
+static uint8_t accept_mode(struct device *device, const uint8_t *data, size_t size)
+{
+	(void)device;
+	(void)data;
+	return size == 1 ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+}
+
+static uint8_t run_command(struct device *device, const uint8_t *command, size_t size)
+{
+	static const struct {
+		uint8_t class;
+		uint8_t command_max;
+		uint8_t (*run)(struct device *device, const uint8_t *data, size_t size);
+	} commands[] = {
+		{ VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_NOBCAST, accept_mode },
+		{ VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, set_pairs },
+		{ VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
+			set_offloads },
+	};
+	const struct virtio_net_ctrl_hdr *header = (const void *)command;
+
+	if (size < sizeof(*header))
+		return VIRTIO_NET_ERR;
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (commands[i].class == header->class && header->cmd <= commands[i].command_max)
+			return commands[i].run(
+				device, command + sizeof(*header), size - sizeof(*header));
+	return VIRTIO_NET_ERR;
+}
+
+static uint32_t handle_control(struct device *device, const struct virtqueue_chain *chain)
+{
+	uint8_t command[16]; /* the longest has 10 bytes */
+	size_t size = 0;
+
+	if (chain->writable_bytes < 1)
+		return 0;
+	for (unsigned i = 0; i < chain->readable && size < sizeof(command); i++) {
+		size_t part = min_u64(chain->iov[i].iov_len, sizeof(command) - size);
+
+		memcpy(command + size, chain->iov[i].iov_base, part);
+		size += part;
+	}
+	bool whole = size == chain->readable_bytes;
+	uint8_t ack = whole ? run_command(device, command, size) : VIRTIO_NET_ERR;
+
+	net_store(chain->iov + chain->readable, 0, &ack, 1);
+	return 1;
+}
+
+int net_serve_control(struct device_queue *queue)
+{
+	return device_serve_chains(queue, handle_control);
+}
