@@ -24,7 +24,7 @@ enum net_vhost { NET_VHOST_AUTO, NET_VHOST_ON, NET_VHOST_OFF };
 
 struct net_options {
 	const char *tap_name; /* NULL: a new one */
-	int tap_fd;           /* an open tap, the caller's; -1: none */
+	int tap_fd;           /* an open tap, the device's once it is opened; -1: none */
 	bool has_host_ip;
 	bool has_netmask;
 	bool has_mac;

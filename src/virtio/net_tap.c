@@ -81,7 +81,10 @@ static int attach(const struct net_options *options, struct net_tap *tap)
 	return 0;
 }
 
-/* A tap that somebody else opened. */
+/*
+ * A tap that somebody else opened, and that is ours from now on: with its own
+ * number it would be open in each program that we start.
+ */
 static int adopt(const struct net_options *options, struct net_tap *tap)
 {
 	struct ifreq request = { .ifr_flags = 0 };
@@ -101,6 +104,8 @@ static int adopt(const struct net_options *options, struct net_tap *tap)
 	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
 	memcpy(tap->name, request.ifr_name, sizeof(tap->name));
+	if (options->tap_fd > STDERR_FILENO)
+		(void)close(options->tap_fd);
 	tap->fds[tap->count++] = fd_steal(&fd);
 	return 0;
 }

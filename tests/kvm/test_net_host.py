@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the network device does on the host before a guest speaks to it: descriptors of taps, the start of passt."""
+import ctypes
+import fcntl
+import os
+import pathlib
+import struct
+
+import pytest
+
+import vmm
+
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454ca, 0x2, 0x1000, 0x4000
+CLONE_NEWNET = 0x40000000
+
+
+@pytest.fixture
+def tap():
+    """The descriptor of a tap in a network namespace of its own, which the test leaves again."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        pytest.skip("needs root and /dev/net/tun")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/self/ns/net", os.O_RDONLY)
+    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"given0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+    yield fd
+    os.close(fd)
+    assert libc.setns(before, CLONE_NEWNET) == 0
+    os.close(before)
+
+
+def taps_of(pid):
+    """{number: closed in programs that are started?} of a process's descriptors of taps."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("/dev/net/tun"):
+            info = pathlib.Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+            flags = int(info.partition("flags:")[2].split()[0], 8)
+            found[int(fd)] = bool(flags & os.O_CLOEXEC)
+    return found
+
+
+def test_a_given_tap_is_taken_over(tap):
+    """No second descriptor of it stays, which passt, or another program that is started, would inherit."""
+    argv = vmm.command("hang", None, "--net", f"tap-fd={tap},vhost=off")
+    with vmm.started(argv, until=b"hanging", pass_fds=[tap]) as process:
+        taps = taps_of(process.pid)
+        assert list(taps.values()) == [True]
+        assert tap not in taps
+
+
+def test_a_tap_is_given_once(tap):
+    done = vmm.run(vmm.command("hang", None, "--net", f"tap-fd={tap}", "--net", f"tap-fd={tap}"), pass_fds=[tap])
+    assert done.returncode == vmm.HOST
+    assert f"tap-fd={tap} is not the descriptor of a tap" in done.stderr
