@@ -143,6 +143,11 @@ static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX]
 	return device->tap.count + urings_fds(&device->urings, ret_fds + device->tap.count);
 }
 
+static int net_program_fd(const struct device *device)
+{
+	return device->passt_fd;
+}
+
 static void net_free(struct device *device)
 {
 	fd_close(&device->vhost_fd);
@@ -175,6 +180,7 @@ static const struct device_ops net_ops = {
 	.serve = net_serve,
 	.kernel = &net_kernel_ops,
 	.fds = net_fds,
+	.program_fd = net_program_fd,
 	.free = net_free,
 };
 

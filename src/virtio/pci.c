@@ -402,6 +402,15 @@ static int hold_queue(struct virtio_pci *device, unsigned index)
 	return r;
 }
 
+bool virtio_pci_has_driver(struct virtio_pci *device)
+{
+	pthread_mutex_lock(&device->lock);
+	bool has = virtio_pci_is_running(device);
+
+	pthread_mutex_unlock(&device->lock);
+	return has;
+}
+
 int virtio_pci_suspend(struct virtio_pci *device)
 {
 	int r = 0;

@@ -47,6 +47,9 @@ MUST_CHECK int virtio_pci_suspend(struct virtio_pci *device);
 /* Lets the queues go on where they were. One that cannot is a failure. */
 void virtio_pci_resume(struct virtio_pci *device);
 
+/* Whether a driver runs it at the moment. In any thread. */
+bool virtio_pci_has_driver(struct virtio_pci *device);
+
 /*
  * Calls `function` each time that the device comes to need a reset, in a vCPU
  * thread or the control loop, with the device's lock held. Before the vCPUs.

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "base/log.h"
 #include "bus/pci_host.h"
@@ -23,6 +24,7 @@
 #include "vm/device_watch.h"
 #include "vm/fabric.h"
 #include "vm/foreign_device.h"
+#include "vm/lifecycle.h"
 #include "vm/window.h"
 #include "x86_64/layout.h"
 
@@ -39,6 +41,7 @@ struct device_slot {
 	struct device_process process; /* with -u */
 	struct foreign_device foreign;
 	const char *socket_path; /* that the device removes, or NULL */
+	int program_fd;          /* pidfd, the device's; -1: none */
 	struct virtio_pci *pci;
 	struct devices *devices;
 	_Atomic bool failed; /* since somebody asked */
@@ -46,6 +49,7 @@ struct device_slot {
 
 struct devices {
 	struct evloop *loop;
+	struct lifecycle *lifecycle;
 	struct vm_fabric *fabric;
 	struct pci_host *host;
 	struct device_watch *watch;     /* of the devices' processes; NULL: there are none */
@@ -61,6 +65,7 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 	struct device_slot slot = {
 		.ops = device_class_ops(wanted->class, wanted->options),
 		.process.socket = -1,
+		.program_fd = -1,
 		.devices = devices,
 	};
 	int r = wanted->foreign_path != NULL
@@ -68,6 +73,8 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 			: wanted->class->open(wanted->options, &slot.device);
 
 	if (r == 0) {
+		if (slot.device != NULL && slot.ops->program_fd != NULL)
+			slot.program_fd = slot.ops->program_fd(slot.device);
 		if (slot.device != NULL && slot.ops->socket_path != NULL)
 			slot.socket_path = slot.ops->socket_path(slot.device);
 		devices->slots[devices->count++] = slot;
@@ -110,6 +117,7 @@ int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
 	if (devices == NULL)
 		return -ENOMEM;
 	devices->failure_fd = -1;
+	devices->lifecycle = lifecycle;
 	for (unsigned i = 0; r == 0 && i < config->device_count; i++)
 		r = open_device(devices, &config->devices[i]);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
@@ -146,6 +154,25 @@ static int create_bus(struct devices *devices, const struct kvm_machine *machine
 static void lose_process(void *watch)
 {
 	device_watch_lose(watch);
+}
+
+/*
+ * Runs in the control loop: the program of a device has ended. It started side
+ * by side with the VM, so this is where its failure to do so shows; later the
+ * guest only misses what it did.
+ */
+static void on_program_end(void *argument)
+{
+	struct device_slot *slot = argument;
+	siginfo_t how = { .si_pid = 0 };
+
+	evloop_remove(slot->devices->loop, slot->program_fd);
+	if (waitid(P_PIDFD, (id_t)slot->program_fd, &how, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+		how.si_code != CLD_EXITED || how.si_status == 0 || virtio_pci_has_driver(slot->pci))
+		return;
+	log_error(
+		"device %s: its program did not start; its own message tells why", slot->ops->name);
+	lifecycle_end(slot->devices->lifecycle, VM_END_HOST);
 }
 
 static int connect_process(
@@ -217,6 +244,8 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 	if (r == 0)
 		virtio_pci_set_intx(
 			slot->pci, platform_pci_intx(platform, virtio_pci_devfn(slot->pci) / 8));
+	if (r == 0 && slot->program_fd >= 0)
+		r = evloop_add(devices->loop, slot->program_fd, on_program_end, slot);
 	return r;
 }
 

@@ -4,6 +4,8 @@ import ctypes
 import fcntl
 import os
 import pathlib
+import shutil
+import socket
 import struct
 
 import pytest
@@ -54,3 +56,15 @@ def test_a_tap_is_given_once(tap):
     done = vmm.run(vmm.command("hang", None, "--net", f"tap-fd={tap}", "--net", f"tap-fd={tap}"), pass_fds=[tap])
     assert done.returncode == vmm.HOST
     assert f"tap-fd={tap} is not the descriptor of a tap" in done.stderr
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+@pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
+def test_a_passt_that_does_not_start_ends_the_vm(jailed):
+    """It starts while the VM does; its own message says why it could not, and the guest does not run on without."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        forward = f"forward=tcp:127.0.0.1:{taken.getsockname()[1]}-:80"
+        done = vmm.run(vmm.command("hang", None, *jailed, "--net", f"user,{forward}"))
+    assert done.returncode == vmm.HOST, done.stderr
+    assert "device net: its program did not start" in done.stderr
+    assert "bind" in done.stderr or "interface" in done.stderr
