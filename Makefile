@@ -340,6 +340,7 @@ BENCH_HOST ?= tests/host/run --icount --
 .PHONY: soak
 soak: build/crosvm guests
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_multiprocess.py
+	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_control.py -k stop_at_any_moment
 	tests/host/run --auto -- /usr/bin/python3 -m pytest -ra -p no:cacheprovider --soak tests/vm
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
@@ -351,6 +352,7 @@ bench: build/crosvm guests build/floor build/blockqueue
 	bench/start
 	tests/unit/check-block-cost build/blockqueue
 	bench/multiprocess
+	bench/control
 	$(BENCH_HOST) bench/boot
 	tests/host/run --nested -- bench/block
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * Keeps block, entropy and network devices started, for tests that look at who
- * serves them or end it: at rest, or with one request after the other. It never
+ * serves them or end it: at rest, or with one request after the other; or
+ * counts on a disk, for tests that look at the disk afterwards. It never
  * ends by itself.
  */
 #include "virtio.h"
 
-enum { PCI_NET = 0x1041 };
+enum { PCI_NET = 0x1041, WRITTEN_SECTORS = 64 };
 
 /* Queue 0 of the network card takes buffers, which nobody fills here. */
 static void find_net(void)
@@ -71,4 +72,36 @@ static void run_load(void)
 	}
 }
 
-const struct test_case cases[] = { { "rest", run_rest }, { "load", run_load }, { NULL, NULL } };
+/* Writes `number` all over a sector, or makes what was written last. */
+static void ask_block(struct victim *victim, uint32_t type, uint64_t number)
+{
+	uint64_t *words = (uint64_t *)(void *)victim->buffers->data;
+	bool writes = type == BLK_OUT;
+
+	for (unsigned i = 0; writes && i < SECTOR / sizeof(*words); i++)
+		words[i] = number;
+	set_header(victim, type, writes ? number % WRITTEN_SECTORS : 0);
+	set_request(victim, writes ? SECTOR : 0, false);
+	if (submit(victim, 0) != 1 || victim->buffers->status != S_OK)
+		fail_row("request %u of the disk fails", (uint64_t)type);
+}
+
+/* Counts on the disk, and says which numbers will last. */
+static void run_write(void)
+{
+	find_victims();
+	for (unsigned i = 0; i < victim_count; i++)
+		if (victims[i].pci_id == PCI_BLOCK)
+			start_victim(&victims[i], 0);
+	for (uint64_t number = 1;; number++)
+		for (unsigned i = 0; i < victim_count; i++) {
+			if (victims[i].pci_id != PCI_BLOCK)
+				continue;
+			ask_block(&victims[i], BLK_OUT, number);
+			ask_block(&victims[i], BLK_FLUSH, 0);
+			print("wrote %u\n", number);
+		}
+}
+
+const struct test_case cases[] = { { "rest", run_rest }, { "load", run_load },
+	{ "write", run_write }, { NULL, NULL } };

@@ -468,6 +468,51 @@ def test_status_round_trip(path, record_property):
         record_property("p99_ms", p99)
 
 
+def test_stop_at_any_moment(path, tmp_path):
+    """What the guest was told is on the disk, is: each sector whole, and no older than that. `make soak`: 200 times."""
+    chance = random.Random(6)
+    image = tmp_path / "disk.img"
+    for turn in range(200 if os.environ.get("CROSVM_SOAK") else 12):
+        image.write_bytes(bytes(64 * 512))
+        options = ("-b", f"{image},engine={'sync' if turn % 3 == 0 else 'uring'}", *(["-u"] if turn % 2 else []))
+        with vm(path, "load", "write", *options, until=b"wrote 1\n") as process:
+            text = b"\n" + more_of(process, chance.random() * 0.3)
+            assert crosvm("stop", path) == ""
+            os.set_blocking(process.stdout.fileno(), True)
+            text += process.stdout.read()
+            ended(process, path)
+        told = max([1, *(int(n) for n in re.findall(rb"^wrote (\d+)\r?$", text, re.MULTILINE))])
+        words = array.array("Q", image.read_bytes())
+        sectors = [set(words[at:at + 64]) for at in range(0, len(words), 64)]
+        assert all(len(sector) == 1 for sector in sectors)
+        newest = max(number for number, in sectors)
+        assert newest >= told
+        for index, (number,) in enumerate(sectors):
+            assert number == max(0, newest - (newest - index) % 64), (index, number, newest)
+
+
+@pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build in a jail")
+def test_a_device_that_does_not_answer_holds_suspend_for_its_credit(path, tmp_path):
+    """4 s, then it is given up, and with it the VM; the verb says so, and who waited is answered or hears the end."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    with vm(path, "load", "rest", "-u", "-b", str(image), until=b"serving") as process:
+        devices = json.loads(crosvm("status", "--json", path))["devices"]
+        os.kill(devices[0]["pid"], signal.SIGSTOP)
+        start = time.monotonic()
+        with connect(path) as client:
+            client.send(b'{"version":1,"verb":"suspend"}')
+            with connect(path) as other:
+                with contextlib.suppress(OSError):
+                    other.send(b'{"version":1,"verb":"status"}')
+                    other.recv(1 << 16)
+            with contextlib.suppress(OSError):
+                reply = client.recv(1 << 16)
+                assert reply == b"" or json.loads(reply)["code"] == "failed"
+        assert process.wait(10) == vmm.DEVICE
+        assert time.monotonic() - start < 8
+
+
 # ---- cost ----
 
 @pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build")
