@@ -31,6 +31,12 @@ static inline uint64_t align_down(uint64_t value, uint64_t alignment)
 	return value & ~(alignment - 1);
 }
 
+/* Whether `size` bytes at `offset` lie in a space of `space` bytes, whatever the three are. */
+static inline bool is_within(uint64_t offset, uint64_t size, uint64_t space)
+{
+	return offset <= space && size <= space - offset;
+}
+
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;

@@ -28,6 +28,7 @@ struct mapping {
 struct guest_memory {
 	int fd;        /* -1 when it is not one memfd of ours */
 	uint64_t size; /* of that memfd */
+	bool huge;     /* some of it has huge pages */
 	size_t count;
 	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX];
 	size_t mapping_count;
@@ -87,6 +88,7 @@ static int map_memfd(struct guest_memory *memory, unsigned flags)
 	if (mapping == MAP_FAILED)
 		return -errno;
 	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, memory->size };
+	memory->huge = huge;
 	memory->fd = fd_steal(&fd);
 	for (size_t i = 0; i < memory->count; i++)
 		memory->regions[i].hva = (uint8_t *)mapping + memory->regions[i].file_offset;
@@ -159,6 +161,7 @@ static int map_file(struct guest_memory *memory, const struct guest_memory_file 
 	if (mapping == MAP_FAILED)
 		return -errno;
 	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, length };
+	memory->huge = memory->huge || page_size > small_page;
 	memory->regions[memory->count++] = (struct guest_memory_region){
 		.gpa = file->gpa,
 		.size = file->size,
@@ -251,6 +254,56 @@ int guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *buf
 		return -EFAULT;
 	memcpy(buffer, source, size);
 	return 0;
+}
+
+/*
+ * By the mapping and not by the memfd, which a device's process does not keep:
+ * of a shared one it punches a hole into the file, and so for all who map it.
+ */
+static int discard(const struct guest_memory *memory, uint8_t *hva, uint64_t size)
+{
+	if (memory->huge)
+		return -EOPNOTSUPP;
+	return madvise(hva, size, MADV_REMOVE) < 0 ? -errno : 0;
+}
+
+int guest_memory_discard_pages(
+	const struct guest_memory *memory, uint64_t first_page, uint64_t count)
+{
+	uint64_t gpa, size;
+
+	if (__builtin_mul_overflow(first_page, small_page, &gpa) ||
+		__builtin_mul_overflow(count, small_page, &size))
+		return -EFAULT;
+	uint8_t *hva = guest_memory_at(memory, gpa, size);
+
+	return hva != NULL ? discard(memory, hva, size) : -EFAULT;
+}
+
+static bool is_inside(const struct guest_memory *memory, const uint8_t *buffer, uint64_t size)
+{
+	for (size_t i = 0; i < memory->count; i++) {
+		const struct guest_memory_region *region = &memory->regions[i];
+		uint64_t offset = (uintptr_t)buffer - (uintptr_t)region->hva;
+
+		if (offset < region->size && size <= region->size - offset)
+			return true;
+	}
+	return false;
+}
+
+int guest_memory_discard_buffer(const struct guest_memory *memory, void *buffer, uint64_t size)
+{
+	uint8_t *begin = buffer;
+
+	if (!is_inside(memory, begin, size))
+		return -EFAULT;
+	/* Regions begin and end with a page, so neither rounding leaves this one. */
+	uint64_t skipped = align_up((uintptr_t)begin, small_page) - (uintptr_t)begin;
+
+	if (skipped > size || size - skipped < small_page)
+		return 0;
+	return discard(memory, begin + skipped, align_down(size - skipped, small_page));
 }
 
 int guest_memory_read_file(

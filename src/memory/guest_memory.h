@@ -94,6 +94,21 @@ MUST_CHECK int guest_memory_read(
 	const struct guest_memory *memory, uint64_t gpa, void *buffer, uint64_t size);
 
 /*
+ * Gives memory back to the host: it reads as zeros, and costs nothing until
+ * somebody writes to it again. The first names pages of 4 KiB by the numbers
+ * that a guest gives them (gpa / 4096), the second a buffer that lies in guest
+ * memory, of which the whole pages are given back. Any thread.
+ *
+ * 0, -EFAULT when not all of it lies in one region, -EOPNOTSUPP for huge pages:
+ * they were reserved for this guest, and might not come back. Else -errno of
+ * madvise. On failure nothing was given back.
+ */
+MUST_CHECK int guest_memory_discard_pages(
+	const struct guest_memory *memory, uint64_t first_page, uint64_t count);
+MUST_CHECK int guest_memory_discard_buffer(
+	const struct guest_memory *memory, void *buffer, uint64_t size);
+
+/*
  * Reads `size` bytes of a file at `offset` straight into guest memory. 0,
  * -EFAULT when the range is not guest memory, -ENODATA when the file is
  * shorter, else -errno.

@@ -12,15 +12,16 @@
 
 #include "base/fd.h"
 
-static bool in_config(const struct device_ops *ops, uint32_t offset, uint32_t size)
+/* With the VMM's part, from which its front half keeps the driver. */
+static uint32_t whole_config(const struct device_ops *ops)
 {
-	return offset <= ops->config_size && size <= ops->config_size - offset;
+	return ops->config_size + ops->control_size;
 }
 
 int device_get_config(const struct device_ops *ops, struct device *device, uint32_t offset,
 	uint8_t *data, uint32_t size)
 {
-	if (!in_config(ops, offset, size))
+	if (!is_within(offset, size, whole_config(ops)))
 		return -EINVAL;
 	ops->config_read(device, offset, data, size);
 	return 0;
@@ -29,14 +30,23 @@ int device_get_config(const struct device_ops *ops, struct device *device, uint3
 int device_set_config(const struct device_ops *ops, struct device *device, uint32_t offset,
 	const uint8_t *data, uint32_t size)
 {
-	if (!in_config(ops, offset, size) || ops->config_write == NULL)
+	if (!is_within(offset, size, ops->config_size) || ops->config_write == NULL)
 		return -EINVAL;
 	ops->config_write(device, offset, data, size);
 	return 0;
 }
 
-/* Waits until there is a kick (1) or a wish to stop (0). */
-static int wait_for_kick(const struct device_queue *queue)
+int device_change_config(const struct device_ops *ops, struct device *device, uint32_t offset,
+	const uint8_t *data, uint32_t size)
+{
+	if (ops->config_change == NULL)
+		return -EOPNOTSUPP;
+	if (!is_within(offset, size, whole_config(ops)))
+		return -EINVAL;
+	return ops->config_change(device, offset, data, size);
+}
+
+int device_wait_for_kick(const struct device_queue *queue)
 {
 	struct pollfd fds[] = {
 		{ .fd = queue->stop_fd, .events = POLLIN },
@@ -52,7 +62,7 @@ static int wait_for_kick(const struct device_queue *queue)
 	return 1;
 }
 
-static bool shall_stop(const struct device_queue *queue)
+bool device_shall_stop(const struct device_queue *queue)
 {
 	struct pollfd stop = { .fd = queue->stop_fd, .events = POLLIN };
 
@@ -95,9 +105,9 @@ int device_serve_chains(struct device_queue *queue,
 		do {
 			r = serve_batch(queue, iov, handle);
 		} while ((r == 1 || (r == 0 && virtqueue_enable_kicks(&queue->vq))) &&
-			 !shall_stop(queue));
+			 !device_shall_stop(queue));
 		if (r >= 0)
-			r = wait_for_kick(queue);
+			r = device_wait_for_kick(queue);
 	}
 	return r;
 }

@@ -65,11 +65,16 @@ struct device_ops {
 	uint32_t config_size;
 	/* Of addresses in which it shows files to the guest; 0: none. */
 	uint64_t window_size;
+	/*
+	 * The configuration space goes on by this many bytes for the VMM alone:
+	 * what its control side asks of the device, and what that answers.
+	 */
+	uint32_t control_size;
 
 	unsigned (*queue_count)(const struct device *device);
 	/* Device-specific feature bits on offer; the transport adds its own. */
 	uint64_t (*features)(const struct device *device);
-	/* The device configuration space; offset + size <= config_size is checked. */
+	/* The device configuration space; that it is inside of it is checked. */
 	void (*config_read)(struct device *device, uint32_t offset, uint8_t *data, uint32_t size);
 	/* NULL when nothing is writable. */
 	void (*config_write)(
@@ -90,6 +95,12 @@ struct device_ops {
 	/* The window, if there is one where the device runs. Once, before start; it outlives the
 	 * device. */
 	void (*set_window)(struct device *device, const struct window *window);
+	/*
+	 * The same by the VMM, which may change what the driver can only read,
+	 * and the bytes of its own. 0 or -EINVAL; NULL when there is nothing.
+	 */
+	int (*config_change)(
+		struct device *device, uint32_t offset, const uint8_t *data, uint32_t size);
 	/* 0 or -errno; NULL when there is nothing to do. */
 	int (*start)(struct device *device, uint64_t features);
 	/*
@@ -111,10 +122,13 @@ struct device_ops {
 	void (*free)(struct device *device);
 };
 
-/* What vhost's get_config and set_config are for a device here. -EINVAL outside of its space. */
+/* What vhost's get_config, set_config and change_config are for a device here. -EINVAL outside of
+ * its space. */
 MUST_CHECK int device_get_config(const struct device_ops *ops, struct device *device,
 	uint32_t offset, uint8_t *data, uint32_t size);
 MUST_CHECK int device_set_config(const struct device_ops *ops, struct device *device,
+	uint32_t offset, const uint8_t *data, uint32_t size);
+MUST_CHECK int device_change_config(const struct device_ops *ops, struct device *device,
 	uint32_t offset, const uint8_t *data, uint32_t size);
 
 /*
@@ -124,6 +138,11 @@ MUST_CHECK int device_set_config(const struct device_ops *ops, struct device *de
  */
 MUST_CHECK int device_serve_chains(struct device_queue *queue,
 	uint32_t (*handle)(struct device *device, const struct virtqueue_chain *chain));
+
+/* For other loops. Waits for a kick (1) or the wish to stop (0); -errno when the host fails. */
+MUST_CHECK int device_wait_for_kick(const struct device_queue *queue);
+/* Whether stop_fd is readable, without waiting. */
+bool device_shall_stop(const struct device_queue *queue);
 
 /*
  * A kind of device, as a user asks for it: the line of devices.def and this

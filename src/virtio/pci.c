@@ -461,6 +461,33 @@ void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *own
 	device->failure_owner = owner;
 }
 
+int virtio_pci_change_config(
+	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size)
+{
+	if (back(device)->change_config == NULL)
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&device->lock);
+	int r = back(device)->change_config(device->vhost, offset, data, size);
+
+	if (r == 0 && offset < device->identity.config_size) {
+		device->generation++;
+		if (virtio_pci_is_running(device))
+			(void)eventfd_write(device->config_fd, 1);
+	}
+	pthread_mutex_unlock(&device->lock);
+	return r;
+}
+
+int virtio_pci_read_config(
+	struct virtio_pci *device, uint32_t offset, void *ret_data, uint32_t size)
+{
+	pthread_mutex_lock(&device->lock);
+	int r = back(device)->get_config(device->vhost, offset, ret_data, size);
+
+	pthread_mutex_unlock(&device->lock);
+	return r;
+}
+
 int virtio_pci_create(const struct virtio_pci_identity *identity, struct vhost *vhost,
 	struct pci_host *host, const struct fabric *fabric, struct virtio_pci **ret_device)
 {

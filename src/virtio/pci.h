@@ -56,6 +56,17 @@ bool virtio_pci_has_driver(struct virtio_pci *device);
  */
 void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *owner), void *owner);
 
+/*
+ * The VMM's side of the device configuration space, with the part that no
+ * driver sees (vhost_ops.change_config). A change of the driver's part is told
+ * to the driver by the configuration interrupt. Any thread; waits for no
+ * driver. 0, -EINVAL outside of it, -EOPNOTSUPP when the device takes none.
+ */
+MUST_CHECK int virtio_pci_change_config(
+	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size);
+MUST_CHECK int virtio_pci_read_config(
+	struct virtio_pci *device, uint32_t offset, void *ret_data, uint32_t size);
+
 /* The slot * 8 + function that it got, and the line that INTA pulls. */
 unsigned virtio_pci_devfn(const struct virtio_pci *device);
 void virtio_pci_set_intx(struct virtio_pci *device, struct irq_line line);

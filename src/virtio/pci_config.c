@@ -102,14 +102,16 @@ static void isr_read(struct virtio_pci *device, uint64_t offset, uint8_t *data, 
 
 static void device_read(struct virtio_pci *device, uint64_t offset, uint8_t *data, unsigned size)
 {
-	/* Out of bounds reads as ones, which the bus has filled in. */
-	(void)!device->vhost->ops->get_config(device->vhost, (uint32_t)offset, data, size);
+	/* Out of bounds reads as ones, which the bus has filled in. Behind it is the VMM's part. */
+	if (is_within(offset, size, device->identity.config_size))
+		(void)!device->vhost->ops->get_config(device->vhost, (uint32_t)offset, data, size);
 }
 
 static void device_write(
 	struct virtio_pci *device, uint64_t offset, const uint8_t *data, unsigned size)
 {
-	(void)!device->vhost->ops->set_config(device->vhost, (uint32_t)offset, data, size);
+	if (is_within(offset, size, device->identity.config_size))
+		(void)!device->vhost->ops->set_config(device->vhost, (uint32_t)offset, data, size);
 }
 
 /* Comes here only where no ioeventfd took the write. */

@@ -48,6 +48,14 @@ struct vhost_ops {
 	/* VHOST_USER_GET_CONFIG, SET_CONFIG. -EINVAL outside of the config space. */
 	int (*get_config)(struct vhost *vhost, uint32_t offset, uint8_t *data, uint32_t size);
 	int (*set_config)(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size);
+	/*
+	 * VHOST_USER_SET_CONFIG for what the driver only reads: the VMM changes the
+	 * space, and may then tell the driver. The space goes on behind the
+	 * driver's part for the VMM alone; get_config reads that too. NULL, or
+	 * -EOPNOTSUPP, where nothing can be changed.
+	 */
+	int (*change_config)(
+		struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size);
 	/* Fixes a ring while it is stopped. */
 	int (*set_vring)(struct vhost *vhost, unsigned index, const struct vhost_ring *ring);
 	/* VHOST_USER_SET_VRING_ENABLE with 1: the ring runs. */

@@ -97,6 +97,13 @@ static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data,
 	return device_set_config(self->ops, self->device, offset, data, size);
 }
 
+static int change_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	return device_change_config(self->ops, self->device, offset, data, size);
+}
+
 static struct ring *find_ring(struct vhost_thread *self, unsigned index)
 {
 	return index < self->ops->queue_count(self->device) ? &self->rings[index] : NULL;
@@ -262,6 +269,7 @@ static const struct vhost_ops vhost_thread_ops = {
 	.queue_count = queue_count,
 	.get_config = get_config,
 	.set_config = set_config,
+	.change_config = change_config,
 	.set_vring = set_vring,
 	.start_vring = start_vring,
 	.stop_vring = stop_vring,

@@ -347,9 +347,18 @@ static int answer_config(struct server *server, struct vhost_user_message *messa
 
 static int set_config(struct server *server, struct vhost_user_message *message)
 {
-	struct vhost_user_config *config = &message->config;
+	const struct vhost_user_config *config = &message->config;
+	const struct vhost_ops *ops = back(server);
 
-	return back(server)->set_config(server->vhost, config->offset, config->data, config->size);
+	switch (config->flags) {
+	case VHOST_USER_CONFIG_BY_DRIVER:
+		return ops->set_config(server->vhost, config->offset, config->data, config->size);
+	case VHOST_USER_CONFIG_BY_VMM:
+		return ops->change_config(
+			server->vhost, config->offset, config->data, config->size);
+	default:
+		return -EINVAL;
+	}
 }
 
 /* Back to the beginning; what stays is the memory and what was agreed on. */

@@ -267,11 +267,17 @@ static unsigned queue_count(struct vhost *vhost)
 	return from_vhost(vhost)->queue_count;
 }
 
+/* With the part that is ours and not the driver's. */
+static uint32_t whole_config(const struct vhost_user_frontend *self)
+{
+	return self->peer.config_size + self->peer.control_size;
+}
+
 /* Makes the copy of the configuration space good. */
 static int fetch_config(struct vhost_user_frontend *self)
 {
 	uint32_t size = self->peer.config_used != NULL ? self->peer.config_used(self->features)
-						       : self->peer.config_size;
+						       : whole_config(self);
 	struct vhost_user_message message = {
 		.request = VHOST_USER_GET_CONFIG,
 		.size = vhost_user_config_payload(size),
@@ -289,45 +295,52 @@ static int fetch_config(struct vhost_user_frontend *self)
 	return 0;
 }
 
-static bool in_config(const struct vhost_user_frontend *self, uint32_t offset, uint32_t size)
-{
-	return offset <= self->peer.config_size && size <= self->peer.config_size - offset;
-}
-
 static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint32_t size)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 
 	if (self->dead)
 		return -ENOTCONN;
-	if (!in_config(self, offset, size))
+	if (!is_within(offset, size, whole_config(self)))
 		return -EINVAL;
-	bool is_stale = self->config_is_stale && speaks(self, VHOST_USER_PROTOCOL_F_CONFIG);
-	int r = is_stale ? fetch_config(self) : 0;
+	/* Behind the driver's part the device writes by itself. */
+	bool is_stale = self->config_is_stale || offset + size > self->peer.config_size;
+	int r = is_stale && speaks(self, VHOST_USER_PROTOCOL_F_CONFIG) ? fetch_config(self) : 0;
 
 	if (r == 0)
 		memcpy(data, self->config + offset, size);
 	return r;
 }
 
-static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t offset,
+	const uint8_t *data, uint32_t size)
 {
-	struct vhost_user_frontend *self = from_vhost(vhost);
 	struct vhost_user_message message = {
 		.request = VHOST_USER_SET_CONFIG,
-		.config = { .offset = offset, .size = size },
+		.size = vhost_user_config_payload(size),
+		.config = { .offset = offset, .size = size, .flags = flags },
 	};
+	bool is_driver = flags == VHOST_USER_CONFIG_BY_DRIVER;
 
 	if (self->dead)
 		return -ENOTCONN;
-	if (!in_config(self, offset, size))
+	if (!is_within(offset, size, is_driver ? self->peer.config_size : whole_config(self)))
 		return -EINVAL;
 	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
 		return -EOPNOTSUPP;
-	message.size = vhost_user_config_payload(size);
 	memcpy(message.config.data, data, size);
 	self->config_is_stale = true;
 	return tell(self, &message);
+}
+
+static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	return put_config(from_vhost(vhost), VHOST_USER_CONFIG_BY_DRIVER, offset, data, size);
+}
+
+static int change_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	return put_config(from_vhost(vhost), VHOST_USER_CONFIG_BY_VMM, offset, data, size);
 }
 
 /* A ring that the device could not use never gets there: it might hang up for it. */
@@ -490,6 +503,7 @@ static const struct vhost_ops vhost_user_frontend_ops = {
 	.queue_count = queue_count,
 	.get_config = get_config,
 	.set_config = set_config,
+	.change_config = change_config,
 	.set_vring = set_vring,
 	.start_vring = start_vring,
 	.stop_vring = stop_vring,
@@ -561,8 +575,8 @@ int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	struct vhost_user_frontend *self = calloc(1, sizeof(*self));
 	int r = self == NULL ? -ENOMEM : 0;
 
-	if (r == 0 &&
-		(peer->config_size > VHOST_USER_CONFIG_MAX || peer->queues > DEVICE_QUEUES_MAX))
+	if (r == 0 && (peer->config_size + peer->control_size > VHOST_USER_CONFIG_MAX ||
+			      peer->queues > DEVICE_QUEUES_MAX))
 		r = -EINVAL;
 	if (r < 0) {
 		close(peer->socket);

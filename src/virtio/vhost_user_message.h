@@ -66,6 +66,12 @@ enum {
 	VHOST_USER_PROTOCOL_F_STATUS = 16,
 };
 
+/*
+ * Who changes the configuration space: the flags of SET_CONFIG. The specification
+ * has the second for live migration, which sets what a driver cannot, too.
+ */
+enum { VHOST_USER_CONFIG_BY_DRIVER = 0, VHOST_USER_CONFIG_BY_VMM = 1 };
+
 struct vhost_user_region {
 	uint64_t gpa;
 	uint64_t size;

@@ -170,6 +170,7 @@ int device_process_connect(struct device_process *process, const struct device_o
 		.config_size = ops->config_size,
 		.lost = loss->lost,
 		.owner = loss->owner,
+		.control_size = ops->control_size,
 	};
 
 	return vhost_user_frontend_create(&peer, memory, ret_vhost);

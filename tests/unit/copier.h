@@ -6,19 +6,20 @@
  */
 #pragma once
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "virtio/device.h"
 
-enum { QUEUES = 2, SIZE = 8, CONFIG_SIZE = 6, DATA_SIZE = 16 };
+enum { QUEUES = 2, SIZE = 8, CONFIG_SIZE = 6, CONTROL_SIZE = 4, DATA_SIZE = 16 };
 
 struct device {
 	atomic_uint starts, stops, frees;
 	atomic_uint served; /* chains */
 	int start_error;
 	uint64_t features;
-	uint8_t config[CONFIG_SIZE];
+	uint8_t config[CONFIG_SIZE + CONTROL_SIZE];
 };
 
 static inline unsigned copier_queues(const struct device *device)
@@ -43,6 +44,13 @@ static inline void copier_config_write(
 	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
 {
 	memcpy(device->config + offset, data, size);
+}
+
+static inline int copier_config_change(
+	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	memcpy(device->config + offset, data, size);
+	return data[0] == 0xff ? -EINVAL : 0;
 }
 
 static inline int copier_start(struct device *device, uint64_t features)
@@ -83,10 +91,12 @@ static const struct device_ops copier_ops = {
 	.name = "copier",
 	.queue_size = SIZE,
 	.config_size = CONFIG_SIZE,
+	.control_size = CONTROL_SIZE,
 	.queue_count = copier_queues,
 	.features = copier_features,
 	.config_read = copier_config_read,
 	.config_write = copier_config_write,
+	.config_change = copier_config_change,
 	.start = copier_start,
 	.serve = copier_serve,
 	.stop = copier_stop,

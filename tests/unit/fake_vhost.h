@@ -96,6 +96,12 @@ static inline int fake_set_config(
 	return 0;
 }
 
+static inline int fake_change_config(
+	struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	return fake_set_config(vhost, offset, data, size);
+}
+
 static inline int fake_set_vring(struct vhost *vhost, unsigned index, const struct vhost_ring *ring)
 {
 	struct fake_vhost *fake = (struct fake_vhost *)vhost;
@@ -173,6 +179,7 @@ static const struct vhost_ops fake_vhost_ops = {
 	.queue_count = fake_queue_count,
 	.get_config = fake_get_config,
 	.set_config = fake_set_config,
+	.change_config = fake_change_config,
 	.set_vring = fake_set_vring,
 	.start_vring = fake_start_vring,
 	.stop_vring = fake_stop_vring,

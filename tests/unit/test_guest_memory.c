@@ -315,6 +315,74 @@ static void test_bad_files(void **state)
 	guest_memory_free(owner);
 }
 
+static uint64_t blocks(const struct guest_memory *memory)
+{
+	struct stat status;
+
+	assert_int_equal(fstat(guest_memory_fd(memory), &status), 0);
+	return (uint64_t)status.st_blocks * 512;
+}
+
+/* What is given back is gone from the file, and so for all who map it; the rest is as it was. */
+static void test_discard(void **state)
+{
+	struct guest_memory *memory = make_memory();
+	uint8_t *low = guest_memory_at(memory, 0, 2 * MIB);
+	uint8_t *high = guest_memory_at(memory, HIGH, MIB);
+
+	(void)state;
+	memset(low, 1, 2 * MIB);
+	memset(high, 1, MIB);
+	assert_int_equal(guest_memory_discard_pages(memory, 1, 2), 0);
+	assert_int_equal(guest_memory_discard_pages(memory, 511, 1), 0);
+	assert_int_equal(guest_memory_discard_pages(memory, HIGH / 4096, 256), 0);
+	assert_int_equal(guest_memory_discard_buffer(memory, low + 4096 * 5 - 1, 8194), 0);
+	assert_int_equal(blocks(memory), 3 * MIB - UINT64_C(4096) * (3 + 256 + 2));
+	/* No whole page in it. */
+	assert_int_equal(guest_memory_discard_buffer(memory, low + 1, 4095), 0);
+	assert_int_equal(guest_memory_discard_buffer(memory, low + 4096 * 10, 4095), 0);
+	assert_int_equal(guest_memory_discard_buffer(memory, low + 4096 * 10 + 1, 8190), 0);
+	assert_int_equal(low[4095] + low[3 * 4096] + low[4096 * 5 - 1] + low[4096 * 7], 4);
+	assert_int_equal(low[4096] + low[511 * 4096] + low[4096 * 5] + high[0], 0);
+	guest_memory_free(memory);
+}
+
+static void test_discard_outside(void **state)
+{
+	static const struct {
+		uint64_t first, count;
+	} bad[] = {
+		{ 0, 0 },
+		{ 0, 513 },
+		{ 511, 2 },
+		{ 512, 1 },
+		{ HIGH / 4096 - 1, 2 },
+		{ HIGH / 4096, 257 },
+		{ 0, UINT64_MAX },
+		{ UINT64_MAX, 1 },
+		/* products that wrap to what would be inside */
+		{ UINT64_C(1) << 52, 1 },
+		{ 0, (UINT64_C(1) << 52) + 1 },
+		{ 1, UINT64_MAX },
+	};
+	struct guest_memory *memory = make_memory();
+	uint8_t *low = guest_memory_at(memory, 0, 2 * MIB);
+	uint8_t *high = guest_memory_at(memory, HIGH, MIB);
+
+	(void)state;
+	memset(low, 1, 2 * MIB);
+	memset(high, 1, MIB);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(
+			guest_memory_discard_pages(memory, bad[i].first, bad[i].count), -EFAULT);
+	assert_int_equal(guest_memory_discard_buffer(memory, low - 4096, 4096), -EFAULT);
+	assert_int_equal(guest_memory_discard_buffer(memory, low, 2 * MIB + 1), -EFAULT);
+	assert_int_equal(guest_memory_discard_buffer(memory, low, UINT64_MAX), -EFAULT);
+	assert_int_equal(guest_memory_discard_buffer(memory, high + MIB, 4096), -EFAULT);
+	assert_int_equal(blocks(memory), 3 * MIB);
+	guest_memory_free(memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,6 +394,8 @@ int main(void)
 		cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_preallocated),
 		cmocka_unit_test(test_huge_pages),
+		cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_discard_outside),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_bad_files),
 	};

@@ -146,21 +146,26 @@ static void features_are_the_devices_and_the_rings(void **state)
 
 static void config_has_bounds(void **state)
 {
-	static const uint32_t far[] = { 7, 8, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff };
+	enum { ALL = CONFIG_SIZE + CONTROL_SIZE };
+	static const uint32_t far[] = { ALL + 1, ALL + 2, 0x7fffffff, 0x80000000, 0xfffffffe,
+		0xffffffff };
 	struct rig *rig = *state;
 	const struct vhost_ops *ops = rig->vhost->ops;
 	uint8_t data[16] = { 1, 2, 3, 4, 5, 6 };
 
-	for (uint32_t offset = 0; offset <= CONFIG_SIZE; offset++)
+	for (uint32_t offset = 0; offset <= ALL; offset++)
 		for (uint32_t size = 0; size < sizeof(data); size++) {
-			int expected = offset + size <= CONFIG_SIZE ? 0 : -EINVAL;
+			int driver = offset + size <= CONFIG_SIZE ? 0 : -EINVAL;
+			int vmm = offset + size <= ALL ? 0 : -EINVAL;
 
-			assert_int_equal(ops->get_config(rig->vhost, offset, data, size), expected);
-			assert_int_equal(ops->set_config(rig->vhost, offset, data, size), expected);
+			assert_int_equal(ops->get_config(rig->vhost, offset, data, size), vmm);
+			assert_int_equal(ops->set_config(rig->vhost, offset, data, size), driver);
+			assert_int_equal(ops->change_config(rig->vhost, offset, data, size), vmm);
 		}
 	for (unsigned i = 0; i < ARRAY_SIZE(far); i++) {
 		assert_int_equal(ops->get_config(rig->vhost, far[i], data, 1), -EINVAL);
 		assert_int_equal(ops->set_config(rig->vhost, far[i], data, 2), -EINVAL);
+		assert_int_equal(ops->change_config(rig->vhost, far[i], data, 2), -EINVAL);
 		assert_int_equal(ops->get_config(rig->vhost, 1, data, far[i]), -EINVAL);
 	}
 }

@@ -25,6 +25,7 @@ static struct vhost_user_peer copier_peer(struct rig *rig)
 		.socket = fd_steal(&rig->socket),
 		.queue_size = SIZE,
 		.config_size = CONFIG_SIZE,
+		.control_size = CONTROL_SIZE,
 	};
 }
 
@@ -152,10 +153,34 @@ static void the_configuration_space_is_read_and_written(void **state)
 	assert_memory_equal(data, "\0\0\0\0xy", CONFIG_SIZE);
 	assert_int_equal(ops->get_config(pair->vhost, 5, data, 1), 0);
 	assert_int_equal(data[0], 'y');
-	assert_int_equal(ops->get_config(pair->vhost, 5, data, 2), -EINVAL);
+	assert_int_equal(
+		ops->get_config(pair->vhost, CONFIG_SIZE, data, CONTROL_SIZE + 1), -EINVAL);
 	assert_int_equal(ops->get_config(pair->vhost, UINT32_MAX, data, 2), -EINVAL);
 	assert_int_equal(ops->set_config(pair->vhost, 6, data, 1), -EINVAL);
 	assert_int_equal(ops->set_config(pair->vhost, 1, data, UINT32_MAX), -EINVAL);
+}
+
+static void the_vmm_has_a_part_of_its_own(void **state)
+{
+	struct pair *pair = *state;
+	const struct vhost_ops *ops = pair->vhost->ops;
+	uint8_t data[CONTROL_SIZE] = { 0 };
+
+	assert_int_equal(ops->change_config(pair->vhost, 1, (const uint8_t *)"a", 1), 0);
+	assert_int_equal(ops->get_config(pair->vhost, 1, data, 1), 0);
+	assert_int_equal(data[0], 'a');
+	assert_int_equal(
+		ops->change_config(pair->vhost, CONFIG_SIZE, (const uint8_t *)"wxyz", 4), 0);
+	assert_int_equal(ops->get_config(pair->vhost, CONFIG_SIZE, data, CONTROL_SIZE), 0);
+	assert_memory_equal(data, "wxyz", CONTROL_SIZE);
+	/* What the device changes there is seen at once. */
+	pair->rig.device.config[CONFIG_SIZE] = '!';
+	assert_int_equal(ops->get_config(pair->vhost, CONFIG_SIZE, data, 1), 0);
+	assert_int_equal(data[0], '!');
+	assert_true(
+		ops->change_config(pair->vhost, 0, (const uint8_t *)"\377", 1) < 0); /* refused */
+	assert_int_equal(ops->change_config(pair->vhost, CONFIG_SIZE, data, 5), -EINVAL);
+	assert_int_equal(ops->get_config(pair->vhost, 0, data, 1), 0); /* the connection is well */
 }
 
 /* The copy here is renewed after start, stop and reset, when a device may change it. */
@@ -327,6 +352,7 @@ int main(void)
 		pair_test(a_ring_goes_on_where_it_stopped),
 		pair_test(a_reset_lets_another_driver_begin),
 		pair_test(the_configuration_space_is_read_and_written),
+		pair_test(the_vmm_has_a_part_of_its_own),
 		pair_test(the_configuration_space_is_not_stale),
 		pair_test(a_badly_placed_ring_hurts_nobody),
 		pair_test(a_broken_ring_is_told_of_and_can_be_used_again),

@@ -175,9 +175,15 @@ static void the_configuration_space_is_bounded(void **state)
 
 	assert_memory_equal(read.config.data, "bcdeF", 5);
 	/* A failure has no payload. */
-	(void)ask(&rig, front_config(VHOST_USER_GET_CONFIG, 0, 7), 0);
+	(void)ask(&rig, front_config(VHOST_USER_GET_CONFIG, 0, CONFIG_SIZE + CONTROL_SIZE + 1), 0);
 	(void)ask(&rig, front_config(VHOST_USER_GET_CONFIG, UINT32_MAX, 2), 0);
 	assert_int_not_equal(try(&rig, front_config(VHOST_USER_SET_CONFIG, 6, 1)), 0);
+	write.config.flags = VHOST_USER_CONFIG_BY_VMM;
+	write.config.offset = CONFIG_SIZE;
+	assert_int_equal(try(&rig, write), 0);
+	assert_int_equal(rig.device.config[CONFIG_SIZE], 'F');
+	write.config.flags = 2; /* nobody */
+	assert_int_not_equal(try(&rig, write), 0);
 	assert_int_equal(front_end(&rig), 0);
 }
 
