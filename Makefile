@@ -127,7 +127,7 @@ $(B)/gen/dsdt.h: src/x86_64/dsdt.asl
 
 # Seccomp policies as BPF. The compiler of them runs here and now, so no sanitizer and no flag of the
 # target's applies to it. Sanitizers make system calls of their own, so their builds only log.
-POLICIES        := $(filter-out common_device main_common,$(basename $(notdir $(wildcard seccomp/x86_64/*.policy))))
+POLICIES        := $(filter-out base_device common_device main_base main_common,$(basename $(notdir $(wildcard seccomp/x86_64/*.policy))))
 POLICY_COMPILER := tools/compile-policies.c $(addprefix src/,jail/policy_parse.c jail/policy_constants.c \
 	jail/policy_compile.c base/fd.c)
 

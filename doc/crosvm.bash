@@ -12,9 +12,9 @@ _crosvm()
 	local cur=${COMP_WORDS[COMP_CWORD]} words=
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words=$(_crosvm_words "$1" '' 's/^  \([a-z]\{2,\}\) .*/\1/p')
+		words=$(_crosvm_words "$1" '' 's/^  \([a-z_]\{2,\}\) .*/\1/p')
 	elif [ "${COMP_WORDS[1]}" = help ]; then
-		[ "$COMP_CWORD" -gt 2 ] || words=$(_crosvm_words "$1" '' 's/^  \([a-z]\{2,\}\) .*/\1/p')
+		[ "$COMP_CWORD" -gt 2 ] || words=$(_crosvm_words "$1" '' 's/^  \([a-z_]\{2,\}\) .*/\1/p')
 	elif [ "${cur#-}" != "$cur" ]; then
 		words=$(_crosvm_words "$1" "${COMP_WORDS[1]}" 's/^  \(-.,\)\{0,1\} *\(--[a-z-]*\).*/\2/p')
 	else

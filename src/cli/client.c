@@ -74,12 +74,16 @@ int client_receive(int fd, int timeout_ms, json_t **ret_message)
 	return 0;
 }
 
-static int send_request(int fd, const char *verb)
+static int send_request(int fd, const char *verb, const json_t *fields)
 {
 	char text[128];
 	json_t *request =
 		json_pack("{s:i, s:s}", "version", CONTROL_PROTOCOL_VERSION, "verb", verb);
-	size_t size = request == NULL ? 0 : json_dumpb(request, text, sizeof(text), JSON_COMPACT);
+	size_t size = 0;
+
+	if (request != NULL &&
+		(fields == NULL || json_object_update(request, (json_t *)fields) == 0))
+		size = json_dumpb(request, text, sizeof(text), JSON_COMPACT);
 
 	json_decref(request);
 	if (size == 0 || size > sizeof(text))
@@ -103,10 +107,10 @@ static const char *explain(int error)
 	}
 }
 
-int client_ask(const char *path, int fd, const char *verb, json_t **ret_reply)
+int client_ask(const char *path, int fd, const char *verb, const json_t *fields, json_t **ret_reply)
 {
 	json_t *reply = NULL;
-	int r = send_request(fd, verb);
+	int r = send_request(fd, verb, fields);
 
 	if (r == 0)
 		r = client_receive(fd, REPLY_TIMEOUT_MS, &reply);

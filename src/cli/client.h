@@ -13,11 +13,12 @@
 MUST_CHECK int client_connect(const char *path, int *ret_fd);
 
 /*
- * Sends the verb and waits for the reply, an object whose "ok" is true; the
- * caller frees it by json_decref(). -errno, logged: no reply within 10 s, none
- * at all, one that is no reply, or a refusal (-EREMOTEIO).
+ * Sends the verb, with the fields of `fields` if it is not NULL, and waits for the reply, an object
+ * whose "ok" is true; the caller frees it by json_decref(). -errno, logged: no reply within 10 s,
+ * none at all, one that is no reply, or a refusal (-EREMOTEIO).
  */
-MUST_CHECK int client_ask(const char *path, int fd, const char *verb, json_t **ret_reply);
+MUST_CHECK int client_ask(
+	const char *path, int fd, const char *verb, const json_t *fields, json_t **ret_reply);
 
 /*
  * The next message; `timeout_ms` -1 waits for ever. 0, -ENODATA when the VM

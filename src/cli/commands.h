@@ -20,6 +20,8 @@ extern const struct option_set events_options;
 extern const struct option_set powerbtn_options;
 extern const struct option_set resume_options;
 extern const struct option_set status_options;
+extern const struct option_set balloon_options;
+extern const struct option_set balloon_stats_options;
 extern const struct option_set stop_options;
 extern const struct option_set suspend_options;
 extern const struct option_set version_options;

@@ -9,20 +9,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/option_values.h"
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "vm/exit_status.h"
 
 /* How long a VM may take to flush its disks and end. */
 enum { END_TIMEOUT_MS = 60000 };
+/* How long a guest may take for its statistics: 3 s in all. */
+enum { STATS_PAUSE_MS = 20, STATS_PAUSES = 150 };
 
 struct verb_request {
 	const char **paths; /* owned array of arguments */
 	unsigned path_count;
 	bool json;
+	json_t *fields; /* owned; what the request has beside its verb. NULL: nothing */
 };
 
 struct verb {
@@ -30,7 +35,7 @@ struct verb {
 	const struct option_set *options;
 	unsigned sockets_max;
 	/* What to do after a good reply; NULL: nothing. 0 or -errno, logged. */
-	int (*finish)(const struct verb_request *request, const char *path, int fd, json_t *reply);
+	int (*finish)(const struct verb_request *request, const char *path, int fd, json_t **reply);
 };
 
 static int take_path(void *target, const char *value)
@@ -39,6 +44,22 @@ static int take_path(void *target, const char *value)
 
 	request->paths[request->path_count++] = value;
 	return 0;
+}
+
+/* The first argument is a number, the others are sockets. */
+static int take_size_or_path(void *target, const char *value)
+{
+	struct verb_request *request = target;
+	uint64_t size_mib;
+
+	if (request->fields != NULL)
+		return take_path(target, value);
+	int r = option_parse_number("balloon", value, 0, INT32_MAX, &size_mib);
+
+	if (r < 0)
+		return r;
+	request->fields = json_pack("{s:I}", "size_mib", (json_int_t)size_mib);
+	return request->fields != NULL ? 0 : -ENOMEM;
 }
 
 static int take_json(void *target, const char *value)
@@ -58,6 +79,15 @@ static const struct option json_options[] = {
 		.apply_positional = take_path, __VA_ARGS__                                         \
 	}
 
+const struct option_set balloon_options = {
+	.command = "crosvm balloon",
+	.positional = "MIB SOCKET...",
+	.summary = "Makes guests give up this much of their memory, from now on; 0 gives all back.",
+	.apply_positional = take_size_or_path,
+};
+const struct option_set balloon_stats_options =
+	VERB_OPTIONS("balloon_stats", "SOCKET...", "Says how guests use their memory.",
+		.options = json_options, .count = ARRAY_SIZE(json_options));
 const struct option_set events_options = VERB_OPTIONS("events", "SOCKET",
 	"Prints what happens to a VM, one line of JSON for each event, until it ends.");
 const struct option_set powerbtn_options = VERB_OPTIONS("powerbtn", "SOCKET...",
@@ -86,9 +116,9 @@ static void print_json(const json_t *message)
 }
 
 static int finish_version(
-	const struct verb_request *request, const char *path, int fd, json_t *reply)
+	const struct verb_request *request, const char *path, int fd, json_t **reply)
 {
-	const char *version = json_string_value(json_object_get(reply, "crosvm"));
+	const char *version = json_string_value(json_object_get(*reply, "crosvm"));
 
 	(void)request;
 	(void)fd;
@@ -118,25 +148,25 @@ static void print_devices(const json_t *devices)
 }
 
 static int finish_status(
-	const struct verb_request *request, const char *path, int fd, json_t *reply)
+	const struct verb_request *request, const char *path, int fd, json_t **reply)
 {
-	const char *state = json_string_value(json_object_get(reply, "state"));
-	json_t *exits = json_object_get(reply, "exits");
+	const char *state = json_string_value(json_object_get(*reply, "state"));
+	json_t *exits = json_object_get(*reply, "exits");
 	const json_t *kind;
 	const char *name;
 
 	(void)fd;
 	if (request->json) {
-		(void)json_object_set_new(reply, "socket", json_string(path));
-		print_json(reply);
+		(void)json_object_set_new(*reply, "socket", json_string(path));
+		print_json(*reply);
 		return 0;
 	}
 	printf("%s: %s, process %" PRId64 ", up %" PRId64 ".%03" PRId64 " s\n", path,
-		state != NULL ? state : "?", number(reply, "pid"),
-		number(reply, "uptime_ms") / 1000, number(reply, "uptime_ms") % 1000);
-	printf("  vCPUs %" PRId64 ", memory %" PRId64 " MiB\n", number(reply, "vcpus"),
-		number(reply, "memory_mib"));
-	print_devices(json_object_get(reply, "devices"));
+		state != NULL ? state : "?", number(*reply, "pid"),
+		number(*reply, "uptime_ms") / 1000, number(*reply, "uptime_ms") % 1000);
+	printf("  vCPUs %" PRId64 ", memory %" PRId64 " MiB\n", number(*reply, "vcpus"),
+		number(*reply, "memory_mib"));
+	print_devices(json_object_get(*reply, "devices"));
 	json_object_foreach(exits, name, kind)
 	{
 		printf("  exits, %s: %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(kind));
@@ -144,8 +174,63 @@ static int finish_status(
 	return 0;
 }
 
+static bool is_answered(const json_t *reply, int64_t asked)
+{
+	return (int32_t)(number(reply, "answered") - asked) >= 0;
+}
+
+/*
+ * The first reply has what was known; the guest's driver was asked for more, and
+ * is given a while. Each further question asks it again, so few of them.
+ */
+static int await_stats(const char *path, int fd, json_t **reply)
+{
+	const struct timespec pause = { .tv_nsec = STATS_PAUSE_MS * 1000000L };
+	int64_t asked = number(*reply, "asked");
+
+	for (unsigned i = 0; i < STATS_PAUSES && !is_answered(*reply, asked); i++) {
+		json_t *next;
+
+		nanosleep(&pause, NULL);
+		int r = client_ask(path, fd, "balloon_stats", NULL, &next);
+
+		if (r < 0)
+			return r;
+		json_decref(*reply);
+		*reply = next;
+	}
+	if (is_answered(*reply, asked))
+		return 0;
+	log_error("%s: the guest does not answer; it may have no balloon driver, or be suspended",
+		path);
+	return -ETIMEDOUT;
+}
+
+static int finish_balloon_stats(
+	const struct verb_request *request, const char *path, int fd, json_t **reply)
+{
+	const json_t *value;
+	const char *name;
+	int r = await_stats(path, fd, reply);
+
+	if (r < 0)
+		return r;
+	if (request->json) {
+		(void)json_object_set_new(*reply, "socket", json_string(path));
+		print_json(*reply);
+		return 0;
+	}
+	printf("%s: %" PRId64 " of %" PRId64 " MiB given up\n", path, number(*reply, "actual_mib"),
+		number(*reply, "target_mib"));
+	json_object_foreach(json_object_get(*reply, "stats"), name, value)
+	{
+		printf("  %s: %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(value));
+	}
+	return 0;
+}
+
 /* The VM closes the connection when all is done. */
-static int finish_stop(const struct verb_request *request, const char *path, int fd, json_t *reply)
+static int finish_stop(const struct verb_request *request, const char *path, int fd, json_t **reply)
 {
 	json_t *message;
 	int r;
@@ -162,7 +247,7 @@ static int finish_stop(const struct verb_request *request, const char *path, int
 }
 
 static int finish_events(
-	const struct verb_request *request, const char *path, int fd, json_t *reply)
+	const struct verb_request *request, const char *path, int fd, json_t **reply)
 {
 	json_t *message;
 	int r;
@@ -182,6 +267,8 @@ static int finish_events(
 }
 
 static const struct verb verbs[] = {
+	{ "balloon", &balloon_options, UINT32_MAX, NULL },
+	{ "balloon_stats", &balloon_stats_options, UINT32_MAX, finish_balloon_stats },
 	{ "events", &events_options, 1, finish_events },
 	{ "powerbtn", &powerbtn_options, UINT32_MAX, NULL },
 	{ "resume", &resume_options, UINT32_MAX, NULL },
@@ -200,11 +287,11 @@ static int do_one(const struct verb *verb, const struct verb_request *request, c
 	int r = client_connect(path, &fd);
 
 	if (r == 0)
-		r = client_ask(path, fd, verb->name, &reply);
+		r = client_ask(path, fd, verb->name, request->fields, &reply);
 	if (r < 0)
 		return r;
 	if (verb->finish != NULL)
-		r = verb->finish(request, path, fd, reply);
+		r = verb->finish(request, path, fd, &reply);
 	json_decref(reply);
 	return r;
 }
@@ -251,6 +338,7 @@ int command_verb(int argc, char **argv)
 		return STATUS_HOST;
 	int status = run_verb(verb, argc, argv, &request);
 
+	json_decref(request.fields);
 	free(request.paths);
 	return status;
 }

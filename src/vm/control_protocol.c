@@ -8,6 +8,8 @@
 #include <string.h>
 
 static const char *const verb_names[CONTROL_VERBS] = {
+	[CONTROL_BALLOON] = "balloon",
+	[CONTROL_BALLOON_STATS] = "balloon_stats",
 	[CONTROL_EVENTS] = "events",
 	[CONTROL_POWERBTN] = "powerbtn",
 	[CONTROL_RESUME] = "resume",
@@ -104,10 +106,28 @@ static int take_verb(const char *name, enum control_verb *ret_verb, struct contr
 	return -EINVAL;
 }
 
-static int take_fields(json_t *request, enum control_verb *ret_verb, struct control_fault *fault)
+/* The size, which only the balloon's verb has, and must have. */
+static int take_size(
+	const json_t *size_mib, struct control_request *request, struct control_fault *fault)
+{
+	if (request->verb != CONTROL_BALLOON)
+		return size_mib == NULL
+			       ? 0
+			       : refuse(fault, "unknown-field", "unknown field 'size_mib'");
+	if (!json_is_integer(size_mib) || json_integer_value(size_mib) < 0)
+		return refuse(
+			fault, "bad-size", "'size_mib' is missing or no integer of 0 or more");
+	request->size_mib = (uint64_t)json_integer_value(size_mib);
+	return 0;
+}
+
+static int take_fields(
+	json_t *request, struct control_request *ret_request, struct control_fault *fault)
 {
 	const json_t *version = json_object_get(request, "version");
 	const json_t *verb = json_object_get(request, "verb");
+	const json_t *size_mib = json_object_get(request, "size_mib");
+	struct control_request taken = { 0 };
 	const char *name;
 	json_t *value;
 
@@ -119,16 +139,22 @@ static int take_fields(json_t *request, enum control_verb *ret_verb, struct cont
 		return refuse(fault, "bad-verb", "'verb' is missing or not a string");
 	json_object_foreach(request, name, value)
 	{
-		if (value == version || value == verb)
+		if (value == version || value == verb || value == size_mib)
 			continue;
 		control_fault_set(fault, "unknown-field", "unknown field '%s'", speakable(name));
 		return -EINVAL;
 	}
-	return take_verb(json_string_value(verb), ret_verb, fault);
+	int r = take_verb(json_string_value(verb), &taken.verb, fault);
+
+	if (r == 0)
+		r = take_size(size_mib, &taken, fault);
+	if (r == 0)
+		*ret_request = taken;
+	return r;
 }
 
-int control_request_parse(
-	const char *text, size_t size, enum control_verb *ret_verb, struct control_fault *ret_fault)
+int control_request_parse(const char *text, size_t size, struct control_request *ret_request,
+	struct control_fault *ret_fault)
 {
 	json_error_t error = { 0 };
 
@@ -147,7 +173,7 @@ int control_request_parse(
 	int r = -EINVAL;
 
 	if (json_is_object(request))
-		r = take_fields(request, ret_verb, ret_fault);
+		r = take_fields(request, ret_request, ret_fault);
 	else
 		control_fault_set(ret_fault, "bad-json", "the request is not an object");
 	json_decref(request);

@@ -21,6 +21,8 @@ enum {
 };
 
 enum control_verb {
+	CONTROL_BALLOON,
+	CONTROL_BALLOON_STATS,
 	CONTROL_EVENTS,
 	CONTROL_POWERBTN,
 	CONTROL_RESUME,
@@ -31,15 +33,20 @@ enum control_verb {
 	CONTROL_VERBS,
 };
 
+struct control_request {
+	enum control_verb verb;
+	uint64_t size_mib; /* of CONTROL_BALLOON */
+};
+
 /* Why a request was refused: a word for programs, a line for people. */
 struct control_fault {
 	const char *code; /* constant */
 	char text[120];
 };
 
-/* 0 and the verb, or -EINVAL and the fault. */
-MUST_CHECK int control_request_parse(const char *text, size_t size, enum control_verb *ret_verb,
-	struct control_fault *ret_fault);
+/* 0 and the request, or -EINVAL and the fault. */
+MUST_CHECK int control_request_parse(const char *text, size_t size,
+	struct control_request *ret_request, struct control_fault *ret_fault);
 
 void control_fault_set(struct control_fault *fault, const char *code, const char *format, ...)
 	PRINTF_LIKE(3, 4);

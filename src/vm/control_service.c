@@ -3,6 +3,7 @@
 #include "vm/control_service.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/device.h"
+#include "vm/balloon_control.h"
 #include "vm/control_protocol.h"
 #include "vm/control_socket.h"
 
@@ -94,8 +97,10 @@ static void reply_state(struct control_service *service, struct control_client *
 }
 
 /* First the past in short, so that it does not matter when a listener comes. */
-static void do_events(struct control_service *service, struct control_client *client)
+static void do_events(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	reply_state(service, client);
 	tell(service, client, make_event(service, "boot", uptime_ms(service)));
 	if (service->suspended)
@@ -103,21 +108,27 @@ static void do_events(struct control_service *service, struct control_client *cl
 	control_client_subscribe(client);
 }
 
-static void do_powerbtn(struct control_service *service, struct control_client *client)
+static void do_powerbtn(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	platform_press_power_button(service->parts.platform);
 	reply_state(service, client);
 }
 
-static void do_stop(struct control_service *service, struct control_client *client)
+static void do_stop(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	reply_state(service, client);
 	log_debug("the control socket asked for the end");
 	lifecycle_end(service->parts.lifecycle, VM_END_STOPPED);
 }
 
-static void do_version(struct control_service *service, struct control_client *client)
+static void do_version(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	reply(service, client, json_pack("{s:s}", "crosvm", CROSVM_VERSION));
 }
 
@@ -134,8 +145,10 @@ static int hold_vm(const struct control_parts *parts)
 	return r;
 }
 
-static void do_suspend(struct control_service *service, struct control_client *client)
+static void do_suspend(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	struct control_fault fault;
 	int r = service->suspended ? 0 : hold_vm(&service->parts);
 
@@ -152,8 +165,10 @@ static void do_suspend(struct control_service *service, struct control_client *c
 	reply_state(service, client);
 }
 
-static void do_resume(struct control_service *service, struct control_client *client)
+static void do_resume(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	if (service->suspended) {
 		devices_resume(service->parts.devices);
 		vcpu_set_resume(service->parts.vcpus);
@@ -193,8 +208,10 @@ static json_t *describe_exits(const struct vcpu_set *vcpus)
 		(json_int_t)exits[VCPU_EXIT_INTERRUPTED]);
 }
 
-static void do_status(struct control_service *service, struct control_client *client)
+static void do_status(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
 {
+	(void)request;
 	const struct control_parts *parts = &service->parts;
 
 	reply(service, client,
@@ -205,8 +222,123 @@ static void do_status(struct control_service *service, struct control_client *cl
 			describe_devices(parts->devices), "exits", describe_exits(parts->vcpus)));
 }
 
-static void (*const verbs[CONTROL_VERBS])(
-	struct control_service *service, struct control_client *client) = {
+/* What the guest was asked to give up, and what it says it has. */
+static json_t *describe_balloon(const struct balloon_state *state)
+{
+	return json_pack("{s:i, s:i}", "target_mib",
+		(int)(state->target_pages / BALLOON_PAGES_PER_MIB), "actual_mib",
+		(int)(state->actual_pages / BALLOON_PAGES_PER_MIB));
+}
+
+static void reply_balloon_fault(
+	struct control_service *service, struct control_client *client, int error)
+{
+	struct control_fault fault;
+
+	control_fault_set(&fault, "failed", "the balloon: %s", strerror(-error));
+	reply_fault(service, client, &fault);
+}
+
+/* NULL after a reply that says so. */
+static struct virtio_pci *find_balloon(
+	struct control_service *service, struct control_client *client)
+{
+	struct virtio_pci *balloon = devices_find(service->parts.devices, &balloon_device_class, 0);
+	struct control_fault fault;
+
+	if (balloon == NULL) {
+		control_fault_set(&fault, "no-device",
+			"the VM has no balloon; start it with --balloon size=0");
+		reply_fault(service, client, &fault);
+	}
+	return balloon;
+}
+
+static void do_balloon(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
+{
+	uint64_t memory_mib = service->parts.config->memory_size / MIB;
+	struct virtio_pci *balloon = find_balloon(service, client);
+	struct balloon_state state = { 0 };
+	struct control_fault fault;
+
+	if (balloon == NULL)
+		return;
+	if (request->size_mib > memory_mib) {
+		control_fault_set(&fault, "bad-size",
+			"the guest has %" PRIu64 " MiB, not %" PRIu64 " to give up", memory_mib,
+			request->size_mib);
+		reply_fault(service, client, &fault);
+		return;
+	}
+	int r = balloon_set_target(balloon, request->size_mib);
+
+	if (r == 0)
+		r = balloon_read_state(balloon, &state);
+	if (r < 0)
+		reply_balloon_fault(service, client, r);
+	else
+		reply(service, client, describe_balloon(&state));
+}
+
+/* Only what the driver said; the values are 64 bits wide, and a JSON integer has a sign. */
+static json_t *describe_stats(const struct balloon_state *state)
+{
+	json_t *stats = json_object();
+
+	for (unsigned i = 0; i < BALLOON_STATS; i++) {
+		uint64_t value = min_u64(state->stats[i], INT64_MAX);
+
+		if (stats == NULL || state->stats[i] == BALLOON_STAT_UNKNOWN)
+			continue;
+		if (json_object_set_new(
+			    stats, balloon_stat_names[i], json_integer((json_int_t)value)) < 0) {
+			json_decref(stats);
+			stats = NULL;
+		}
+	}
+	return stats;
+}
+
+/*
+ * Asks the guest for new statistics and replies with those that are there, for
+ * nobody here waits for a guest. Two numbers tell who asks how old they are.
+ */
+static void do_balloon_stats(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
+{
+	struct virtio_pci *balloon = find_balloon(service, client);
+	struct balloon_state state = { 0 };
+	uint32_t number;
+
+	(void)request;
+	if (balloon == NULL)
+		return;
+	int r = balloon_ask_stats(balloon, &number);
+
+	if (r == 0)
+		r = balloon_read_state(balloon, &state);
+	if (r < 0) {
+		reply_balloon_fault(service, client, r);
+		return;
+	}
+	json_t *fields = describe_balloon(&state);
+
+	if (fields != NULL &&
+		(json_object_set_new(fields, "asked", json_integer(number)) < 0 ||
+			json_object_set_new(
+				fields, "answered", json_integer(state.stats_answered)) < 0 ||
+			json_object_set_new(fields, "stats", describe_stats(&state)) < 0)) {
+		json_decref(fields);
+		fields = NULL;
+	}
+	reply(service, client, fields);
+}
+
+static void (*const verbs[CONTROL_VERBS])(struct control_service *service,
+	struct control_client *client, const struct control_request *request) = {
+	[CONTROL_BALLOON] = do_balloon,
+	[CONTROL_BALLOON_STATS] = do_balloon_stats,
 	[CONTROL_EVENTS] = do_events,
 	[CONTROL_POWERBTN] = do_powerbtn,
 	[CONTROL_RESUME] = do_resume,
@@ -221,15 +353,15 @@ static void take_message(
 {
 	struct control_service *service = owner;
 	struct control_fault fault;
-	enum control_verb verb;
+	struct control_request request;
 
 	if (message->too_long)
 		control_fault_set(
 			&fault, "too-long", "a request has %d bytes at most", CONTROL_MESSAGE_MAX);
 	else if (message->with_descriptors)
 		control_fault_set(&fault, "descriptors", "no request takes file descriptors");
-	else if (control_request_parse(message->text, message->size, &verb, &fault) == 0) {
-		verbs[verb](service, client);
+	else if (control_request_parse(message->text, message->size, &request, &fault) == 0) {
+		verbs[request.verb](service, client, &request);
 		return;
 	}
 	reply_fault(service, client, &fault);

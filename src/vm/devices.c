@@ -323,6 +323,15 @@ struct device_info devices_info(const struct devices *devices, unsigned index)
 	return (struct device_info){ .name = slot->ops->name, .pid = slot->process.jail.pid };
 }
 
+struct virtio_pci *devices_find(
+	const struct devices *devices, const struct device_class *class, unsigned index)
+{
+	for (unsigned i = 0; i < devices->count; i++)
+		if (devices->slots[i].ops == class->ops && index-- == 0)
+			return devices->slots[i].pci;
+	return NULL;
+}
+
 /* A vCPU thread or the control loop. */
 static void note_failure(void *owner)
 {

@@ -55,6 +55,11 @@ struct device_info {
 unsigned devices_count(const struct devices *devices);
 struct device_info devices_info(const struct devices *devices, unsigned index);
 
+/* The front half of a device, counted from 0 among those of its class; NULL: there are not so many.
+ */
+struct virtio_pci *devices_find(
+	const struct devices *devices, const struct device_class *class, unsigned index);
+
 /* Signals the eventfd (borrowed) when a device fails. Before the vCPUs. */
 void devices_watch_failures(struct devices *devices, int eventfd);
 /* A device that failed since it was last taken. False: none. */

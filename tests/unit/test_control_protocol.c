@@ -67,7 +67,8 @@ static int check_heap(void **state)
 
 /* ---- requests ---- */
 
-static int parse(const char *text, size_t size, enum control_verb *ret_verb, const char **ret_code)
+static int parse(
+	const char *text, size_t size, struct control_request *ret_request, const char **ret_code)
 {
 	struct control_fault fault = { 0 };
 	/* Exactly as many bytes as there are, so that ASan sees a read beyond. */
@@ -75,7 +76,7 @@ static int parse(const char *text, size_t size, enum control_verb *ret_verb, con
 
 	assert_non_null(copy);
 	memcpy(copy, text, size);
-	int r = control_request_parse(copy, size, ret_verb, &fault);
+	int r = control_request_parse(copy, size, ret_request, &fault);
 
 	free(copy);
 	assert_true(r == 0 || r == -EINVAL);
@@ -88,12 +89,12 @@ static int parse(const char *text, size_t size, enum control_verb *ret_verb, con
 
 static void expect_refusal(const char *text, size_t size, const char *code)
 {
-	enum control_verb verb = CONTROL_VERBS;
+	struct control_request request = { .verb = CONTROL_VERBS };
 	const char *found;
 
-	assert_int_equal(parse(text, size, &verb, &found), -EINVAL);
+	assert_int_equal(parse(text, size, &request, &found), -EINVAL);
 	assert_string_equal(found, code);
-	assert_int_equal(verb, CONTROL_VERBS);
+	assert_int_equal(request.verb, CONTROL_VERBS);
 }
 
 static void every_verb_is_known(void **state)
@@ -102,6 +103,8 @@ static void every_verb_is_known(void **state)
 		const char *text;
 		enum control_verb verb;
 	} rows[] = {
+		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":0}", CONTROL_BALLOON },
+		{ "{\"version\":1,\"verb\":\"balloon_stats\"}", CONTROL_BALLOON_STATS },
 		{ "{\"version\":1,\"verb\":\"events\"}", CONTROL_EVENTS },
 		{ "{\"version\":1,\"verb\":\"powerbtn\"}", CONTROL_POWERBTN },
 		{ "{\"version\":1,\"verb\":\"resume\"}", CONTROL_RESUME },
@@ -114,11 +117,11 @@ static void every_verb_is_known(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		enum control_verb verb = CONTROL_VERBS;
+		struct control_request request = { .verb = CONTROL_VERBS };
 		const char *code;
 
-		assert_int_equal(parse(rows[i].text, strlen(rows[i].text), &verb, &code), 0);
-		assert_int_equal(verb, rows[i].verb);
+		assert_int_equal(parse(rows[i].text, strlen(rows[i].text), &request, &code), 0);
+		assert_int_equal(request.verb, rows[i].verb);
 	}
 }
 
@@ -162,7 +165,13 @@ static void what_is_wrong_is_said(void **state)
 		{ "{\"version\":1,\"verb\":\"\"}", "unknown-verb" },
 		{ "{\"version\":1,\"verb\":\"Stop\"}", "unknown-verb" },
 		{ "{\"version\":1,\"verb\":\"stop \"}", "unknown-verb" },
-		{ "{\"version\":1,\"verb\":\"balloon\"}", "unknown-verb" },
+		{ "{\"version\":1,\"verb\":\"inflate\"}", "unknown-verb" },
+		{ "{\"version\":1,\"verb\":\"balloon\"}", "bad-size" },
+		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":-1}", "bad-size" },
+		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":1.0}", "bad-size" },
+		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":\"1\"}", "bad-size" },
+		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":true}", "bad-size" },
+		{ "{\"version\":1,\"verb\":\"stop\",\"size_mib\":1}", "unknown-field" },
 		{ "{\"version\":1,\"verb\":\"stop\",\"fd\":1}", "unknown-field" },
 		{ "{\"version\":1,\"verb\":\"stop\",\"\":null}", "unknown-field" },
 		{ "{\"version\":1,\"verb\":\"balloon\",\"x\":[{}]}", "unknown-field" },
@@ -180,20 +189,32 @@ static void what_is_wrong_is_said(void **state)
 static void a_request_cut_anywhere_is_none(void **state)
 {
 	static const char text[] = "{\"version\":1,\"verb\":\"sus\\u0070end\"}";
-	enum control_verb verb;
+	struct control_request request;
 	const char *code;
 
 	(void)state;
-	assert_int_equal(parse(text, sizeof(text) - 1, &verb, &code), 0);
+	assert_int_equal(parse(text, sizeof(text) - 1, &request, &code), 0);
 	for (size_t size = 0; size < sizeof(text) - 1; size++)
 		expect_refusal(text, size, "bad-json");
+}
+
+static void a_size_is_taken_whole(void **state)
+{
+	static const char text[] =
+		"{\"version\":1,\"verb\":\"balloon\",\"size_mib\":9223372036854775807}";
+	struct control_request request;
+	const char *code;
+
+	(void)state;
+	assert_int_equal(parse(text, sizeof(text) - 1, &request, &code), 0);
+	assert_true(request.size_mib == INT64_MAX);
 }
 
 /* Any verdict will do; that it is one of ours, and the memory right, parse() sees to. */
 static void a_request_with_any_byte_changed(void **state)
 {
 	char text[] = "{\"version\":1,\"verb\":\"st\\u006fp\"}";
-	enum control_verb verb;
+	struct control_request request;
 	const char *code;
 
 	(void)state;
@@ -202,7 +223,7 @@ static void a_request_with_any_byte_changed(void **state)
 
 		for (unsigned byte = 0; byte < 256; byte++) {
 			text[i] = (char)byte;
-			(void)parse(text, sizeof(text) - 1, &verb, &code);
+			(void)parse(text, sizeof(text) - 1, &request, &code);
 		}
 		text[i] = right;
 	}
@@ -223,12 +244,13 @@ static void words_of_clients_are_not_repeated_unless_plain(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct control_fault fault;
-		enum control_verb verb;
+		struct control_request request;
 		char text[128];
 		int size = snprintf(
 			text, sizeof(text), "{\"version\":1,\"verb\":\"%s\"}", rows[i].verb);
 
-		assert_int_equal(control_request_parse(text, (size_t)size, &verb, &fault), -EINVAL);
+		assert_int_equal(
+			control_request_parse(text, (size_t)size, &request, &fault), -EINVAL);
 		assert_non_null(strstr(fault.text, rows[i].said));
 	}
 }
@@ -349,7 +371,7 @@ static void there_is_always_a_reply(void **state)
 
 	(void)state;
 	for (unsigned i = 1; i < 60; i++) {
-		enum control_verb verb;
+		struct control_request request;
 		const char *code;
 
 		heap.until_failure = i;
@@ -361,7 +383,7 @@ static void there_is_always_a_reply(void **state)
 		size = control_reply_write_fault(&fault, buffer, sizeof(buffer));
 		assert_true(size > 0 && size <= sizeof(buffer));
 		heap.until_failure = i;
-		failures += parse("{\"version\":1,\"verb\":\"stop\"}", 27, &verb, &code) < 0;
+		failures += parse("{\"version\":1,\"verb\":\"stop\"}", 27, &request, &code) < 0;
 		heap.until_failure = 0;
 		assert_int_equal(heap.now, 0);
 	}
@@ -374,6 +396,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(every_verb_is_known),
 		TEST(what_is_wrong_is_said),
+		TEST(a_size_is_taken_whole),
 		TEST(a_request_cut_anywhere_is_none),
 		TEST(a_request_with_any_byte_changed),
 		TEST(words_of_clients_are_not_repeated_unless_plain),
