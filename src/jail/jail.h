@@ -57,6 +57,14 @@ struct jail_config {
 	size_t keep_fd_count;
 	struct jail_limits limits;
 	/*
+	 * A directory, with what is mounted below it, that becomes the root instead of
+	 * an empty one: read-only, nosuid, nodev, noexec. NULL: none. Relative to the
+	 * caller's working directory.
+	 */
+	const char *root;
+	/* Stay root where the caller is, without capabilities, to reach root's files there. */
+	bool keep_user;
+	/*
 	 * Go on where the host refuses a step, and say so in jail_wait_ready(). Never
 	 * without no_new_privs, the closed descriptors, the seccomp filter, and the
 	 * end with the parent.

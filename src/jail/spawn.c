@@ -187,9 +187,9 @@ static int map_ids(pid_t pid, int channel)
 	return r;
 }
 
-static void fill_birth(struct jail_birth *birth)
+static void fill_birth(const struct jail_config *config, struct jail_birth *birth)
 {
-	bool root = geteuid() == 0;
+	bool root = geteuid() == 0 && !config->keep_user;
 
 	birth->by_root = root;
 	birth->uid = root ? NOBODY : geteuid();
@@ -219,7 +219,7 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 		r = open_self(&self);
 	if (r < 0)
 		return refused(config, "prepare it", -r, "are there too many open files?");
-	fill_birth(&birth);
+	fill_birth(config, &birth);
 	birth.parent_pidfd = self;
 	birth.status_fd = theirs;
 	process.pid = clone_with_namespaces(config->best_effort, &birth, &process.pidfd);

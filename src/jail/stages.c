@@ -190,6 +190,29 @@ static int enter_stdio(struct entry *entry)
 	return 0;
 }
 
+/* At /proc. All below comes along with a directory, as another user's mounts cannot be taken off.
+ */
+static int mount_root(struct entry *entry)
+{
+	struct mount_attr attributes = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+			    MOUNT_ATTR_NOEXEC,
+	};
+
+	if (entry->config->root == NULL) {
+		if (mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+			    "mode=555,nr_inodes=1,size=4k") < 0)
+			return failed(entry, "mount an empty root");
+		return 0;
+	}
+	if (mount(entry->config->root, "/proc", NULL, MS_BIND | MS_REC, NULL) < 0)
+		return failed(entry, "mount its directory as root");
+	if (syscall(SYS_mount_setattr, AT_FDCWD, "/proc", AT_RECURSIVE, &attributes,
+		    sizeof(attributes)) < 0)
+		return failed(entry, "make its root read-only");
+	return 0;
+}
+
 /*
  * An empty file system that was never writable becomes the root, and the host's
  * are let go. /proc is where it is mounted meanwhile, as the one directory that
@@ -203,9 +226,10 @@ static int enter_root(struct entry *entry)
 	}
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return failed(entry, "make mounts private");
-	if (mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-		    "mode=555,nr_inodes=1,size=4k") < 0)
-		return failed(entry, "mount an empty root");
+	int r = mount_root(entry);
+
+	if (r < 0)
+		return r;
 	if (chdir("/proc") < 0)
 		return failed(entry, "go to the empty root");
 	if (syscall(SYS_pivot_root, ".", ".") < 0)

@@ -55,6 +55,22 @@ struct device_kernel_ops {
 	int (*run_queue)(struct device *device, unsigned index, bool run);
 };
 
+/*
+ * A second process, jailed too, for what a jailed device must ask of the host
+ * while it runs. It is made after open; the two share a SOCK_SEQPACKET pair.
+ */
+struct device_helper_ops {
+	const char *name;   /* as `ps` shows it: 8 characters */
+	const char *policy; /* of its system calls, without ".policy" */
+	/* The directory that is all it sees. False: no helper is needed, this time. */
+	bool (*directory)(const struct device *device, char *ret_path, size_t size);
+	/* What it does: its exit status. In its copy of the device, whose descriptors are closed.
+	 */
+	int (*serve)(struct device *device, int socket);
+	/* The device's end of the pair, borrowed: it stays open as long as the jailed process. */
+	void (*attach)(struct device *device, int socket);
+};
+
 struct device_ops {
 	const char *name;    /* "block" */
 	uint32_t virtio_id;  /* virtio 1.2, section 5 */
@@ -92,6 +108,10 @@ struct device_ops {
 	void (*prepare_queue)(struct device_queue *queue);
 	/* The descriptors that it needs in a jail, after prepare. How many; NULL: none. */
 	unsigned (*fds)(const struct device *device, int ret_fds[DEVICE_FDS_MAX]);
+	/* How many more it opens while it runs. */
+	unsigned spare_fds;
+	/* NULL: it asks the host for nothing. */
+	const struct device_helper_ops *helper;
 	/* The window, if there is one where the device runs. Once, before start; it outlives the
 	 * device. */
 	void (*set_window)(struct device *device, const struct window *window);

@@ -20,6 +20,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/vsock_connector.h"
 #include "virtio/vsock_queue.h"
 #include "virtio/vsock_unix.h"
 
@@ -108,6 +109,35 @@ static const char *vsock_socket_path(const struct device *device)
 	return device->host != NULL ? vsock_host_path(device->host) : NULL;
 }
 
+static unsigned vsock_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
+{
+	return vsock_host_fds(device->host, ret_fds);
+}
+
+static bool vsock_helper_directory(const struct device *device, char *ret_path, size_t size)
+{
+	return device->host != NULL &&
+	       vsock_connector_directory(vsock_host_path(device->host), ret_path, size);
+}
+
+static int vsock_helper_serve(struct device *device, int socket)
+{
+	return vsock_connector_serve(vsock_host_path(device->host), socket);
+}
+
+static void vsock_helper_attach(struct device *device, int socket)
+{
+	vsock_host_attach(device->host, socket);
+}
+
+static const struct device_helper_ops vsock_helper_ops = {
+	.name = "vsock-to",
+	.policy = "vsock_connect",
+	.directory = vsock_helper_directory,
+	.serve = vsock_helper_serve,
+	.attach = vsock_helper_attach,
+};
+
 static const struct device_ops vsock_ops = {
 	.name = "vsock",
 	.virtio_id = VIRTIO_ID_VSOCK,
@@ -118,6 +148,9 @@ static const struct device_ops vsock_ops = {
 	.features = vsock_features,
 	.config_read = vsock_config_read,
 	.serve = vsock_serve,
+	.fds = vsock_fds,
+	.spare_fds = VSOCK_CONNECTIONS_MAX,
+	.helper = &vsock_helper_ops,
 	.kernel = &vsock_kernel_ops,
 	.stop = vsock_stop,
 	.socket_path = vsock_socket_path,

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "virtio/vsock_connector.h"
 #include "virtio/vsock_unix.h"
 
 #define SHUTDOWN_BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
@@ -86,13 +87,27 @@ static void reset_stranger(struct vsock_host *host, const struct virtio_vsock_hd
 	host->reset_count++;
 }
 
+/* To PATH_port. */
+static int connect_to_host(struct vsock_host *host, uint32_t port, int *ret_fd)
+{
+	if (host->connector_fd < 0)
+		return vsock_unix_connect(host->path, port, ret_fd);
+	int r = vsock_connector_ask(host->connector_fd, port, ret_fd);
+
+	if (r == -ECONNABORTED)
+		log_warn_limited(&host->complaints,
+			"vsock: the helper that connects to '%s_%u' does not answer", host->path,
+			port);
+	return r;
+}
+
 static void open_connection(struct vsock_host *host, const struct virtio_vsock_hdr *header)
 {
 	CLEANUP_FD int fd = -1;
 	struct vsock_connection *connection = NULL;
 
 	if (header->op == VIRTIO_VSOCK_OP_REQUEST &&
-		vsock_unix_connect(host->path, header->dst_port, &fd) == 0)
+		connect_to_host(host, header->dst_port, &fd) == 0)
 		connection = vsock_table_add(&host->table, fd, VSOCK_CONNECTED);
 	if (connection == NULL) {
 		reset_stranger(host, header);

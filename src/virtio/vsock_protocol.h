@@ -30,7 +30,8 @@ struct vsock_host {
 	const char *path;
 	uint64_t cid;
 	struct unix_listener listener;
-	int epoll_fd; /* edges, but for what vsock_queue.c adds */
+	int connector_fd; /* borrowed: who connects for us (vsock_connector.h); -1: we do */
+	int epoll_fd;     /* edges, but for what vsock_queue.c adds */
 	bool is_listener_ready;
 	struct vsock_table table;
 	/* RSTs for packets that belong to no connection: a ring. */

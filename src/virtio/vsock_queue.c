@@ -49,6 +49,7 @@ int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host
 		return -ENOMEM;
 	host->path = path;
 	host->cid = cid;
+	host->connector_fd = -1;
 	host->listener.fd = host->epoll_fd = host->wake_receive_fd = host->wake_transmit_fd = -1;
 	vsock_table_init(&host->table);
 	pthread_mutex_init(&host->lock, NULL);
@@ -66,6 +67,24 @@ int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host
 	}
 	*ret_host = host;
 	return 0;
+}
+
+unsigned vsock_host_fds(const struct vsock_host *host, int ret_fds[DEVICE_FDS_MAX])
+{
+	unsigned count = 0;
+
+	ret_fds[count++] = host->listener.fd;
+	ret_fds[count++] = host->epoll_fd;
+	ret_fds[count++] = host->wake_receive_fd;
+	ret_fds[count++] = host->wake_transmit_fd;
+	if (host->connector_fd >= 0)
+		ret_fds[count++] = host->connector_fd;
+	return count;
+}
+
+void vsock_host_attach(struct vsock_host *host, int connector_fd)
+{
+	host->connector_fd = connector_fd;
 }
 
 const char *vsock_host_path(const struct vsock_host *host)

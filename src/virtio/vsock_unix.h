@@ -21,7 +21,7 @@ enum { VSOCK_PATH_MAX = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("_4
 
 /*
  * Connects to PATH_PORT. The one place that looks up a path while the guest
- * runs: in a jail, which has no such path, this is what needs a helper.
+ * runs: for a device in a jail, a helper does it (vsock_connector.h).
  */
 MUST_CHECK int vsock_unix_connect(const char *path, uint32_t port, int *ret_fd);
 

@@ -3,6 +3,7 @@
 #include "vm/device_process.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,6 +21,7 @@ enum {
 	FDS_FOR_MEMORY = 8, /* of a memory table on its way */
 	FDS_A_QUEUE = 6,    /* kick, call and error, old and new; stop */
 	FDS_FOR_FRONT_END = 1,
+	FDS_OF_HELPER = 4,
 	KERNEL_THREADS = 64, /* io_uring's workers count as threads of the process */
 };
 
@@ -37,7 +39,7 @@ int device_process_serve(const struct device_birth *birth)
 
 /* ---- the main process's side ---- */
 
-/* What runs in the jail. */
+/* What runs in a jail. */
 struct life {
 	struct device_birth birth;
 	int (*main)(const struct device_birth *birth);
@@ -50,100 +52,164 @@ static int live(void *argument)
 	return life->main(&life->birth);
 }
 
-/* A policy of the user's is the caller's to unload. */
-static int find_policy(const struct device_jail *jail, const char *device,
-	const struct jail_policy **ret_policy, struct jail_policy **ret_loaded)
+static int help(const struct device_birth *birth)
 {
-	struct policy_error error = { "" };
-	char name[32];
-
-	snprintf(name, sizeof(name), "%s_device", device);
-	if (jail->policy_dir != NULL) {
-		int r = policy_load(jail->policy_dir, name, ret_loaded, &error);
-
-		if (r < 0)
-			log_error("--seccomp-policy-dir: %s", error.text);
-		else
-			*ret_policy = *ret_loaded;
-		return r;
-	}
-	*ret_policy = jail_policy_find(name);
-	if (*ret_policy == NULL) {
-		log_error("device %s: no seccomp policy %s.policy; it cannot be jailed", device,
-			name);
-		return -ENOENT;
-	}
-	return 0;
+	return birth->ops->helper->serve(birth->device, birth->socket);
 }
 
-static int spawn(const struct device_jail *how, const struct life *life,
-	const struct jail_policy *policy, struct jail_process *ret_process)
+/* `config` is complete but for the policy, which is the user's or one of ours. */
+static int spawn_by_policy(const struct device_jail *how, const char *name,
+	struct jail_config *config, const struct life *life, struct jail_process *ret_process)
+{
+	struct policy_error error = { "" };
+	struct jail_policy *loaded = NULL;
+
+	config->best_effort = how->best_effort;
+	config->log_violations = how->log_violations;
+	if (how->policy_dir != NULL) {
+		int r = policy_load(how->policy_dir, name, &loaded, &error);
+
+		if (r < 0) {
+			log_error("--seccomp-policy-dir: %s", error.text);
+			return r;
+		}
+	}
+	config->policy = loaded != NULL ? loaded : jail_policy_find(name);
+	if (config->policy == NULL) {
+		log_error("device %s: no seccomp policy %s.policy; it cannot be jailed",
+			life->birth.ops->name, name);
+		return -ENOENT;
+	}
+	int r = jail_spawn(config, live, (void *)(uintptr_t)life, ret_process);
+
+	policy_unload(loaded); /* the process has its copy */
+	return r;
+}
+
+static int make_pair(const char *name, int type, int ends[2])
+{
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0)
+		return 0;
+	int error = errno;
+
+	log_error("device %s: cannot make a socket pair: %s", name, strerror(error));
+	return -error;
+}
+
+/* The device's end of the pair in *ret_socket; -1 where it needs no helper. */
+static int start_helper(const struct device_jail *how, const struct device_ops *ops,
+	struct device *device, struct jail_process *ret_process, int *ret_socket)
+{
+	char directory[PATH_MAX];
+	int ends[2];
+
+	if (ops->helper == NULL || !ops->helper->directory(device, directory, sizeof(directory)))
+		return 0;
+	int r = make_pair(ops->name, SOCK_SEQPACKET, ends);
+
+	if (r < 0)
+		return r;
+	const struct life life = {
+		.birth = { .ops = ops, .device = device, .socket = ends[1] },
+		.main = help,
+	};
+	struct jail_config config = {
+		.name = ops->helper->name,
+		.keep_fds = &ends[1],
+		.keep_fd_count = 1,
+		.limits = { .spare_fds = FDS_OF_HELPER, .threads = 1 },
+		.root = directory,
+		.keep_user = true,
+	};
+
+	r = spawn_by_policy(how, ops->helper->policy, &config, &life, ret_process);
+	fd_close(&ends[1]);
+	if (r < 0)
+		fd_close(&ends[0]);
+	else
+		*ret_socket = ends[0];
+	return r;
+}
+
+static int spawn(
+	const struct device_jail *how, const struct life *life, struct jail_process *ret_process)
 {
 	const struct device_ops *ops = life->birth.ops;
 	unsigned queues = ops->queue_count(life->birth.device);
 	int fds[1 + DEVICE_FDS_MAX] = { life->birth.socket };
 	size_t count = 1;
+	char policy[32];
 
+	snprintf(policy, sizeof(policy), "%s_device", ops->name);
 	if (ops->fds != NULL)
 		count += ops->fds(life->birth.device, fds + 1);
-	const struct jail_config jail = {
+	struct jail_config jail = {
 		.name = ops->name,
-		.policy = policy,
 		.keep_fds = fds,
 		.keep_fd_count = count,
 		.limits = {
-			.spare_fds = FDS_FOR_MEMORY + FDS_A_QUEUE * queues + FDS_FOR_FRONT_END,
+			.spare_fds = FDS_FOR_MEMORY + FDS_A_QUEUE * queues + FDS_FOR_FRONT_END +
+				     ops->spare_fds,
 			.threads = 1 + queues + KERNEL_THREADS,
 		},
-		.best_effort = how->best_effort,
-		.log_violations = how->log_violations,
 	};
 
-	return jail_spawn(&jail, live, (void *)(uintptr_t)life, ret_process);
+	return spawn_by_policy(how, policy, &jail, life, ret_process);
+}
+
+/* Both processes; on failure there may be one. */
+static int start_both(
+	const struct device_jail *jail, const struct life *life, struct device_process *process)
+{
+	CLEANUP_FD int helper_fd = -1;
+	const struct device_ops *ops = life->birth.ops;
+	struct device *device = life->birth.device;
+	int r = start_helper(jail, ops, device, &process->helper, &helper_fd);
+
+	if (r < 0)
+		return r;
+	if (helper_fd >= 0)
+		ops->helper->attach(device, helper_fd);
+	if (ops->prepare != NULL)
+		ops->prepare(device);
+	r = spawn(jail, life, &process->jail);
+	if (helper_fd >= 0) /* only the process has it */
+		ops->helper->attach(device, -1);
+	return r;
 }
 
 int device_process_start(const struct device_jail *jail, const struct device_ops *ops,
 	struct device *device, int type, int (*main)(const struct device_birth *birth),
 	struct device_process *ret_process)
 {
-	const struct jail_policy *policy = NULL;
-	struct jail_policy *loaded = NULL;
-	struct jail_process process;
 	int ends[2];
-	int r = find_policy(jail, ops->name, &policy, &loaded);
+	int r = make_pair(ops->name, type, ends);
 
 	if (r < 0)
 		return r;
-	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) < 0) {
-		r = -errno;
-		log_error("device %s: cannot make a socket pair: %s", ops->name, strerror(-r));
-		policy_unload(loaded);
-		return r;
-	}
-	if (ops->prepare != NULL)
-		ops->prepare(device);
+	struct device_process process = { .socket = ends[0] };
 	const struct life life = {
 		.birth = { .ops = ops, .device = device, .socket = ends[1] },
 		.main = main,
 	};
 
-	r = spawn(jail, &life, policy, &process);
-	policy_unload(loaded); /* the process has its copy */
+	r = start_both(jail, &life, &process);
 	fd_close(&ends[1]);
 	if (r < 0) {
 		fd_close(&ends[0]);
+		device_process_end(&process);
 		return r;
 	}
-	*ret_process = (struct device_process){ .jail = process, .socket = ends[0] };
+	*ret_process = process;
 	return 0;
 }
 
 /* Its own message is there already if it died. */
-int device_process_wait(struct device_process *process, const char *name)
+static int wait_for_jail(struct jail_process *jail, const char *name)
 {
 	uint32_t missing;
 	char text[256];
-	int r = jail_wait_ready(&process->jail, READY_MS, &missing);
+	int r = jail_wait_ready(jail, READY_MS, &missing);
 
 	if (r == -ETIMEDOUT)
 		log_error("device %s: its jail is not complete after %d s", name, READY_MS / 1000);
@@ -154,6 +220,13 @@ int device_process_wait(struct device_process *process, const char *name)
 	jail_describe_missing(missing, text, sizeof(text));
 	log_warn("device %s: its jail lacks: %s", name, text);
 	return 0;
+}
+
+int device_process_wait(struct device_process *process, const char *name)
+{
+	int r = process->helper.pid > 0 ? wait_for_jail(&process->helper, name) : 0;
+
+	return r == 0 ? wait_for_jail(&process->jail, name) : r;
 }
 
 int device_process_connect(struct device_process *process, const struct device_ops *ops,
@@ -196,9 +269,13 @@ void device_process_report(const struct device_process *process, const char *nam
 
 void device_process_end(struct device_process *process)
 {
-	if (process->jail.pid <= 0)
-		return;
-	fd_close(&process->socket);
-	jail_end(&process->jail, NULL);
-	process->jail.pid = 0;
+	if (process->jail.pid > 0) {
+		fd_close(&process->socket);
+		jail_end(&process->jail, NULL);
+		process->jail.pid = 0;
+	}
+	if (process->helper.pid > 0) {
+		jail_end(&process->helper, NULL);
+		process->helper.pid = 0;
+	}
 }

@@ -19,8 +19,9 @@ struct device_jail {
 };
 
 struct device_process {
-	struct jail_process jail; /* pid 0: there is none */
-	int socket;               /* owned until it is behind the contract; -1 */
+	struct jail_process jail;   /* pid 0: there is none */
+	struct jail_process helper; /* of ops->helper; pid 0: there is none */
+	int socket;                 /* owned until it is behind the contract; -1 */
 };
 
 /* What the new process finds in its copy of our memory. */

@@ -106,6 +106,35 @@ def test_taken_path(tmp_path):
     assert path.read_text() == "text"
 
 
+# ---- the helper of vsock with socket= ----
+
+def test_helper_of_vsock(tmp_path):
+    """It sees the directory of the sockets and can change nothing there; the device sees nothing."""
+    (tmp_path / "beside").write_text("text")
+    argv = vmm.command("hang", None, "-u", "--vsock", f"cid=42,socket={tmp_path / 'vsock'}")
+    with vmm.started(argv, until=b"hanging") as process:
+        pids = jails.children(process.pid)
+        assert set(pids) == {"vsock", "vsock-to", "rng"}
+        helper = pids["vsock-to"]
+        assert sorted(os.listdir(f"/proc/{helper}/root/")) == ["beside", "vsock"]
+        for line in pathlib.Path(f"/proc/{helper}/mountinfo").read_text().splitlines():
+            assert "ro,nosuid,nodev,noexec" in line
+        assert os.listdir(f"/proc/{pids['vsock']}/root/") == []
+        for pid in (helper, pids["vsock"]):
+            for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(jails.status(pid, field), 16) == 0
+            assert (jails.status(pid, "NoNewPrivs"), jails.status(pid, "Seccomp")) == ("1", "2")
+            for namespace in jails.NAMESPACES:
+                assert os.readlink(f"/proc/{pid}/ns/{namespace}") != os.readlink(f"/proc/self/ns/{namespace}")
+        files = [os.readlink(f"/proc/{helper}/fd/{fd}") for fd in os.listdir(f"/proc/{helper}/fd")]
+        assert sum(file.startswith("socket:") for file in files) == 1 and len(files) == 4  # and stdio
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.open(f"/proc/{helper}/root/beside", os.O_WRONLY)
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+    assert os.listdir(tmp_path) == ["beside"]
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids.values())
+
+
 # ---- --seccomp-policy-dir ----
 
 @pytest.fixture

@@ -22,8 +22,8 @@ def path(tmp_path):
     return str(tmp_path / "vsock")
 
 
-def command(initrd, path, script, **kwargs):
-    return vm.command("small", initrd, script=script, options=("--vsock", f"cid=42,socket={path}"), **kwargs)
+def command(initrd, path, script, *options, **kwargs):
+    return vm.command("small", initrd, script=script, options=("--vsock", f"cid=42,socket={path}", *options), **kwargs)
 
 
 def dial(path, port):
@@ -40,8 +40,8 @@ def dial(path, port):
     return connection
 
 
-@pytest.mark.parametrize("cpus", [1, 2])
-def test_guest_connects(tools, path, cpus):
+@pytest.mark.parametrize("cpus, options", [(1, []), (2, ["-u"])])
+def test_guest_connects(tools, path, cpus, options):
     """Half close, and megabytes both ways: the host answers when it has heard everything."""
     data = os.urandom(SIZE)
     heard = []
@@ -59,7 +59,7 @@ def test_guest_connects(tools, path, cpus):
     thread.start()
     script = (f"dd if=/dev/urandom of=/data bs=1M count={SIZE >> 20} 2>/dev/null && sha256sum /data && "
               "vsock connect 2 77 </data | sha256sum")
-    done = vm.run(command(tools, path, script, cpus=cpus)).check()
+    done = vm.run(command(tools, path, script, *options, cpus=cpus)).check()
     thread.join(vm.TIMEOUT)
     sums = re.findall(r"^([0-9a-f]{64}) ", done.output, re.MULTILINE)
     assert sums == [heard[0], hashlib.sha256(data).hexdigest()]
@@ -85,10 +85,11 @@ def test_host_connects(tools, path):
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
-def test_refused(tools, path):
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_refused(tools, path, options):
     """Nobody listens, on either side."""
     script = "vsock connect 2 5 </dev/null || echo refused by the host; sleep 1000"
-    with vm.piped(command(tools, path, script)) as (_, console):
+    with vm.piped(command(tools, path, script, *options)) as (_, console):
         vm.expect(console, "refused by the host")
         with pytest.raises(AssertionError, match="the guest refused"):
             dial(path, 9)

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Ports one way, connected sockets the other. To the helper the device is
+ * hostile, but four bytes are all that it may say, and each is a port.
+ */
+#include "virtio/vsock_connector.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/fd_passing.h"
+#include "virtio/vsock_unix.h"
+
+bool vsock_connector_directory(const char *path, char *ret_directory, size_t size)
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
+
+	if (length >= size)
+		return false;
+	memcpy(ret_directory, slash == NULL ? "." : path, length);
+	ret_directory[length] = '\0';
+	return true;
+}
+
+int vsock_connector_serve(const char *path, int socket)
+{
+	const char *slash = strrchr(path, '/');
+	char inside[VSOCK_PATH_MAX + 2]; /* a '/' may come before it */
+	uint32_t port;
+	CLEANUP_FD int unasked = -1;
+
+	snprintf(inside, sizeof(inside), "/%s", slash == NULL ? path : slash + 1);
+	while (fd_receive(socket, &port, sizeof(port), &unasked) == 0) {
+		CLEANUP_FD int fd = -1;
+		int32_t result = vsock_unix_connect(inside, port, &fd);
+
+		fd_close(&unasked);
+		if (fd_send(socket, &result, sizeof(result), fd) < 0)
+			break;
+	}
+	return 0;
+}
+
+int vsock_connector_ask(int socket, uint32_t port, int *ret_fd)
+{
+	struct pollfd answer = { .fd = socket, .events = POLLIN };
+	CLEANUP_FD int fd = -1;
+	int32_t result;
+
+	if (fd_send(socket, &port, sizeof(port), -1) < 0 ||
+		poll(&answer, 1, VSOCK_CONNECTOR_MS) != 1 ||
+		fd_receive(socket, &result, sizeof(result), &fd) < 0)
+		return -ECONNABORTED;
+	if (result < 0)
+		return result;
+	if (fd < 0)
+		return -ECONNABORTED;
+	*ret_fd = fd_steal(&fd);
+	return 0;
+}

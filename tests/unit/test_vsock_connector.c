@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * virtio/vsock_connector: who asks gets connections to PATH_PORT and to nothing
+ * else, and a helper that is gone is told from one that refuses. The helper
+ * runs in a thread here and so has the root of all: the directory of PATH is "/".
+ */
+#include "unit/unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/fd_passing.h"
+#include "virtio/vsock_connector.h"
+
+struct helper {
+	char path[32]; /* below the root, where the helper looks */
+	int ends[2];
+	pthread_t thread;
+};
+
+static void *run(void *argument)
+{
+	struct helper *helper = argument;
+
+	assert_int_equal(vsock_connector_serve(helper->path, helper->ends[1]), 0);
+	return NULL;
+}
+
+/* The helper takes what follows the last slash as a name in its root. */
+static void start(struct helper *helper)
+{
+	snprintf(helper->path, sizeof(helper->path), "/elsewhere/crosvm-%d", getpid());
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, helper->ends), 0);
+	assert_int_equal(pthread_create(&helper->thread, NULL, run, helper), 0);
+}
+
+static void end(struct helper *helper)
+{
+	fd_close(&helper->ends[0]);
+	pthread_join(helper->thread, NULL);
+	fd_close(&helper->ends[1]);
+}
+
+static void directories_of_paths(void **state)
+{
+	static const struct {
+		const char *path, *directory;
+	} cases[] = {
+		{ "vsock", "." },
+		{ "./vsock", "." },
+		{ "/vsock", "/" },
+		{ "/run/vm/vsock", "/run/vm" },
+		{ "a/b", "a" },
+	};
+	char directory[16];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_true(vsock_connector_directory(cases[i].path, directory, sizeof(directory)));
+		assert_string_equal(directory, cases[i].directory);
+	}
+	assert_false(vsock_connector_directory("/a/long/directory/x", directory, 16));
+}
+
+static void nobody_there_is_an_error_and_no_end(void **state)
+{
+	struct helper helper;
+	int fd = 77;
+
+	(void)state;
+	start(&helper);
+	for (uint32_t port = 0; port < 3; port++)
+		assert_int_equal(vsock_connector_ask(helper.ends[0], port, &fd), -ENOENT);
+	assert_int_equal(vsock_connector_ask(helper.ends[0], UINT32_MAX, &fd), -ENOENT);
+	assert_int_equal(fd, 77);
+	end(&helper);
+}
+
+static void a_port_is_connected(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct helper helper;
+	char byte = 0;
+	int fd = -1;
+
+	(void)state;
+	start(&helper);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/crosvm-%d_4294967295", getpid());
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		print_message("no write to /: %s\n", strerror(errno)); /* not as root */
+		end(&helper);
+		close(listener);
+		skip();
+	}
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(vsock_connector_ask(helper.ends[0], UINT32_MAX, &fd), 0);
+	int accepted = accept(listener, NULL, NULL);
+
+	assert_int_equal(write(accepted, "x", 1), 1);
+	assert_int_equal(read(fd, &byte, 1), 1);
+	assert_int_equal(byte, 'x');
+	(void)unlink(address.sun_path);
+	fd_close(&fd);
+	fd_close(&accepted);
+	close(listener);
+	end(&helper);
+}
+
+/* A device that a guest owns: whatever is no port ends the helper. */
+static void what_is_no_port_ends_it(void **state)
+{
+	struct helper helper;
+	int fd = 77;
+
+	(void)state;
+	start(&helper);
+	assert_int_equal(send(helper.ends[0], "/etc/x", 6, 0), 6);
+	pthread_join(helper.thread, NULL);
+	fd_close(&helper.ends[1]);
+	assert_int_equal(vsock_connector_ask(helper.ends[0], 1, &fd), -ECONNABORTED);
+	assert_int_equal(fd, 77);
+	fd_close(&helper.ends[0]);
+}
+
+/* The helper answers with something else, or not at all. */
+static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
+{
+	int32_t good = 0;
+	int ends[2], fd = 77;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(fd_send(ends[1], &good, sizeof(good), -1), 0); /* no descriptor */
+	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), -ECONNABORTED);
+	assert_int_equal(fd_send(ends[1], "x", 1, ends[1]), 0);
+	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), -ECONNABORTED);
+	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), -ECONNABORTED); /* a second */
+	assert_int_equal(fd, 77);
+	fd_close(&ends[0]);
+	fd_close(&ends[1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(directories_of_paths),
+		cmocka_unit_test(nobody_there_is_an_error_and_no_end),
+		cmocka_unit_test(a_port_is_connected),
+		cmocka_unit_test(what_is_no_port_ends_it),
+		cmocka_unit_test(a_helper_that_lies_or_sleeps_is_of_no_use),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
