@@ -140,6 +140,7 @@ $(B)/gen/seccomp_policies.h: $(B)/host/compile-policies $(wildcard seccomp/*/*.p
 	@mkdir -p $(@D)
 	$(call say,POLICY,$@)
 	$(Q)$< $(if $(SAN),--log-only) seccomp/x86_64 $(POLICIES) > $@
+	$(Q)$< seccomp/aarch64 $(filter-out main_%,$(POLICIES)) > $(@:.h=_aarch64.h)
 
 -include $(OBJ:.o=.d)
 
@@ -156,7 +157,7 @@ SAN_ENV  := ASAN_OPTIONS=handle_segv=2:handle_sigbus=2:handle_sigill=2:handle_si
 CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
 	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
-	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64' \
+	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64 seccomp/aarch64' \
 	'tests/unit/check-block-cost $(B)/blockqueue'
 
 $(B)/tests/%.o: tests/%.c $(B)/flags | $(GEN)

@@ -4,6 +4,8 @@
  *
  *     compile-policies [--log-only] DIRECTORY NAME...      of DIRECTORY/NAME.policy
  *
+ * The directory's own name is that of the architecture.
+ *
  * With --log-only no program kills: for builds whose code makes system calls
  * that nobody wrote, as sanitizers do.
  *
@@ -30,13 +32,13 @@ static void print_program(const char *name, const char *mode, const struct jail_
 }
 
 /* Prints the programs of one policy. False, after a message, when it is wrong. */
-static bool print_programs(
-	const char *directory, const char *name, bool log_only, unsigned *ret_syscalls)
+static bool print_programs(const char *directory, const char *name,
+	enum policy_architecture architecture, bool log_only, unsigned *ret_syscalls)
 {
 	struct policy_error error = { "" };
 	struct jail_policy *policy;
 
-	if (policy_load(directory, name, &policy, &error) < 0) {
+	if (policy_load(directory, name, architecture, &policy, &error) < 0) {
 		fprintf(stderr, "%s\n", error.text);
 		return false;
 	}
@@ -52,15 +54,21 @@ int main(int argc, char **argv)
 	bool log_only = argc > 1 && strcmp(argv[1], "--log-only") == 0;
 	char **arguments = argv + 1 + log_only;
 	unsigned syscalls[POLICIES_MAX];
+	enum policy_architecture architecture;
 	int count = argc - 2 - log_only;
 
 	if (count < 1 || count > POLICIES_MAX) {
 		fprintf(stderr, "usage: compile-policies [--log-only] DIRECTORY NAME...\n");
 		return 2;
 	}
+	if (policy_architecture_find(basename(arguments[0]), &architecture) < 0) {
+		fprintf(stderr, "%s: not the name of an architecture\n", arguments[0]);
+		return 2;
+	}
 	printf("/* Made by tools/compile-policies from %s. */\n#pragma once\n", arguments[0]);
 	for (int i = 0; i < count; i++)
-		if (!print_programs(arguments[0], arguments[i + 1], log_only, &syscalls[i]))
+		if (!print_programs(
+			    arguments[0], arguments[i + 1], architecture, log_only, &syscalls[i]))
 			return 1;
 	printf("static const struct jail_policy policies[] = {\n");
 	for (int i = 0; i < count; i++) {

@@ -22,6 +22,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Little-endian, all of them: see emit_test(). */
+static const struct architecture {
+	const char *name;
+	uint32_t libseccomp;
+	uint32_t audit;
+	bool has_x32;
+} architectures[POLICY_ARCHITECTURES] = {
+	[POLICY_X86_64] = { "x86_64", SCMP_ARCH_X86_64, AUDIT_ARCH_X86_64, true },
+	[POLICY_AARCH64] = { "aarch64", SCMP_ARCH_AARCH64, AUDIT_ARCH_AARCH64, false },
+};
+
 /* x32 calls have this bit in their numbers, and the same architecture. */
 enum { X32_BIT = 0x40000000 };
 
@@ -238,24 +249,26 @@ static void emit_search(
 }
 
 /* The convention first: the same numbers mean other calls in others. */
-static void emit_convention(struct assembler *a)
+static void emit_convention(struct assembler *a, const struct architecture *architecture)
 {
 	emit_load(a, offsetof(struct seccomp_data, arch));
-	emit_jump(a, BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0);
+	emit_jump(a, BPF_JEQ, architecture->audit, 1, 0);
 	emit_return(a, SECCOMP_RET_KILL_PROCESS);
 	emit_load(a, offsetof(struct seccomp_data, nr));
+	if (!architecture->has_x32)
+		return;
 	emit_jump(a, BPF_JGE, X32_BIT, 0, 1);
 	emit_return(a, SECCOMP_RET_KILL_PROCESS);
 }
 
-static int find_number(
-	const struct policy_rule *rule, unsigned *ret_number, struct policy_error *error)
+static int find_number(const struct architecture *architecture, const struct policy_rule *rule,
+	unsigned *ret_number, struct policy_error *error)
 {
-	int number = seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, rule->syscall);
+	int number = seccomp_syscall_resolve_name_arch(architecture->libseccomp, rule->syscall);
 
 	if (number < 0) { /* libseccomp has negative numbers for calls of other architectures */
-		policy_error_set(error, rule->file, rule->line, "x86_64 has no system call '%s'",
-			rule->syscall);
+		policy_error_set(error, rule->file, rule->line, "%s has no system call '%s'",
+			architecture->name, rule->syscall);
 		return -EINVAL;
 	}
 	*ret_number = (unsigned)number;
@@ -266,7 +279,8 @@ static int number_rules(
 	const struct policy *policy, struct numbered *ret_rules, struct policy_error *error)
 {
 	for (unsigned i = 0; i < policy->rule_count; i++) {
-		int r = find_number(&policy->rules[i], &ret_rules[i].number, error);
+		int r = find_number(&architectures[policy->architecture], &policy->rules[i],
+			&ret_rules[i].number, error);
 
 		if (r < 0)
 			return r;
@@ -283,7 +297,7 @@ static int assemble(struct assembler *a, const struct policy *policy, uint32_t d
 	int r = rules != NULL ? number_rules(policy, rules, error) : -ENOMEM;
 
 	if (r == 0) {
-		emit_convention(a);
+		emit_convention(a, &architectures[policy->architecture]);
 		emit_search(a, rules, policy->rule_count, default_action);
 	}
 	free(rules);
@@ -363,11 +377,21 @@ static int compile_both(
 	return r;
 }
 
-int policy_load(const char *directory, const char *name, struct jail_policy **ret_policy,
-	struct policy_error *ret_error)
+int policy_architecture_find(const char *name, enum policy_architecture *ret_architecture)
+{
+	for (unsigned i = 0; i < POLICY_ARCHITECTURES; i++)
+		if (strcmp(architectures[i].name, name) == 0) {
+			*ret_architecture = i;
+			return 0;
+		}
+	return -ENOENT;
+}
+
+int policy_load(const char *directory, const char *name, enum policy_architecture architecture,
+	struct jail_policy **ret_policy, struct policy_error *ret_error)
 {
 	struct jail_policy *policy = calloc(1, sizeof(*policy));
-	struct policy rules = { 0 };
+	struct policy rules = { .architecture = architecture };
 	char *path = NULL;
 	int r = -ENOMEM;
 

@@ -5,13 +5,17 @@
  * own files. Both before anything untrusted runs; a process that is to be
  * jailed never parses.
  *
- * Every program first ends the process if the call is not made by the x86_64
- * convention (32-bit and x32 calls have other numbers for the same things).
+ * Every program first ends the process if the call is not made by its architecture's
+ * 64-bit convention (32-bit and x32 calls have other numbers for the same things).
  */
 #pragma once
 
 #include "jail/policy.h"
 #include "jail/policy_parse.h"
+
+/* "x86_64", "aarch64". -ENOENT: another. */
+MUST_CHECK int policy_architecture_find(
+	const char *name, enum policy_architecture *ret_architecture);
 
 enum policy_mode {
 	POLICY_KILL, /* a call without a rule ends the process, SECCOMP_RET_KILL_PROCESS */
@@ -20,7 +24,7 @@ enum policy_mode {
 
 /*
  * The program is the caller's to free. -EINVAL for a rule of a system call that
- * x86_64 does not have, -E2BIG; ret_error says which. -ENOMEM.
+ * the architecture does not have, -E2BIG; ret_error says which. -ENOMEM.
  */
 MUST_CHECK int policy_compile(const struct policy *policy, enum policy_mode mode,
 	struct sock_filter **ret_instructions, unsigned short *ret_count,
@@ -31,6 +35,7 @@ MUST_CHECK int policy_compile(const struct policy *policy, enum policy_mode mode
  * --seccomp-policy-dir; errors as above and those of policy_parse_file(). It is
  * the caller's, to be freed when no process is to be jailed by it any more.
  */
-MUST_CHECK int policy_load(const char *directory, const char *name, struct jail_policy **ret_policy,
+MUST_CHECK int policy_load(const char *directory, const char *name,
+	enum policy_architecture architecture, struct jail_policy **ret_policy,
 	struct policy_error *ret_error);
 void policy_unload(struct jail_policy *policy);

@@ -66,7 +66,11 @@ struct policy_rule {
 	unsigned alternative_count;
 };
 
+/* Whose numbers the calls get. The parser does not look at it. */
+enum policy_architecture { POLICY_X86_64, POLICY_AARCH64, POLICY_ARCHITECTURES };
+
 struct policy {
+	enum policy_architecture architecture;
 	struct policy_rule *rules;
 	unsigned rule_count;
 };

@@ -67,7 +67,7 @@ static int spawn_by_policy(const struct device_jail *how, const char *name,
 	config->best_effort = how->best_effort;
 	config->log_violations = how->log_violations;
 	if (how->policy_dir != NULL) {
-		int r = policy_load(how->policy_dir, name, &loaded, &error);
+		int r = policy_load(how->policy_dir, name, POLICY_X86_64, &loaded, &error);
 
 		if (r < 0) {
 			log_error("--seccomp-policy-dir: %s", error.text);

@@ -187,7 +187,8 @@ static const char *load_error(const struct directory *directory, int expected)
 	struct jail_policy *untouched = (void *)(uintptr_t)1, *policy = untouched;
 
 	error.text[0] = '\0';
-	assert_int_equal(policy_load(directory->path, "a", &policy, &error), expected);
+	assert_int_equal(
+		policy_load(directory->path, "a", POLICY_X86_64, &policy, &error), expected);
 	assert_ptr_equal(policy, untouched);
 	assert_int_equal(strncmp(error.text, directory->path, strlen(directory->path)), 0);
 	return error.text + strlen(directory->path) + 1;
@@ -209,7 +210,7 @@ static void files_include_files_beside_them(void **state)
 	put(&directory, "a.policy", a, strlen(a));
 	put(&directory, "b.policy", b, strlen(b));
 	put(&directory, "sub/c.policy", c, strlen(c));
-	assert_int_equal(policy_load(directory.path, "a", &policy, &error), 0);
+	assert_int_equal(policy_load(directory.path, "a", POLICY_X86_64, &policy, &error), 0);
 	assert_string_equal(policy->name, "a");
 	assert_int_equal(policy->syscalls, 3); /* what is only refused does not count */
 	assert_in_range(policy->kill.count, 8, 100);
@@ -540,6 +541,53 @@ static uint32_t expected_action(
 	return other;
 }
 
+/* The same text under another architecture's numbers, and only that one's calls. */
+static void programs_are_of_one_architecture(void **state)
+{
+	enum { AARCH64_READ = 63, AARCH64_MMAP = 222 };
+	static const struct {
+		int number;
+		uint32_t arch;
+		uint64_t argument;
+		uint32_t action;
+	} calls[] = {
+		{ AARCH64_READ, AUDIT_ARCH_AARCH64, 0, SECCOMP_RET_ALLOW },
+		{ AARCH64_MMAP, AUDIT_ARCH_AARCH64, 3, SECCOMP_RET_ALLOW },
+		{ AARCH64_MMAP, AUDIT_ARCH_AARCH64, 4, SECCOMP_RET_KILL_PROCESS },
+		{ SYS_read, AUDIT_ARCH_AARCH64, 0, SECCOMP_RET_KILL_PROCESS },
+		{ AARCH64_READ, AUDIT_ARCH_X86_64, 0, SECCOMP_RET_KILL_PROCESS },
+		{ SYS_read, AUDIT_ARCH_X86_64, 0, SECCOMP_RET_KILL_PROCESS },
+		{ AARCH64_READ, AUDIT_ARCH_ARM, 0, SECCOMP_RET_KILL_PROCESS },
+	};
+	struct policy policy;
+	struct policy_error error = { "" };
+	struct sock_filter *filter = NULL;
+	struct jail_program program;
+
+	(void)state;
+	parse(&policy, "read: 1\nmmap: arg2 in 3\n");
+	policy.architecture = POLICY_AARCH64;
+	assert_int_equal(policy_compile(&policy, POLICY_KILL, &filter, &program.count, &error), 0);
+	program.instructions = filter;
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		const struct seccomp_data data = {
+			.nr = calls[i].number,
+			.arch = calls[i].arch,
+			.args = { 0, 0, calls[i].argument },
+		};
+
+		assert_int_equal(run_program(&program, &data), calls[i].action);
+	}
+	free(filter);
+	policy_free(&policy);
+	parse(&policy, "read: 1\nopen: return ENOENT\n");
+	policy.architecture = POLICY_AARCH64;
+	assert_int_equal(
+		policy_compile(&policy, POLICY_KILL, &filter, &program.count, &error), -EINVAL);
+	assert_string_equal(error.text, "t:2: aarch64 has no system call 'open'");
+	policy_free(&policy);
+}
+
 /* Values that meet the tests of our policies, and their neighbours. */
 static const uint64_t values[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 15, 16, 17, 33, 34, 38, 0x1000,
 	0x3d0f00, 0x3d0f01, 0x80000000, UINT64_C(0x100000000), UINT64_C(0x100000001), UINT64_MAX };
@@ -712,6 +760,7 @@ int main(void)
 		cmocka_unit_test(wrong_files_are_errors),
 		cmocka_unit_test(the_kernel_decides_as_the_rule_says),
 		cmocka_unit_test(what_cannot_be_compiled_is_an_error),
+		cmocka_unit_test(programs_are_of_one_architecture),
 		cmocka_unit_test(the_embedded_programs_are_their_texts),
 		cmocka_unit_test(random_rules_mean_what_they_say),
 		cmocka_unit_test(other_conventions_are_killed),

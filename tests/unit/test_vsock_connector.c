@@ -98,7 +98,7 @@ static void a_port_is_connected(void **state)
 	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		print_message("no write to /: %s\n", strerror(errno)); /* not as root */
 		end(&helper);
-		close(listener);
+		fd_close(&listener);
 		skip();
 	}
 	assert_int_equal(listen(listener, 1), 0);
@@ -111,7 +111,7 @@ static void a_port_is_connected(void **state)
 	(void)unlink(address.sun_path);
 	fd_close(&fd);
 	fd_close(&accepted);
-	close(listener);
+	fd_close(&listener);
 	end(&helper);
 }
 
