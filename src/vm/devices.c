@@ -175,6 +175,12 @@ static void on_program_end(void *argument)
 	lifecycle_end(slot->devices->lifecycle, VM_END_HOST);
 }
 
+/* Likewise: a back end of others, whose process is not ours to watch. */
+static void lose_foreign(void *lifecycle)
+{
+	lifecycle_end(lifecycle, VM_END_DEVICE);
+}
+
 static int connect_process(
 	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
 {
@@ -194,8 +200,10 @@ static int connect_process(
 static int create_vhost(
 	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
 {
+	const struct device_loss loss = { lose_foreign, slot->devices->lifecycle };
+
 	if (slot->foreign.name != NULL)
-		return foreign_device_greet(&slot->foreign, memory, ret_vhost);
+		return foreign_device_greet(&slot->foreign, memory, &loss, ret_vhost);
 	if (slot->process.jail.pid > 0)
 		return connect_process(slot, memory, ret_vhost);
 	bool kernel = is_kernels(slot);

@@ -125,8 +125,8 @@ int foreign_device_open(
 	return 0;
 }
 
-int foreign_device_greet(
-	struct foreign_device *device, const struct guest_memory *memory, struct vhost **ret_vhost)
+int foreign_device_greet(struct foreign_device *device, const struct guest_memory *memory,
+	const struct device_loss *loss, struct vhost **ret_vhost)
 {
 	const struct foreign_kind *kind = device->kind;
 	const struct vhost_user_peer peer = {
@@ -138,6 +138,8 @@ int foreign_device_greet(
 		.drops_work = kind->drops_work,
 		.queues_min = kind->queues_min,
 		.features_without_config = kind->features_without_config,
+		.lost = loss->lost,
+		.owner = loss->owner,
 	};
 	int r = vhost_user_frontend_create(&peer, memory, ret_vhost);
 

@@ -10,6 +10,7 @@
 #include "memory/guest_memory.h"
 #include "virtio/device.h"
 #include "virtio/vhost.h"
+#include "vm/device_process.h"
 
 struct foreign_device {
 	const struct foreign_kind *kind;
@@ -29,10 +30,11 @@ MUST_CHECK int foreign_device_open(
 
 /*
  * Greets the back end, which has the time of vhost_user_frontend.h for it. The
- * device outlives the result. 0 or -errno, logged.
+ * device outlives the result; `loss` is copied. 0 or -errno, logged.
  */
-MUST_CHECK int foreign_device_greet(
-	struct foreign_device *device, const struct guest_memory *memory, struct vhost **ret_vhost);
+MUST_CHECK int foreign_device_greet(struct foreign_device *device,
+	const struct guest_memory *memory, const struct device_loss *loss,
+	struct vhost **ret_vhost);
 
 /* One that was never opened is fine, too. */
 void foreign_device_close(struct foreign_device *device);

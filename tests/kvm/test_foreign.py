@@ -2,6 +2,8 @@
 """Devices that other programs serve (--vhost-user): qemu-storage-daemon, which we did not write, and crosvm device."""
 import contextlib
 import os
+import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -36,7 +38,7 @@ def running(argv, *paths):
 
 @contextlib.contextmanager
 def storage_daemon(directory):
-    """QEMU's, with two disks; paths of their sockets."""
+    """QEMU's, with two disks: paths of their sockets, and who serves the second."""
     if shutil.which("qemu-storage-daemon") is None:
         pytest.skip("no qemu-storage-daemon: install qemu-system-common")
     argv, paths = ["qemu-storage-daemon"], []
@@ -46,8 +48,8 @@ def storage_daemon(directory):
                  "--export", f"type=vhost-user-blk,id=export-{name},node-name={name},addr.type=unix,addr.path={path},"
                  f"writable={'on' if writable else 'off'},num-queues=2"]
         paths.append(path)
-    with running(argv, *paths):
-        yield paths
+    with running(argv, *paths) as daemon:
+        yield paths, daemon
 
 
 @contextlib.contextmanager
@@ -60,8 +62,8 @@ def device(name, path, *spec):
 def our_disks(directory):
     paths = [directory / "ro.sock", directory / "rw.sock"]
     with device("block", paths[0], f"path={directory / 'ro.img'},ro"), \
-         device("block", paths[1], f"path={directory / 'rw.img'},queues=2"):
-        yield paths
+         device("block", paths[1], f"path={directory / 'rw.img'},queues=2") as back_end:
+        yield paths, back_end
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def go_on(process, until):
 def test_disks(images, back_end):
     """A guest's disks: also over resets, suspends, and the next VM's; what is written is in the image."""
     control = str(images / "vm.sock")
-    with back_end(images) as paths:
+    with back_end(images) as (paths, _):
         for _ in range(2):
             with vmm.started(driving(paths, "-s", control), until=b"begin\n", stdin=-1) as process:
                 go_on(process, b"\n50 rounds")
@@ -108,7 +110,7 @@ def test_disks(images, back_end):
 @pytest.mark.skipif("san/" in vmm.CROSVM, reason="test_disks is enough")
 def test_a_hostile_guest(images):
     """Its driver breaks every rule before a back end of ours, as in test_hostile_virtio.py."""
-    with our_disks(images) as paths:
+    with our_disks(images) as (paths, _):
         words = [word for path in paths for word in ("--vhost-user", f"type=block,socket={path}")]
         argv = vmm.command("hostile_dev", "requests", *words, params="victim=blk")
         done = vmm.run(argv, input=b"xx")
@@ -191,3 +193,29 @@ def test_one_that_is_busy(images):
             vmm.end_by(first, signal.SIGTERM)
         with vmm.started(argv, until=b"hanging") as next_one:
             assert vmm.end_by(next_one, signal.SIGTERM)[0] == vmm.OK
+
+
+@pytest.mark.parametrize("back_end", [storage_daemon, our_disks])
+def test_a_back_end_that_ends(images, back_end):
+    """Killed while it serves: the VM ends, and says which device it was."""
+    with back_end(images) as (paths, process_of_disk):
+        with vmm.started(driving(paths), until=b"begin\n", stdin=-1) as process:
+            go_on(process, b"\n50 rounds")
+            process_of_disk.kill()
+            assert process.wait(5) == vmm.DEVICE
+            said = process.stderr.read().decode()
+    assert re.search(r"block at \S+: the device's process hung up", said), said
+
+
+def test_a_back_end_that_stops(images):
+    """Found when the driver asks something of it next, and then within 4 s."""
+    path = images / "rw.sock"
+    with device("block", path, f"path={images / 'rw.img'}") as back_end, \
+         device("block", images / "ro.sock", f"path={images / 'ro.img'},ro"):
+        child = pathlib.Path(f"/proc/{back_end.pid}/task/{back_end.pid}/children").read_text().split()[0]
+        with vmm.started(driving([images / "ro.sock", path]), until=b"begin\n", stdin=-1) as process:
+            os.kill(int(child), signal.SIGSTOP)
+            process.stdin.write(b"x")
+            process.stdin.flush()
+            assert process.wait(15) == vmm.DEVICE
+            assert f"block at {path}: the device's process did not answer in time" in process.stderr.read().decode()
