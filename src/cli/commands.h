@@ -16,6 +16,7 @@ extern const struct option_set run_options;
 
 /* Whichever verb argv[0] names: one of those whose options follow. */
 int command_verb(int argc, char **argv);
+extern const struct option_set disk_options;
 extern const struct option_set events_options;
 extern const struct option_set powerbtn_options;
 extern const struct option_set resume_options;

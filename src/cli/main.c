@@ -30,6 +30,7 @@ static const struct command {
 		&balloon_options },
 	{ "balloon_stats", "say how guests use their memory", command_verb,
 		&balloon_stats_options },
+	{ "disk", "make a disk of VMs bigger or smaller", command_verb, &disk_options },
 	{ "status", "say how VMs are", command_verb, &status_options },
 	{ "events", "print what happens to a VM", command_verb, &events_options },
 	{ "device", "run a device alone, for another VMM", command_device, &device_options },

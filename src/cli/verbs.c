@@ -27,15 +27,17 @@ struct verb_request {
 	const char **paths; /* owned array of arguments */
 	unsigned path_count;
 	bool json;
+	unsigned words; /* taken of those before the sockets */
 	json_t *fields; /* owned; what the request has beside its verb. NULL: nothing */
 };
 
 struct verb {
-	const char *name; /* also the verb's name in the protocol */
+	const char *name;
 	const struct option_set *options;
 	unsigned sockets_max;
 	/* What to do after a good reply; NULL: nothing. 0 or -errno, logged. */
 	int (*finish)(const struct verb_request *request, const char *path, int fd, json_t **reply);
+	const char *protocol; /* the verb's name in the protocol; NULL: the same */
 };
 
 static int take_path(void *target, const char *value)
@@ -60,6 +62,60 @@ static int take_size_or_path(void *target, const char *value)
 		return r;
 	request->fields = json_pack("{s:I}", "size_mib", (json_int_t)size_mib);
 	return request->fields != NULL ? 0 : -ENOMEM;
+}
+
+/* A number of bytes, or of K, M, G or T of them. */
+static int parse_size(const char *text, uint64_t *ret_size)
+{
+	static const char units[] = "KMGT";
+	size_t digits = strspn(text, "0123456789");
+	const char *unit = text[digits] != '\0' ? strchr(units, text[digits]) : NULL;
+	unsigned shift = unit != NULL ? 10 * (unsigned)(unit - units + 1) : 0;
+	bool ends = text[digits] == '\0' || (unit != NULL && text[digits + 1] == '\0');
+
+	errno = 0;
+	unsigned long long number = strtoull(text, NULL, 10);
+
+	if (digits == 0 || !ends || errno != 0 || number > (unsigned long long)INT64_MAX >> shift) {
+		log_error("disk resize: '%s' is not a size, as 1073741824 or 1G", text);
+		return -EINVAL;
+	}
+	*ret_size = (uint64_t)number << shift;
+	return 0;
+}
+
+static int add_field(struct verb_request *request, const char *name, uint64_t value)
+{
+	if (request->fields == NULL)
+		request->fields = json_object();
+	return json_object_set_new(request->fields, name, json_integer((json_int_t)value)) < 0
+		       ? -ENOMEM
+		       : 0;
+}
+
+/* "resize", the disk's number, its size, and then sockets. */
+static int take_disk_word(void *target, const char *value)
+{
+	struct verb_request *request = target;
+	uint64_t number;
+	int r;
+
+	switch (request->words++) {
+	case 0:
+		if (strcmp(value, "resize") == 0)
+			return 0;
+		log_error("disk: unknown word '%s'; usage: crosvm disk resize INDEX SIZE SOCKET...",
+			value);
+		return -EINVAL;
+	case 1:
+		r = option_parse_number("disk resize", value, 0, UINT16_MAX, &number);
+		return r < 0 ? r : add_field(request, "index", number);
+	case 2:
+		r = parse_size(value, &number);
+		return r < 0 ? r : add_field(request, "size", number);
+	default:
+		return take_path(target, value);
+	}
 }
 
 static int take_json(void *target, const char *value)
@@ -88,6 +144,13 @@ const struct option_set balloon_options = {
 const struct option_set balloon_stats_options =
 	VERB_OPTIONS("balloon_stats", "SOCKET...", "Says how guests use their memory.",
 		.options = json_options, .count = ARRAY_SIZE(json_options));
+const struct option_set disk_options = {
+	.command = "crosvm disk",
+	.positional = "resize INDEX SIZE SOCKET...",
+	.summary =
+		"Makes a disk of VMs bigger or smaller, disk 0 being the first; SIZE as 512M, 10G.",
+	.apply_positional = take_disk_word,
+};
 const struct option_set events_options = VERB_OPTIONS("events", "SOCKET",
 	"Prints what happens to a VM, one line of JSON for each event, until it ends.");
 const struct option_set powerbtn_options = VERB_OPTIONS("powerbtn", "SOCKET...",
@@ -269,6 +332,7 @@ static int finish_events(
 static const struct verb verbs[] = {
 	{ "balloon", &balloon_options, UINT32_MAX, NULL },
 	{ "balloon_stats", &balloon_stats_options, UINT32_MAX, finish_balloon_stats },
+	{ "disk", &disk_options, UINT32_MAX, NULL, .protocol = "disk_resize" },
 	{ "events", &events_options, 1, finish_events },
 	{ "powerbtn", &powerbtn_options, UINT32_MAX, NULL },
 	{ "resume", &resume_options, UINT32_MAX, NULL },
@@ -287,7 +351,8 @@ static int do_one(const struct verb *verb, const struct verb_request *request, c
 	int r = client_connect(path, &fd);
 
 	if (r == 0)
-		r = client_ask(path, fd, verb->name, request->fields, &reply);
+		r = client_ask(path, fd, verb->protocol != NULL ? verb->protocol : verb->name,
+			request->fields, &reply);
 	if (r < 0)
 		return r;
 	if (verb->finish != NULL)

@@ -75,6 +75,11 @@ static void block_config_read(struct device *device, uint32_t offset, uint8_t *d
 	memcpy(data, (const uint8_t *)&config + offset, size);
 }
 
+static bool has_overlay(const struct device *device)
+{
+	return device->overlay.fd >= 0;
+}
+
 /* Only the write cache can be set. */
 static void block_config_write(
 	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
@@ -82,6 +87,29 @@ static void block_config_write(
 	if (offset == offsetof(struct virtio_blk_config, wce) && size == 1 &&
 		device->cache_is_settable)
 		device->writeback = data[0] != 0;
+}
+
+/* Only the capacity can be changed. The queues are at rest. */
+static int block_config_change(
+	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	uint64_t sectors, bytes;
+
+	if (offset != offsetof(struct virtio_blk_config, capacity) || size != sizeof(sectors))
+		return -EINVAL;
+	memcpy(&sectors, data, sizeof(sectors));
+	if (device->geometry.read_only)
+		return -EROFS;
+	if (has_overlay(device))
+		return -EOPNOTSUPP;
+	if (__builtin_mul_overflow(sectors, SECTOR_SIZE, &bytes) || bytes == 0 ||
+		bytes % device->geometry.block_size != 0)
+		return -EINVAL;
+	int r = block_image_resize(&device->image, bytes);
+
+	if (r == 0)
+		device->geometry.size = bytes;
+	return r;
 }
 
 static int block_start(struct device *device, uint64_t features)
@@ -99,11 +127,6 @@ static void block_stop(struct device *device)
 {
 	device->cache_is_settable = false;
 	device->writeback = true;
-}
-
-static bool has_overlay(const struct device *device)
-{
-	return device->overlay.fd >= 0;
 }
 
 int block_write_flags(const struct device *device)
@@ -370,6 +393,7 @@ static const struct device_ops block_ops = {
 	.features = block_features,
 	.config_read = block_config_read,
 	.config_write = block_config_write,
+	.config_change = block_config_change,
 	.prepare = block_prepare,
 	.prepare_queue = block_prepare_queue,
 	.fds = block_fds,

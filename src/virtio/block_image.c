@@ -124,7 +124,8 @@ static int lock_image(const struct block_options *options, int fd)
 	return -EBUSY;
 }
 
-static int measure(const struct block_options *options, int fd, uint64_t *ret_size)
+static int measure(
+	const struct block_options *options, int fd, uint64_t *ret_size, bool *ret_is_file)
 {
 	struct stat st;
 	uint64_t size = 0;
@@ -155,6 +156,7 @@ static int measure(const struct block_options *options, int fd, uint64_t *ret_si
 			 " bytes, which make no whole block of %u",
 			options->path, tail, options->block_size);
 	*ret_size = size - tail;
+	*ret_is_file = S_ISREG(st.st_mode);
 	return 0;
 }
 
@@ -227,7 +229,7 @@ int block_image_open(const struct block_options *options, struct block_image *re
 	if (r == 0 && options->direct)
 		r = open_file(options, O_DIRECT, &direct_fd);
 	if (r == 0)
-		r = measure(options, fd, &size);
+		r = measure(options, fd, &size, &image.is_file);
 	if (r == 0)
 		r = refuse_other_formats(options, fd);
 	if (r == 0)
@@ -245,6 +247,31 @@ int block_image_open(const struct block_options *options, struct block_image *re
 	image.size = size;
 	*ret_image = image;
 	return 0;
+}
+
+/* By lseek(), since a jail has no ioctl(); nobody uses the descriptors' offset. */
+static int require_size(int fd, uint64_t size)
+{
+	off_t end = lseek(fd, 0, SEEK_END);
+
+	if (end < 0)
+		return -errno;
+	return (uint64_t)end / SECTOR_SIZE == size / SECTOR_SIZE ? 0 : -ENXIO;
+}
+
+int block_image_resize(struct block_image *image, uint64_t size)
+{
+	int r = 0;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	if (!image->is_file)
+		r = require_size(image->fd, size);
+	else if (ftruncate(image->fd, (off_t)size) < 0)
+		r = -errno;
+	if (r == 0)
+		image->size = size;
+	return r;
 }
 
 void block_image_close(struct block_image *image)

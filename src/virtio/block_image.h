@@ -16,8 +16,15 @@ struct block_image {
 	/* What O_DIRECT asks of buffers, and of offsets and lengths. Powers of two. */
 	unsigned memory_align;
 	unsigned offset_align;
-	uint64_t size; /* bytes, whole sectors */
+	uint64_t size; /* bytes, whole blocks */
+	bool is_file;  /* and not a block device */
 };
 
 MUST_CHECK int block_image_open(const struct block_options *options, struct block_image *ret_image);
+/*
+ * Makes the file as big as `size`, a number of bytes; a block device must have
+ * that many. While nothing is in flight. 0, -ENXIO for another size of a block
+ * device, or what ftruncate says.
+ */
+MUST_CHECK int block_image_resize(struct block_image *image, uint64_t size);
 void block_image_close(struct block_image *image);

@@ -411,13 +411,20 @@ bool virtio_pci_has_driver(struct virtio_pci *device)
 	return has;
 }
 
-int virtio_pci_suspend(struct virtio_pci *device)
+static int hold_queues(struct virtio_pci *device)
 {
 	int r = 0;
 
-	pthread_mutex_lock(&device->lock);
 	for (unsigned i = 0; r == 0 && i < device->queue_count; i++)
 		r = hold_queue(device, i);
+	return r;
+}
+
+int virtio_pci_suspend(struct virtio_pci *device)
+{
+	pthread_mutex_lock(&device->lock);
+	int r = hold_queues(device);
+
 	pthread_mutex_unlock(&device->lock);
 	return r;
 }
@@ -436,11 +443,10 @@ static int release_queue(struct virtio_pci *device, unsigned index)
 	return r;
 }
 
-void virtio_pci_resume(struct virtio_pci *device)
+static void release_queues(struct virtio_pci *device)
 {
 	int r = 0;
 
-	pthread_mutex_lock(&device->lock);
 	for (unsigned i = 0; i < device->queue_count; i++) {
 		int released = release_queue(device, i);
 
@@ -452,6 +458,12 @@ void virtio_pci_resume(struct virtio_pci *device)
 			device->identity.name, strerror(-r));
 		need_reset(device);
 	}
+}
+
+void virtio_pci_resume(struct virtio_pci *device)
+{
+	pthread_mutex_lock(&device->lock);
+	release_queues(device);
 	pthread_mutex_unlock(&device->lock);
 }
 
@@ -461,12 +473,11 @@ void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *own
 	device->failure_owner = owner;
 }
 
-int virtio_pci_change_config(
+static int change_config(
 	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size)
 {
 	if (back(device)->change_config == NULL)
 		return -EOPNOTSUPP;
-	pthread_mutex_lock(&device->lock);
 	int r = back(device)->change_config(device->vhost, offset, data, size);
 
 	if (r == 0 && offset < device->identity.config_size) {
@@ -474,6 +485,39 @@ int virtio_pci_change_config(
 		if (virtio_pci_is_running(device))
 			(void)eventfd_write(device->config_fd, 1);
 	}
+	return r;
+}
+
+int virtio_pci_change_config(
+	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size)
+{
+	pthread_mutex_lock(&device->lock);
+	int r = change_config(device, offset, data, size);
+
+	pthread_mutex_unlock(&device->lock);
+	return r;
+}
+
+static bool is_suspended(const struct virtio_pci *device)
+{
+	for (unsigned i = 0; i < device->queue_count; i++)
+		if (device->queues[i].held)
+			return true;
+	return false;
+}
+
+/* Under one lock, so that no driver starts a queue in between. */
+int virtio_pci_change_config_at_rest(
+	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size)
+{
+	pthread_mutex_lock(&device->lock);
+	bool was_suspended = is_suspended(device);
+	int r = hold_queues(device);
+
+	if (r == 0)
+		r = change_config(device, offset, data, size);
+	if (!was_suspended)
+		release_queues(device);
 	pthread_mutex_unlock(&device->lock);
 	return r;
 }

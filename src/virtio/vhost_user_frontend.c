@@ -39,7 +39,7 @@
 	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                    \
 		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE))
 
-enum { CREDIT_REFILL = 8 };
+enum { CREDIT_REFILL = 8, ERRNO_END = 4096 };
 
 struct front_ring {
 	struct vhost_ring place;
@@ -144,7 +144,7 @@ static int tell(struct vhost_user_frontend *self, struct vhost_user_message *mes
 	int r = talk(self, message, &reply, sizeof(reply.u64));
 
 	if (r == 0 && reply.u64 != 0)
-		r = -EIO;
+		r = self->peer.takes_changes && reply.u64 < ERRNO_END ? -(int)reply.u64 : -EIO;
 	return r;
 }
 
@@ -326,7 +326,7 @@ static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t
 		return -ENOTCONN;
 	if (!is_within(offset, size, is_driver ? self->peer.config_size : whole_config(self)))
 		return -EINVAL;
-	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
+	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG) || !(is_driver || self->peer.takes_changes))
 		return -EOPNOTSUPP;
 	memcpy(message.config.data, data, size);
 	self->config_is_stale = true;

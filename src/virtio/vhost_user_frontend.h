@@ -47,6 +47,8 @@ struct vhost_user_peer {
 	uint16_t queue_size;   /* the most entries of a queue */
 	uint32_t config_size;  /* with the next, VHOST_USER_CONFIG_MAX at most */
 	uint32_t control_size; /* struct device_ops */
+	/* It is ours: the VMM may change the space (vhost_ops.change_config), refusals say why. */
+	bool takes_changes;
 	/* How much of it there is with these features, zeros after that; NULL: all. */
 	uint32_t (*config_used)(uint64_t features);
 	/* How many queues it must have, or 0: as many as it says, DEVICE_QUEUES_MAX at most. */

@@ -10,6 +10,7 @@
 static const char *const verb_names[CONTROL_VERBS] = {
 	[CONTROL_BALLOON] = "balloon",
 	[CONTROL_BALLOON_STATS] = "balloon_stats",
+	[CONTROL_DISK_RESIZE] = "disk_resize",
 	[CONTROL_EVENTS] = "events",
 	[CONTROL_POWERBTN] = "powerbtn",
 	[CONTROL_RESUME] = "resume",
@@ -106,30 +107,67 @@ static int take_verb(const char *name, enum control_verb *ret_verb, struct contr
 	return -EINVAL;
 }
 
-/* The size, which only the balloon's verb has, and must have. */
-static int take_size(
-	const json_t *size_mib, struct control_request *request, struct control_fault *fault)
+/* Those that only some verbs have, and must have: integers of 0 or more. */
+static const struct field {
+	const char *name;
+	enum control_verb verb;
+	size_t offset; /* of its uint64_t in struct control_request */
+	const char *code;
+} own_fields[] = {
+	{ "size_mib", CONTROL_BALLOON, offsetof(struct control_request, size_mib), "bad-size" },
+	{ "index", CONTROL_DISK_RESIZE, offsetof(struct control_request, index), "bad-index" },
+	{ "size", CONTROL_DISK_RESIZE, offsetof(struct control_request, size), "bad-size" },
+};
+
+static bool is_known(const char *name, enum control_verb verb)
 {
-	if (request->verb != CONTROL_BALLOON)
-		return size_mib == NULL
-			       ? 0
-			       : refuse(fault, "unknown-field", "unknown field 'size_mib'");
-	if (!json_is_integer(size_mib) || json_integer_value(size_mib) < 0)
-		return refuse(
-			fault, "bad-size", "'size_mib' is missing or no integer of 0 or more");
-	request->size_mib = (uint64_t)json_integer_value(size_mib);
+	for (size_t i = 0; i < ARRAY_SIZE(own_fields); i++)
+		if (own_fields[i].verb == verb && strcmp(own_fields[i].name, name) == 0)
+			return true;
+	return strcmp(name, "version") == 0 || strcmp(name, "verb") == 0;
+}
+
+static int take_field(const json_t *json, const struct field *field,
+	struct control_request *request, struct control_fault *fault)
+{
+	const json_t *value = json_object_get(json, field->name);
+
+	if (!json_is_integer(value) || json_integer_value(value) < 0) {
+		control_fault_set(fault, field->code, "'%s' is missing or no integer of 0 or more",
+			field->name);
+		return -EINVAL;
+	}
+	uint64_t number = (uint64_t)json_integer_value(value);
+
+	memcpy((char *)request + field->offset, &number, sizeof(number));
 	return 0;
 }
 
-static int take_fields(
-	json_t *request, struct control_request *ret_request, struct control_fault *fault)
+static int take_fields(json_t *json, struct control_request *request, struct control_fault *fault)
 {
-	const json_t *version = json_object_get(request, "version");
-	const json_t *verb = json_object_get(request, "verb");
-	const json_t *size_mib = json_object_get(request, "size_mib");
-	struct control_request taken = { 0 };
 	const char *name;
 	json_t *value;
+	int r = 0;
+
+	json_object_foreach(json, name, value)
+	{
+		if (is_known(name, request->verb))
+			continue;
+		control_fault_set(fault, "unknown-field", "unknown field '%s'", speakable(name));
+		return -EINVAL;
+	}
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(own_fields); i++)
+		if (own_fields[i].verb == request->verb)
+			r = take_field(json, &own_fields[i], request, fault);
+	return r;
+}
+
+static int take_request(
+	json_t *json, struct control_request *ret_request, struct control_fault *fault)
+{
+	const json_t *version = json_object_get(json, "version");
+	const json_t *verb = json_object_get(json, "verb");
+	struct control_request taken = { 0 };
 
 	if (!json_is_integer(version))
 		return refuse(fault, "bad-version", "'version' is missing or not an integer");
@@ -137,17 +175,10 @@ static int take_fields(
 		return refuse(fault, "bad-version", "this crosvm speaks version 1");
 	if (!json_is_string(verb))
 		return refuse(fault, "bad-verb", "'verb' is missing or not a string");
-	json_object_foreach(request, name, value)
-	{
-		if (value == version || value == verb || value == size_mib)
-			continue;
-		control_fault_set(fault, "unknown-field", "unknown field '%s'", speakable(name));
-		return -EINVAL;
-	}
 	int r = take_verb(json_string_value(verb), &taken.verb, fault);
 
 	if (r == 0)
-		r = take_size(size_mib, &taken, fault);
+		r = take_fields(json, &taken, fault);
 	if (r == 0)
 		*ret_request = taken;
 	return r;
@@ -173,7 +204,7 @@ int control_request_parse(const char *text, size_t size, struct control_request 
 	int r = -EINVAL;
 
 	if (json_is_object(request))
-		r = take_fields(request, ret_request, ret_fault);
+		r = take_request(request, ret_request, ret_fault);
 	else
 		control_fault_set(ret_fault, "bad-json", "the request is not an object");
 	json_decref(request);

@@ -23,6 +23,7 @@ enum {
 enum control_verb {
 	CONTROL_BALLOON,
 	CONTROL_BALLOON_STATS,
+	CONTROL_DISK_RESIZE,
 	CONTROL_EVENTS,
 	CONTROL_POWERBTN,
 	CONTROL_RESUME,
@@ -36,6 +37,8 @@ enum control_verb {
 struct control_request {
 	enum control_verb verb;
 	uint64_t size_mib; /* of CONTROL_BALLOON */
+	uint64_t index;    /* of CONTROL_DISK_RESIZE: among the disks */
+	uint64_t size;     /* the same: bytes */
 };
 
 /* Why a request was refused: a word for programs, a line for people. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <linux/virtio_blk.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -14,6 +15,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/block_options.h"
 #include "virtio/device.h"
 #include "vm/balloon_control.h"
 #include "vm/control_protocol.h"
@@ -335,10 +337,55 @@ static void do_balloon_stats(struct control_service *service, struct control_cli
 	reply(service, client, fields);
 }
 
+static const char *explain_resize(int error)
+{
+	switch (error) {
+	case -EROFS:
+		return "it is read-only";
+	case -EOPNOTSUPP:
+		return "it is a snapshot, or another program's";
+	case -EINVAL:
+		return "the size must be a multiple of the disk's block size, and not 0";
+	case -ENXIO:
+		return "it is a block device of the host, which has another size";
+	default:
+		return strerror(-error);
+	}
+}
+
+static void do_disk_resize(struct control_service *service, struct control_client *client,
+	const struct control_request *request)
+{
+	uint64_t sectors = request->size / SECTOR_SIZE;
+	struct virtio_pci *disk =
+		devices_find(service->parts.devices, &block_device_class, request->index);
+	struct control_fault fault;
+	int r = request->size % SECTOR_SIZE == 0 ? 0 : -EINVAL;
+
+	if (disk == NULL) {
+		control_fault_set(&fault, "no-device", "there is no disk %" PRIu64, request->index);
+		reply_fault(service, client, &fault);
+		return;
+	}
+	if (r == 0)
+		r = virtio_pci_change_config_at_rest(disk,
+			offsetof(struct virtio_blk_config, capacity), &sectors, sizeof(sectors));
+	if (r < 0) {
+		control_fault_set(&fault, "failed", "cannot resize disk %" PRIu64 ": %s",
+			request->index, explain_resize(r));
+		reply_fault(service, client, &fault);
+		return;
+	}
+	reply(service, client,
+		json_pack("{s:I, s:I}", "index", (json_int_t)request->index, "size",
+			(json_int_t)request->size));
+}
+
 static void (*const verbs[CONTROL_VERBS])(struct control_service *service,
 	struct control_client *client, const struct control_request *request) = {
 	[CONTROL_BALLOON] = do_balloon,
 	[CONTROL_BALLOON_STATS] = do_balloon_stats,
+	[CONTROL_DISK_RESIZE] = do_disk_resize,
 	[CONTROL_EVENTS] = do_events,
 	[CONTROL_POWERBTN] = do_powerbtn,
 	[CONTROL_RESUME] = do_resume,

@@ -244,6 +244,7 @@ int device_process_connect(struct device_process *process, const struct device_o
 		.lost = loss->lost,
 		.owner = loss->owner,
 		.control_size = ops->control_size,
+		.takes_changes = true,
 	};
 
 	return vhost_user_frontend_create(&peer, memory, ret_vhost);

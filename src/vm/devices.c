@@ -332,7 +332,7 @@ struct device_info devices_info(const struct devices *devices, unsigned index)
 }
 
 struct virtio_pci *devices_find(
-	const struct devices *devices, const struct device_class *class, unsigned index)
+	const struct devices *devices, const struct device_class *class, uint64_t index)
 {
 	for (unsigned i = 0; i < devices->count; i++)
 		if (devices->slots[i].ops == class->ops && index-- == 0)

@@ -58,7 +58,7 @@ struct device_info devices_info(const struct devices *devices, unsigned index);
 /* The front half of a device, counted from 0 among those of its class; NULL: there are not so many.
  */
 struct virtio_pci *devices_find(
-	const struct devices *devices, const struct device_class *class, unsigned index);
+	const struct devices *devices, const struct device_class *class, uint64_t index);
 
 /* Signals the eventfd (borrowed) when a device fails. Before the vCPUs. */
 void devices_watch_failures(struct devices *devices, int eventfd);

@@ -33,14 +33,17 @@ static void check_fault(const struct control_fault *fault)
 	json_decref(reply);
 }
 
-/* What was taken for a request must be an object of the two fields, and of nothing else. */
+/* What was taken for a request must be an object of the two fields, those of its verb, and nothing
+ * else. */
 static void check_request(const char *text, size_t size)
 {
+	static const char *const own_fields[] = { "size_mib", "index", "size" };
 	json_t *request = json_loadb(text, size, 0, NULL);
+	size_t own = 0;
 
-	require(json_object_size(request) == 2 ||
-			json_is_integer(json_object_get(request, "size_mib")),
-		"a request with other fields");
+	for (size_t i = 0; i < ARRAY_SIZE(own_fields); i++)
+		own += json_is_integer(json_object_get(request, own_fields[i]));
+	require(json_object_size(request) == 2 + own, "a request with other fields");
 	require(json_integer_value(json_object_get(request, "version")) == CONTROL_PROTOCOL_VERSION,
 		"a request of another version");
 	json_decref(request);

@@ -138,6 +138,7 @@ def test_terminal_escapes_in_names_are_not_echoed():
     (["run", "--roo"], {"--root"}),
     (["run", "--so"], {"--socket"}),
     (["status", "-"], {"--json", "--help"}),
+    (["disk", ""], {"resize"}),
     (["stop", str(vmm.ROOT / "doc/control-p")], {str(vmm.ROOT / "doc/control-protocol.md")}),
 ])
 def test_completion(words, offered):

@@ -105,6 +105,8 @@ static void every_verb_is_known(void **state)
 	} rows[] = {
 		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":0}", CONTROL_BALLOON },
 		{ "{\"version\":1,\"verb\":\"balloon_stats\"}", CONTROL_BALLOON_STATS },
+		{ "{\"version\":1,\"verb\":\"disk_resize\",\"index\":0,\"size\":1}",
+			CONTROL_DISK_RESIZE },
 		{ "{\"version\":1,\"verb\":\"events\"}", CONTROL_EVENTS },
 		{ "{\"version\":1,\"verb\":\"powerbtn\"}", CONTROL_POWERBTN },
 		{ "{\"version\":1,\"verb\":\"resume\"}", CONTROL_RESUME },
@@ -172,6 +174,12 @@ static void what_is_wrong_is_said(void **state)
 		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":\"1\"}", "bad-size" },
 		{ "{\"version\":1,\"verb\":\"balloon\",\"size_mib\":true}", "bad-size" },
 		{ "{\"version\":1,\"verb\":\"stop\",\"size_mib\":1}", "unknown-field" },
+		{ "{\"version\":1,\"verb\":\"balloon\",\"size\":1,\"size_mib\":1}",
+			"unknown-field" },
+		{ "{\"version\":1,\"verb\":\"disk_resize\",\"size\":1}", "bad-index" },
+		{ "{\"version\":1,\"verb\":\"disk_resize\",\"index\":-1,\"size\":1}", "bad-index" },
+		{ "{\"version\":1,\"verb\":\"disk_resize\",\"index\":1,\"size\":1.5}", "bad-size" },
+		{ "{\"version\":1,\"verb\":\"disk_resize\",\"index\":1}", "bad-size" },
 		{ "{\"version\":1,\"verb\":\"stop\",\"fd\":1}", "unknown-field" },
 		{ "{\"version\":1,\"verb\":\"stop\",\"\":null}", "unknown-field" },
 		{ "{\"version\":1,\"verb\":\"balloon\",\"x\":[{}]}", "unknown-field" },
@@ -208,6 +216,12 @@ static void a_size_is_taken_whole(void **state)
 	(void)state;
 	assert_int_equal(parse(text, sizeof(text) - 1, &request, &code), 0);
 	assert_true(request.size_mib == INT64_MAX);
+	static const char two[] =
+		"{\"size\":4611686018427387904,\"verb\":\"disk_resize\",\"index\":7,\"version\":1}";
+
+	assert_int_equal(parse(two, sizeof(two) - 1, &request, &code), 0);
+	assert_true(request.size == UINT64_C(1) << 62 && request.index == 7);
+	assert_int_equal(request.size_mib, 0);
 }
 
 /* Any verdict will do; that it is one of ours, and the memory right, parse() sees to. */

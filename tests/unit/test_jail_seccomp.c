@@ -377,7 +377,7 @@ static const struct act {
 	{ "dumpable", SYS_prctl, { PR_SET_DUMPABLE, 1 }, DIES },
 	{ "securebits", SYS_prctl, { PR_SET_SECUREBITS, 0 }, DIES },
 	{ "seccomp", SYS_seccomp, { 1, 0, 0 }, DIES },
-	{ "ftruncate", SYS_ftruncate, { 0, 0 }, DIES },
+	{ "ftruncate", SYS_ftruncate, { 0, 0 }, DIES, "block_device" },
 	{ "ioctl", SYS_ioctl, { 2, 0x5412 /* TIOCSTI */, (long)"x" }, DIES },
 	{ "fcntl", SYS_fcntl, { 0, F_SETFL, 0 }, DIES },
 	{ "sendto an address", SYS_sendto, { 0, 0, 0, 0, 1 }, DIES },

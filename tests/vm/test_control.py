@@ -126,3 +126,53 @@ def test_suspend_under_load(initrd, path, tmp_path, record_property):
     assert slowest[1] >= 5
     print(f"{slowest[1]} suspensions, the slowest {slowest[0] * 1000:.0f} ms with its process")
     record_property("suspensions", slowest[1])
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_disk_resize(initrd, path, tmp_path, options):
+    """Linux sees the new size at once, without asking, while it writes; what is new can be used."""
+    image = disks.sparse(tmp_path / "disk.img", 4 * MIB)
+    with vm.started("small", initrd, cpus=2, options=["-s", path, "-b", str(image), *options]) as guest:
+        guest.expect(vm.PROMPT)
+        guest.ask("w() { dd if=/dev/zero of=/dev/vda bs=64k count=16 conv=fsync; }")
+        guest.ask("(while w 2>/dev/null; do :; done) &")
+        guest.ask("sees() { grep -qx $1 /sys/block/vda/size || { sleep 0.1; false; }; }")
+        for mib in (64, 2, 16):
+            crosvm("disk", "resize", "0", f"{mib}M", path)
+            guest.ask(f"for n in $(seq 99); do sees {mib * 2048} && break; done")
+            assert guest.ask("cat /sys/block/vda/size") == str(mib * 2048)
+        guest.ask("echo the end | dd of=/dev/vda bs=512 seek=32767 conv=sync,fsync")
+        crosvm("stop", path)
+        guest.end()
+    data = image.read_bytes()
+    assert len(data) == 16 * MIB and data[-512:].startswith(b"the end\n")
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_every_verb_under_load(initrd, path, tmp_path, options):
+    """Disk and entropy are busy all the time; what was written before the end is there after it."""
+    image = disks.sparse(tmp_path / "disk.img", 8 * MIB)
+    script = """head -c 3000000 /dev/urandom >/data
+(while :; do dd if=/dev/hwrng of=/dev/null bs=4096 count=20 2>/dev/null; done) &
+while dd if=/data of=/dev/vda bs=64k conv=fsync 2>/dev/null && cmp /data /dev/vda -n 3000000
+do sha256sum /data; done
+echo failed
+"""
+    with vm.started("small", initrd, script=script, cpus=2, options=[
+            "-s", path, "-b", str(image), "--balloon", "size=0", *options]) as guest:
+        guest.expect("  /data")
+        with subprocess.Popen([vm.CROSVM, "events", path], stdout=subprocess.PIPE) as listener:
+            for _ in range(3):
+                for words in (["suspend"], ["status"], ["resume"], ["status", "--json"], ["version"], ["powerbtn"],
+                              ["balloon", "20"], ["disk", "resize", "0", "16M"], ["balloon_stats"], ["balloon", "0"],
+                              ["disk", "resize", "0", "8M"]):
+                    crosvm(*words, path)
+                digest = re.search(r"([0-9a-f]{64})", guest.expect("  /data"))[1]
+            crosvm("stop", path)
+            events = [json.loads(line)["event"] for line in listener.stdout]
+        guest.end()
+        assert "failed" not in guest.console.before
+    assert events == ["boot"] + ["suspended", "resumed"] * 3 + ["stopped"]
+    with subprocess.Popen(["sha256sum"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False) as process:
+        out, _ = process.communicate(image.read_bytes()[:3000000])
+    assert out.decode().startswith(digest)
