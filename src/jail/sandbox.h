@@ -7,8 +7,8 @@
  *
  *	r = sandbox_begin(&sandbox, wanted);       before the first thread
  *	r = sandbox_enter(&sandbox, "main_vcpu");  in each thread, when it needs no more
- *	r = sandbox_leave_files(&sandbox, ...);    main thread, before the threads that shall
- *inherit it r = sandbox_finish(&sandbox);              main thread, once
+ *	r = sandbox_leave_files(&sandbox, ...);    main thread; later threads of it inherit it
+ *	r = sandbox_finish(&sandbox);              main thread, once
  *
  * no_new_privs and empty capabilities hold for all threads made after
  * sandbox_begin(), a policy and the files for the calling thread and those
