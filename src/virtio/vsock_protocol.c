@@ -382,7 +382,8 @@ static void take_greeting(struct vsock_host *host, struct vsock_connection *conn
 	uint32_t guest_port;
 	int r = vsock_unix_take_greeting(connection->fd, &guest_port);
 
-	if (r == -EAGAIN)
+	/* Of a line that was cut short there will be no rest, and no other event. */
+	if (r == -EAGAIN && !connection->is_hung_up)
 		return;
 	if (r < 0) {
 		vsock_table_remove(&host->table, connection);

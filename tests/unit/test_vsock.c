@@ -356,6 +356,20 @@ static void bad_greetings_and_refusals_close(void **state)
 	close(fd);
 }
 
+/* Programs that end within the line take no place for good. */
+static void greetings_cut_short_are_forgotten(void **state)
+{
+	struct rig *rig = *state;
+
+	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX + 1; i++)
+		close(dial(rig, "CONN"));
+	int fd = dial(rig, "CONNECT 52\n");
+	struct virtio_vsock_hdr header = get(rig, NULL);
+
+	assert_int_equal(header.op, VIRTIO_VSOCK_OP_REQUEST);
+	close(fd);
+}
+
 /* Each costs its sender a RST, and the next connection works. */
 static void lies_are_answered_by_a_reset(void **state)
 {
@@ -482,6 +496,7 @@ int main(void)
 		RIGGED(the_guest_connects_and_both_ends_end),
 		RIGGED(the_host_connects),
 		RIGGED(bad_greetings_and_refusals_close),
+		RIGGED(greetings_cut_short_are_forgotten),
 		RIGGED(lies_are_answered_by_a_reset),
 		RIGGED(a_driver_that_ignores_credit_is_reset),
 		RIGGED(the_guests_credit_is_kept),
