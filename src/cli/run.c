@@ -306,9 +306,8 @@ static const struct option options[] = {
 	{ "socket", 's', "PATH", "a control socket there, or in that directory (crosvm-PID.sock)",
 		false, apply_socket },
 	{ "vhost-user", 0, "SPEC",
-		"a device of another program: type=T,socket=PATH (T: block, net, rng, vsock); "
-		"repeatable",
-		true, apply_vhost_user },
+		"a device that another program serves: type=T,socket=PATH; repeatable", true,
+		apply_vhost_user },
 	{ "wayland-sock", 0, "SPEC", "the same as --wl: PATH[,name=N]; repeatable", true,
 		apply_wayland },
 #define DEVICE(name, letter, value, help) { #name, letter, value, help, true, apply_##name },

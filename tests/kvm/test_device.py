@@ -76,6 +76,8 @@ def test_killed(tmp_path):
         with test_foreign.device("rng", path) as back_end:
             vmm.wait_until(lambda: jails.children(back_end.pid))
             pid = only_child(back_end)[1]
+            # Before its jail is complete, a stopped process does not hear of its parent's end.
+            vmm.wait_until(lambda: vmm.status_number(pid, "Seccomp") == 2)
             os.kill(pid, signal.SIGSTOP)
             back_end.kill()
             back_end.wait()
