@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tests of the whole program with Linux guests; they need a KVM that can run Linux:
 
-    tests/host/run -- /usr/bin/python3 -m pytest tests/vm [--soak]
+    tests/vm/run [FILE...] [-- --soak]
 
 $CROSVM names another binary than build/crosvm. Tests marked "soak" run with --soak, or if -m names them.
 """
