@@ -189,7 +189,7 @@ static int finish_version(
 	return 0;
 }
 
-static int64_t number(const json_t *object, const char *name)
+static int64_t member(const json_t *object, const char *name)
 {
 	return json_integer_value(json_object_get(object, name));
 }
@@ -204,8 +204,8 @@ static void print_devices(const json_t *devices)
 		const char *name = json_string_value(json_object_get(device, "name"));
 
 		printf("  device %zu: %s", i, name != NULL ? name : "?");
-		if (number(device, "pid") != 0)
-			printf(", process %" PRId64, number(device, "pid"));
+		if (member(device, "pid") != 0)
+			printf(", process %" PRId64, member(device, "pid"));
 		putchar('\n');
 	}
 }
@@ -225,10 +225,10 @@ static int finish_status(
 		return 0;
 	}
 	printf("%s: %s, process %" PRId64 ", up %" PRId64 ".%03" PRId64 " s\n", path,
-		state != NULL ? state : "?", number(*reply, "pid"),
-		number(*reply, "uptime_ms") / 1000, number(*reply, "uptime_ms") % 1000);
-	printf("  vCPUs %" PRId64 ", memory %" PRId64 " MiB\n", number(*reply, "vcpus"),
-		number(*reply, "memory_mib"));
+		state != NULL ? state : "?", member(*reply, "pid"),
+		member(*reply, "uptime_ms") / 1000, member(*reply, "uptime_ms") % 1000);
+	printf("  vCPUs %" PRId64 ", memory %" PRId64 " MiB\n", member(*reply, "vcpus"),
+		member(*reply, "memory_mib"));
 	print_devices(json_object_get(*reply, "devices"));
 	json_object_foreach(exits, name, kind)
 	{
@@ -239,7 +239,7 @@ static int finish_status(
 
 static bool is_answered(const json_t *reply, int64_t asked)
 {
-	return (int32_t)(number(reply, "answered") - asked) >= 0;
+	return (int32_t)(member(reply, "answered") - asked) >= 0;
 }
 
 /*
@@ -249,7 +249,7 @@ static bool is_answered(const json_t *reply, int64_t asked)
 static int await_stats(const char *path, int fd, json_t **reply)
 {
 	const struct timespec pause = { .tv_nsec = STATS_PAUSE_MS * 1000000L };
-	int64_t asked = number(*reply, "asked");
+	int64_t asked = member(*reply, "asked");
 
 	for (unsigned i = 0; i < STATS_PAUSES && !is_answered(*reply, asked); i++) {
 		json_t *next;
@@ -283,8 +283,8 @@ static int finish_balloon_stats(
 		print_json(*reply);
 		return 0;
 	}
-	printf("%s: %" PRId64 " of %" PRId64 " MiB given up\n", path, number(*reply, "actual_mib"),
-		number(*reply, "target_mib"));
+	printf("%s: %" PRId64 " of %" PRId64 " MiB given up\n", path, member(*reply, "actual_mib"),
+		member(*reply, "target_mib"));
 	json_object_foreach(json_object_get(*reply, "stats"), name, value)
 	{
 		printf("  %s: %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(value));
