@@ -342,6 +342,7 @@ BENCH_HOST ?= tests/host/run --icount --
 soak: build/crosvm guests
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_multiprocess.py
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_control.py -k stop_at_any_moment
+	[ $$(id -u) -ne 0 ] || guest/fetch-debian
 	tests/vm/run -- --soak
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
