@@ -325,9 +325,9 @@ build/floor: bench/floor.c
 build/blockqueue build/netqueue: build/%: $(B)/%
 	@ln -sf $(VARIANT)/$(@F) $@
 
-$(B)/blockqueue $(B)/netqueue: $(B)/%: bench/%.c $(B)/libcrosvm.a
+$(B)/blockqueue $(B)/netqueue: $(B)/%: bench/%.c bench/thread_cost.h $(B)/libcrosvm.a
 	$(call say,CC,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(LIBS)
 
 # The entry of the guests written in C is included by the assembler, which -MMD does not see.
 $(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): tests/guest/start.inc

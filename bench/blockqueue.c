@@ -14,9 +14,7 @@
  * thread is traced, instruction by instruction, so that those in user space
  * are counted as well: exact on any machine, and some thousand times slower.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <linux/perf_event.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -34,6 +32,7 @@
 #include <unistd.h>
 
 #include "memory/guest_memory.h"
+#include "thread_cost.h"
 #include "virtio/block_options.h"
 #include "virtio/device.h"
 #include "virtio/vhost_thread.h"
@@ -61,14 +60,6 @@ struct driver {
 	unsigned pages; /* of a read */
 	uint64_t kicks, calls, failed;
 };
-
-static void check(bool holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "blockqueue: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 static void *at(const struct driver *driver, uint64_t gpa, uint64_t size)
 {
@@ -149,37 +140,6 @@ static void turn(struct driver *driver, uint64_t *left)
 		}
 	}
 	kick(driver);
-}
-
-/* The newest thread of this process: the queue's. */
-static int last_thread(void)
-{
-	DIR *dir = opendir("/proc/self/task");
-	const struct dirent *entry;
-	int last = 0;
-
-	while (dir != NULL && (entry = readdir(dir)) != NULL)
-		if (atoi(entry->d_name) > last)
-			last = atoi(entry->d_name);
-	if (dir != NULL)
-		closedir(dir);
-	return last;
-}
-
-/* Counts a thread's system calls; -1: we may not. */
-static int count_system_calls(int thread)
-{
-	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
-	FILE *file = fopen("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id", "re");
-	unsigned id;
-
-	if (file == NULL)
-		return -1;
-	int found = fscanf(file, "%u", &id);
-
-	fclose(file);
-	attr.config = id;
-	return found == 1 ? (int)syscall(SYS_perf_event_open, &attr, thread, -1, -1, 0) : -1;
 }
 
 static void start(struct driver *driver, const struct block_options *options)

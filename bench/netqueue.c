@@ -14,11 +14,9 @@
  * perf's tracepoint, which needs the right to use it; without, by strace -c.
  */
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
-#include <linux/perf_event.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
@@ -37,6 +35,7 @@
 #include <unistd.h>
 
 #include "memory/guest_memory.h"
+#include "thread_cost.h"
 #include "virtio/device.h"
 #include "virtio/net_options.h"
 #include "virtio/vhost_thread.h"
@@ -55,14 +54,6 @@ struct bench {
 	uint32_t size, burst;
 	uint64_t frames, kicks, calls;
 };
-
-static void check(bool holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "netqueue: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 static void *at(const struct bench *bench, uint64_t gpa, uint64_t size)
 {
@@ -114,37 +105,6 @@ static uint16_t await(struct bench *bench, uint16_t count)
 			bench->calls += value;
 	}
 	return ready(bench);
-}
-
-/* The newest thread of this process: the queue's. */
-static int last_thread(void)
-{
-	DIR *dir = opendir("/proc/self/task");
-	const struct dirent *entry;
-	int last = 0;
-
-	while (dir != NULL && (entry = readdir(dir)) != NULL)
-		if (atoi(entry->d_name) > last)
-			last = atoi(entry->d_name);
-	if (dir != NULL)
-		closedir(dir);
-	return last;
-}
-
-/* Counts a thread's system calls; -1: we may not. */
-static int count_system_calls(int thread)
-{
-	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
-	FILE *file = fopen("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id", "re");
-	unsigned id;
-
-	if (file == NULL)
-		return -1;
-	int found = fscanf(file, "%u", &id);
-
-	fclose(file);
-	attr.config = id;
-	return found == 1 ? (int)syscall(SYS_perf_event_open, &attr, thread, -1, -1, 0) : -1;
 }
 
 /* The host's end of the tap. */
