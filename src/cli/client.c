@@ -6,10 +6,9 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
-#include "base/fd.h"
 #include "base/log.h"
+#include "base/unix_connect.h"
 #include "vm/control_protocol.h"
 #include "vm/control_socket.h"
 
@@ -32,24 +31,13 @@ static const char *connect_advice(int error)
 
 int client_connect(const char *path, int *ret_fd)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int r = unix_connect(SOCK_SEQPACKET, path, ret_fd);
 
-	if (*path == '\0' || strlen(path) >= sizeof(address.sun_path)) {
-		log_error("%s: the path of a socket has 1 to %zu characters", path,
-			sizeof(address.sun_path) - 1);
-		return -ENAMETOOLONG;
-	}
-	memcpy(address.sun_path, path, strlen(path));
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-		int error = errno;
-
-		log_error("%s: cannot connect: %s%s", path, strerror(error), connect_advice(error));
-		return -error;
-	}
-	*ret_fd = fd_steal(&fd);
-	return 0;
+	if (r == -ENAMETOOLONG)
+		log_error("%s: the path of a socket has 1 to %d characters", path, UNIX_PATH_MAX);
+	else if (r < 0)
+		log_error("%s: cannot connect: %s%s", path, strerror(-r), connect_advice(-r));
+	return r;
 }
 
 int client_receive(int fd, int timeout_ms, json_t **ret_message)

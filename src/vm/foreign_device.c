@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/unix_connect.h"
 #include "virtio/vhost_user_frontend.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
@@ -86,23 +86,6 @@ static const char *find_advice(int error)
 	}
 }
 
-/* A socket that blocked would wait for a back end that is slow to accept. */
-static int connect_to(const char *path, int *ret_socket)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	if (*path == '\0' || strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(address.sun_path, path, strlen(path));
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
-		return -errno;
-	*ret_socket = fd_steal(&fd);
-	return 0;
-}
-
 int foreign_device_open(
 	const struct device_class *class, const char *path, struct foreign_device *ret_device)
 {
@@ -110,7 +93,8 @@ int foreign_device_open(
 
 	if (device.kind == NULL)
 		return -EINVAL;
-	int r = connect_to(path, &device.socket);
+	/* One that blocked would wait for a back end that is slow to accept. */
+	int r = unix_connect(SOCK_STREAM | SOCK_NONBLOCK, path, &device.socket);
 
 	if (r < 0) {
 		log_error("--vhost-user: cannot connect to '%s': %s; %s", path, strerror(-r),
