@@ -3,6 +3,7 @@
 #include "base/fd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -23,6 +24,19 @@ int fd_steal(int *fd)
 
 	*fd = -1;
 	return stolen;
+}
+
+int fd_lift(int *fd)
+{
+	if (*fd > STDERR_FILENO)
+		return 0;
+	int lifted = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+
+	if (lifted < 0)
+		return -errno;
+	fd_close(fd);
+	*fd = lifted;
+	return 0;
 }
 
 ssize_t fd_pread_most(int fd, void *buffer, size_t size, uint64_t offset)

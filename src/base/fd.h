@@ -18,6 +18,9 @@ void fd_close(int *fd);
 /* Gives the descriptor to the caller and leaves -1. */
 int fd_steal(int *fd);
 
+/* Moves *fd above stdin, stdout and stderr if it is one of their numbers. 0 or -errno. */
+MUST_CHECK int fd_lift(int *fd);
+
 /*
  * Reads exactly `size` bytes at `offset`, across EINTR and short reads.
  * 0, -ENODATA when the file ends before that, else -errno.

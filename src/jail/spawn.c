@@ -69,19 +69,6 @@ static int check_config(const struct jail_config *config)
 }
 
 /* Above stdio, which the new process changes. */
-static int lift(int *fd)
-{
-	if (*fd > STDERR_FILENO)
-		return 0;
-	int lifted = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-
-	if (lifted < 0)
-		return -errno;
-	fd_close(fd);
-	*fd = lifted;
-	return 0;
-}
-
 static int make_channel(int *ret_ours, int *ret_theirs)
 {
 	int pair[2];
@@ -90,10 +77,10 @@ static int make_channel(int *ret_ours, int *ret_theirs)
 		return -errno;
 	CLEANUP_FD int ours = pair[0];
 	CLEANUP_FD int theirs = pair[1];
-	int r = lift(&ours);
+	int r = fd_lift(&ours);
 
 	if (r == 0)
-		r = lift(&theirs);
+		r = fd_lift(&theirs);
 	if (r < 0)
 		return r;
 	*ret_ours = fd_steal(&ours);
@@ -107,7 +94,7 @@ static int open_self(int *ret_pidfd)
 
 	if (fd < 0)
 		return -errno;
-	int r = lift(&fd);
+	int r = fd_lift(&fd);
 
 	if (r == 0)
 		*ret_pidfd = fd_steal(&fd);

@@ -80,14 +80,11 @@ static int fill_stdio(int *fd)
 {
 	if (*fd > STDERR_FILENO)
 		return 0;
-	int lifted = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-
-	if (lifted < 0)
-		return -errno;
-	fd_close(fd);
-	*fd = lifted;
+	int r = fd_lift(fd);
 	int null;
 
+	if (r < 0)
+		return r;
 	do {
 		null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	} while (null >= 0 && null <= STDERR_FILENO);
