@@ -219,26 +219,24 @@ static int compare_numbers(const void *a, const void *b)
 static void emit_search(
 	struct assembler *a, const struct numbered *rules, unsigned count, uint32_t default_action)
 {
-	struct {
-		unsigned first, count, jump; /* the jump that leads here; 0: none */
-	} todo[32] = { { 0, count, 0 } };
+	struct piece {
+		unsigned first, count;
+		unsigned jump; /* the instruction that leads here; 0: the one before */
+	} pieces[32] = { { 0, count, 0 } };
 
 	for (unsigned depth = 1; depth > 0 && !a->overflow;) {
-		unsigned first = todo[--depth].first, n = todo[depth].count;
+		const struct piece piece = pieces[--depth];
+		unsigned first = piece.first, n = piece.count;
 
-		if (todo[depth].jump != 0)
-			a->code[todo[depth].jump].k = a->count - todo[depth].jump - 1;
+		if (piece.jump != 0)
+			a->code[piece.jump].k = a->count - piece.jump - 1;
 		if (n > LEAF_RULES) {
 			unsigned half = n / 2;
 
 			emit_jump(a, BPF_JGE, rules[first + half].number, 0, 1);
-			todo[depth].first = first + half;
-			todo[depth].count = n - half;
-			todo[depth++].jump = a->count;
+			pieces[depth++] = (struct piece){ first + half, n - half, a->count };
 			emit(a, BPF_JMP | BPF_JA, 0, 0, 0);
-			todo[depth].first = first;
-			todo[depth].count = half;
-			todo[depth++].jump = 0;
+			pieces[depth++] = (struct piece){ first, half, 0 };
 			continue;
 		}
 		for (unsigned i = 0; i < n; i++)
