@@ -152,7 +152,7 @@ static int read_segment_headers(const struct image_file *file, struct elf_image 
 	if (r < 0)
 		return r;
 	image->count = header->e_phnum;
-	if (header->e_phoff <= file->head_size && size <= file->head_size - header->e_phoff) {
+	if (is_within(header->e_phoff, size, file->head_size)) {
 		memcpy(image->segments, file->head + header->e_phoff, size);
 		return 0;
 	}
@@ -299,7 +299,7 @@ static int find_compressed(
 	for (size_t i = 0; i < table.count; i++) {
 		uint32_t name = table.headers[i].sh_name;
 
-		if (name <= table.names_size && sizeof(wanted) <= table.names_size - name &&
+		if (is_within(name, sizeof(wanted), table.names_size) &&
 			memcmp(table.names + name, wanted, sizeof(wanted)) == 0) {
 			*ret_section = table.headers[i];
 			return 0;
