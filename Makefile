@@ -182,11 +182,11 @@ check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue)
 # ---- lint --------------------------------------------------------------------
 
 # Each file that passed leaves a stamp, so that a second `make lint` looks at what changed only.
-LINTED   := $(SRC) $(wildcard tools/*.c) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
+LINTED   := $(SRC) $(wildcard tools/*.c guest/wl/*.c) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
 LINT     := build/lint
 # Tools that are no gcc know no flags of gcc's; what they need to parse the code is this.
 PARSE    := -Isrc -Itests -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
-FORMATTED = $(sort $(wildcard $(addsuffix /*.[ch],src/* tests/* bench tools)))
+FORMATTED = $(sort $(wildcard $(addsuffix /*.[ch],src/* tests/* guest guest/wl bench tools)))
 TRACKED  := $(shell git ls-files 2>/dev/null)
 SCRIPTS  := $(shell grep -lsE '^\#! ?/bin/sh' $(TRACKED))
 PYTHON   := $(filter %.py,$(TRACKED)) $(shell grep -lsE '^\#!.*python3' $(filter-out %.py,$(TRACKED)))
@@ -207,15 +207,15 @@ $(LINT)/%.tidy: % $(HDR) .clang-tidy tests/.clang-tidy $(GEN)
 
 lint-cppcheck: $(GEN)
 	@mkdir -p $(LINT)/cppcheck
-	$(call say,CHECK,src tests/unit)
+	$(call say,CHECK,src guest/wl tests/unit)
 	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability,style \
 		--inline-suppr --suppressions-list=tools/cppcheck-suppressions --cppcheck-build-dir=$(LINT)/cppcheck \
 		--std=c11 --library=posix,gnu -j $(JOBS) $(PARSE) \
-		--template='{file}:{line}: {severity}: {message} [{id}]' src tests/unit
+		--template='{file}:{line}: {severity}: {message} [{id}]' src guest/wl tests/unit
 
 # -O2, since the analyzer follows inlined functions. Off is malloc-leak: gcc 12 calls an object lost
 # when only a pointer to its first member is kept. clang-tidy and ASan look for leaks too.
-lint-analyzer: $(SRC:%=$(LINT)/%.analyzed)
+lint-analyzer: $(patsubst %,$(LINT)/%.analyzed,$(SRC) $(wildcard guest/wl/*.c))
 $(LINT)/%.analyzed: % $(HDR) $(GEN)
 	@mkdir -p $(@D)
 	$(call say,ANALYZE,$<)
@@ -286,7 +286,8 @@ GUEST_LINK  := -nostdlib -static -no-pie -Wl,-T,tests/guest/guest.ld,--build-id=
 GUEST_SRC   := $(sort $(wildcard tests/guest/*.c tests/guest/*.S))
 GUEST_LIB   := $(patsubst tests/guest/%,build/guest/%.o,$(sort $(wildcard tests/guest/lib/*.c tests/guest/lib/*.S)))
 GUESTS      := $(patsubst tests/guest/%,build/guest/%.elf,$(basename $(GUEST_SRC))) \
-	$(patsubst guest/%.c,build/guest/%,$(sort $(wildcard guest/*.c)))
+	$(patsubst guest/%.c,build/guest/%,$(sort $(wildcard guest/*.c))) build/guest/crosvm-wl
+GUEST_TOOL  := $(GUEST_CC) -std=gnu17 -O2 -g -static -D_GNU_SOURCE -Wall -Wextra -Wshadow
 
 ## make guests         the freestanding guests of tests/guest, build/guest/*.elf, and what Linux guests run
 .PHONY: guests
@@ -313,7 +314,12 @@ build/guest/%.elf: build/guest/%.S.o $(GUEST_LIB) tests/guest/guest.ld
 build/guest/%: guest/%.c
 	@mkdir -p $(@D)
 	$(call say,GUEST,$@)
-	$(Q)$(GUEST_CC) -std=gnu17 -O2 -g -static -D_GNU_SOURCE -Wall -Wextra -Wshadow -o $@ $<
+	$(Q)$(GUEST_TOOL) -o $@ $<
+
+build/guest/crosvm-wl: $(wildcard guest/wl/*.[ch])
+	@mkdir -p $(@D)
+	$(call say,GUEST,$@)
+	$(Q)$(GUEST_TOOL) -Wconversion -o $@ $(filter %.c,$^)
 
 # The least that a VMM can do, which benchmarks compare with: no hardening, nothing of ours.
 build/floor: bench/floor.c
@@ -361,23 +367,25 @@ bench: build/crosvm guests build/floor build/blockqueue
 # ---- installation ------------------------------------------------------------
 
 BINDIR   := $(DESTDIR)$(PREFIX)/bin
+GUESTDIR := $(DESTDIR)$(PREFIX)/lib/crosvm
 MANDIR   := $(DESTDIR)$(PREFIX)/share/man/man1
 COMPDIR  := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 COMPLETION := $(wildcard doc/crosvm.bash)
 
 ## make install        below DESTDIR/PREFIX (/usr/local); make uninstall
 .PHONY: install uninstall
-install: $(B)/crosvm
+install: $(B)/crosvm build/guest/crosvm-wl
 	install -D -s -m 755 $(B)/crosvm $(BINDIR)/crosvm
+	install -D -s -m 755 build/guest/crosvm-wl $(GUESTDIR)/crosvm-wl
 	install -D -m 644 doc/crosvm.1 $(MANDIR)/crosvm.1
 	$(if $(COMPLETION),install -D -m 644 $(COMPLETION) $(COMPDIR)/crosvm)
 
 uninstall:
-	rm -f $(BINDIR)/crosvm $(MANDIR)/crosvm.1 $(COMPDIR)/crosvm
+	rm -f $(BINDIR)/crosvm $(GUESTDIR)/crosvm-wl $(MANDIR)/crosvm.1 $(COMPDIR)/crosvm
 
 ## make deb            a Debian package, build/crosvm_VERSION_ARCHITECTURE.deb; needs no root
 .PHONY: deb
-deb: $(B)/crosvm
+deb: $(B)/crosvm build/guest/crosvm-wl
 	$(Q)MAKE='$(MAKE)' tools/make-deb $(VERSION) build
 
 ## make clean          everything that was built

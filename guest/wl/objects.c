@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* What a client's messages are about. Ids and sizes are the client's, who may send any. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "proxy.h"
+
+enum { OBJECTS_MAX = 1 << 16 }; /* ids that a client uses: it takes the lowest free */
+
+struct object *find_object(const struct client *client, uint32_t id)
+{
+	if (id >= client->object_count || client->objects[id].kind == NOTHING)
+		return NULL;
+	return &client->objects[id];
+}
+
+void forget_object(struct proxy *proxy, const struct client *client, uint32_t id)
+{
+	struct object *object = find_object(client, id);
+
+	if (object == NULL)
+		return;
+	release_pool(proxy, object->pool);
+	*object = (struct object){ .kind = NOTHING };
+}
+
+static bool make_room(struct client *client, uint32_t id)
+{
+	if (id >= OBJECTS_MAX)
+		return false;
+	if (id < client->object_count)
+		return true;
+	unsigned count = 2 * id + 64;
+	struct object *more = realloc(client->objects, count * sizeof(*more));
+
+	if (more == NULL)
+		return false;
+	memset(more + client->object_count, 0, (count - client->object_count) * sizeof(*more));
+	client->objects = more;
+	client->object_count = count;
+	return true;
+}
+
+struct object *new_object(struct proxy *proxy, struct client *client, uint32_t id, enum kind kind)
+{
+	if (!make_room(client, id))
+		return NULL;
+	forget_object(proxy, client, id);
+	client->objects[id].kind = kind;
+	return &client->objects[id];
+}
+
+struct pool *make_pool(struct proxy *proxy, int fd, uint32_t size)
+{
+	struct pool *pool = calloc(1, sizeof(*pool));
+	uint64_t pfn = 0;
+
+	if (pool == NULL)
+		return NULL;
+	pool->references = 1;
+	pool->fd = fd;
+	pool->room = size > POOL_ROOM ? size : POOL_ROOM;
+	pool->vfd = device_new_memory(proxy->device, pool->room, &pfn);
+	pool->twin = pool->vfd == 0 ? NULL : device_map(proxy->device, pfn, pool->room, true);
+	if (pool->twin != NULL)
+		return pool;
+	if (pool->vfd != 0)
+		device_close_vfd(proxy->device, pool->vfd);
+	free(pool);
+	return NULL;
+}
+
+void release_pool(struct proxy *proxy, struct pool *pool)
+{
+	if (pool == NULL || --pool->references > 0)
+		return;
+	munmap(pool->twin, pool->room);
+	device_close_vfd(proxy->device, pool->vfd);
+	close(pool->fd);
+	free(pool);
+}

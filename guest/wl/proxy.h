@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the parts of crosvm-wl share. main.c has the loop, requests.c what
+ * clients say, events.c what the host says, pumps.c the pipes between both,
+ * objects.c what the messages are about. One thread. A function that returns
+ * false means that the client must be ended.
+ */
+#pragma once
+
+#include "bytes.h"
+#include "device.h"
+
+enum {
+	CLIENTS = 64,
+	PUMPS = 64,
+	FDS_HELD = 64,
+	POOL_ROOM = 16 << 20, /* a pool can grow to that */
+};
+
+/* A client's pool and its twin in the host's shared memory; lives as long as anybody refers to it.
+ */
+struct pool {
+	unsigned references;
+	int fd;       /* the client's file */
+	uint32_t vfd; /* the twin */
+	uint8_t *twin;
+	uint32_t room; /* bytes */
+};
+
+struct object {
+	enum kind { NOTHING, REGISTRY, COMPOSITOR, SHM, POOL, BUFFER, SURFACE } kind;
+	struct pool *pool;     /* POOL, BUFFER; SURFACE: what is attached, until the commit */
+	uint32_t offset, size; /* BUFFER, SURFACE: bytes of the pool */
+};
+
+/* A descriptor from a client, in the order in which they came: to be a pool, or sent already. */
+struct held {
+	int fd;       /* -1: it is `vfd` */
+	uint32_t vfd; /* a pipe */
+};
+
+struct client {
+	int fd;       /* -1: a free place */
+	uint32_t vfd; /* its context */
+	bool is_over;
+	struct bytes in;  /* from the client: the start of a message */
+	struct bytes out; /* from the host, the same */
+	struct bytes unsent;
+	int fds[FDS_HELD]; /* with the first of the unsent bytes */
+	unsigned fd_count;
+	struct held held[FDS_HELD];
+	unsigned held_count;
+	struct bytes batch; /* to the host */
+	uint32_t batch_ids[WL_FDS_MAX];
+	unsigned batch_count;
+	struct object *objects; /* by id */
+	unsigned object_count;
+};
+
+/* A pipe between a client and the host. */
+struct pump {
+	uint32_t vfd; /* 0: free */
+	int fd;       /* the client's, or our end of a client's; -1: free */
+	bool to_host;
+	bool is_ended;       /* by the host */
+	struct bytes unsent; /* to the client */
+};
+
+struct proxy {
+	struct device *device;
+	int listener;
+	int signals;
+	struct client clients[CLIENTS];
+	struct pump pumps[PUMPS];
+	struct device_event
+		news[WL_FDS_MAX]; /* what the host announced, until it comes with a message */
+	unsigned news_count;
+};
+
+/* ---- objects.c ---- */
+
+/* NULL: the client has no such object that matters. */
+struct object *find_object(const struct client *client, uint32_t id);
+/* In the place of one of that id. NULL: an id that no client of ours uses. */
+struct object *new_object(struct proxy *proxy, struct client *client, uint32_t id, enum kind kind);
+void forget_object(struct proxy *proxy, const struct client *client, uint32_t id);
+/* With one reference, and the fd, which is closed with it. NULL: no memory; the fd stays the
+ * caller's. */
+struct pool *make_pool(struct proxy *proxy, int fd, uint32_t size);
+/* Drops a reference, if there is a pool. */
+void release_pool(struct proxy *proxy, struct pool *pool);
+
+/* ---- requests.c and events.c ---- */
+
+/* The client's socket is readable. */
+bool hear_client(struct proxy *proxy, struct client *client);
+/* The host said something to the client's context. */
+bool tell_client(struct proxy *proxy, struct client *client, const struct device_event *event);
+/* What is unsent, as far as the socket takes it. */
+bool send_client(struct client *client);
+
+/* ---- pumps.c ---- */
+
+/* A client's end of a pipe: the host gets one of another. 0: no more. */
+uint32_t pump_to_host(struct proxy *proxy, int fd);
+/* The host's pipe: the client gets an end of ours. -1: no more. */
+int pump_to_client(struct proxy *proxy, const struct device_event *news);
+/* The client's end is ready. */
+void run_pump(struct proxy *proxy, struct pump *pump);
+void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event);

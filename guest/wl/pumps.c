@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Pipes between a client and the host (the clipboard, drag and drop): one end
+ * is a file of the guest, the other a vfd. A client's end is made non-blocking,
+ * and who never reads or writes holds up nobody.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "proxy.h"
+
+static struct pump *free_pump(struct proxy *proxy)
+{
+	for (unsigned i = 0; i < PUMPS; i++)
+		if (proxy->pumps[i].vfd == 0)
+			return &proxy->pumps[i];
+	return NULL;
+}
+
+static void end_pump(struct proxy *proxy, struct pump *pump)
+{
+	device_close_vfd(proxy->device, pump->vfd);
+	close(pump->fd);
+	free(pump->unsent.data);
+	*pump = (struct pump){ .fd = -1 };
+}
+
+uint32_t pump_to_host(struct proxy *proxy, int fd)
+{
+	struct pump *pump = free_pump(proxy);
+	int mode = fcntl(fd, F_GETFL);
+	/* Who can read from the client's end writes to the host's. */
+	bool to_host = (mode & O_ACCMODE) == O_RDONLY;
+	uint32_t vfd =
+		pump == NULL ? 0 : device_new_pipe(proxy->device, to_host ? WL_WRITE : WL_READ);
+
+	if (vfd == 0)
+		return 0;
+	(void)fcntl(fd, F_SETFL, mode | O_NONBLOCK);
+	*pump = (struct pump){ .vfd = vfd, .fd = fd, .to_host = to_host };
+	return vfd;
+}
+
+int pump_to_client(struct proxy *proxy, const struct device_event *news)
+{
+	struct pump *pump = free_pump(proxy);
+	bool to_host = (news->flags & WL_WRITE) != 0;
+	int ends[2];
+
+	if (pump == NULL || pipe2(ends, O_CLOEXEC) < 0)
+		return -1;
+	int ours = to_host ? ends[0] : ends[1];
+
+	(void)fcntl(ours, F_SETFL, O_NONBLOCK);
+	*pump = (struct pump){ .vfd = news->vfd, .fd = ours, .to_host = to_host };
+	return to_host ? ends[1] : ends[0];
+}
+
+static void read_client(struct proxy *proxy, struct pump *pump)
+{
+	uint8_t data[WL_DATA_MAX];
+	ssize_t n = read(pump->fd, data, sizeof(data));
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0 || !device_send(proxy->device, pump->vfd, data, (size_t)n, NULL, 0))
+		end_pump(proxy, pump);
+}
+
+static void write_client(struct proxy *proxy, struct pump *pump)
+{
+	ssize_t n = write(pump->fd, pump->unsent.data, pump->unsent.size);
+	bool failed = n < 0 && errno != EAGAIN && errno != EINTR;
+
+	if (n > 0)
+		drop_bytes(&pump->unsent, (size_t)n);
+	if (failed || (pump->is_ended && pump->unsent.size == 0))
+		end_pump(proxy, pump);
+}
+
+void run_pump(struct proxy *proxy, struct pump *pump)
+{
+	if (pump->to_host)
+		read_client(proxy, pump);
+	else
+		write_client(proxy, pump);
+}
+
+void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event)
+{
+	bool goes_on = event->kind == EVENT_DATA &&
+		       add_bytes(&pump->unsent, event->data, event->data_size);
+
+	if (!goes_on)
+		pump->is_ended = true;
+	if (pump->to_host && pump->is_ended)
+		end_pump(proxy, pump); /* nobody reads what the client writes */
+	else if (!pump->to_host)
+		write_client(proxy, pump);
+}
