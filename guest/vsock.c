@@ -58,7 +58,8 @@ static int run_connect(unsigned cid, unsigned port)
 static int run_echo(unsigned port, unsigned count)
 {
 	struct sockaddr_vm address = {
-		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port };
+		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port
+	};
 	int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
 
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
