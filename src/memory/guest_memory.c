@@ -27,8 +27,9 @@ struct mapping {
 
 struct guest_memory {
 	int fd;        /* -1 when it is not one memfd of ours */
-	uint64_t size; /* of that memfd */
-	bool huge;     /* some of it has huge pages */
+	uint64_t size; /* of what we made */
+	bool reserved; /* some of it has huge pages that an administrator reserved */
+	bool private;  /* no other process can map it */
 	size_t count;
 	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX];
 	size_t mapping_count;
@@ -44,7 +45,7 @@ static bool is_range(uint64_t gpa, uint64_t size, uint64_t page_size)
 	       !__builtin_add_overflow(gpa, size, &end) && end <= INT64_MAX;
 }
 
-/* Checks the ranges and lays them out one after the other in the memfd. */
+/* Checks the ranges and lays them out one after the other in one mapping. */
 static int plan_regions(struct guest_memory *memory, const struct guest_memory_range *ranges,
 	size_t count, uint64_t page_size)
 {
@@ -88,12 +89,50 @@ static int map_memfd(struct guest_memory *memory, unsigned flags)
 	if (mapping == MAP_FAILED)
 		return -errno;
 	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, memory->size };
-	memory->huge = huge;
+	memory->reserved = huge;
 	memory->fd = fd_steal(&fd);
-	for (size_t i = 0; i < memory->count; i++)
-		memory->regions[i].hva = (uint8_t *)mapping + memory->regions[i].file_offset;
+	memory->regions[0].hva = mapping;
+	return 0;
+}
+
+/*
+ * Aligned as huge pages are, in the guest as here, so that the host can use
+ * them; but for the first, of which a guest touches little: its tables, and
+ * all of the smallest guests.
+ */
+static int map_private(struct guest_memory *memory)
+{
+	uint64_t size = memory->size + huge_page;
+	void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (mapping == MAP_FAILED)
+		return -errno;
+	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, size };
+	memory->private = true;
+	uint8_t *first = (uint8_t *)mapping + (-(uintptr_t)mapping & (huge_page - 1));
+
+	memory->regions[0].hva = first;
+	(void)madvise(first, memory->size, MADV_DONTDUMP); /* a guest's secrets are no part of our core */
+	if (memory->size > huge_page)
+		(void)madvise(first + huge_page, memory->size - huge_page, MADV_HUGEPAGE);
+	// cppcheck-suppress memleak ; guest_memory_free() unmaps it
+	return 0;
+}
+
+static int map_regions(struct guest_memory *memory, unsigned flags)
+{
+	bool is_file = (flags & (GUEST_MEMORY_SHARED | GUEST_MEMORY_HUGE_PAGES)) != 0;
+	int r = is_file ? map_memfd(memory, flags) : map_private(memory);
+
+	if (r < 0)
+		return r;
+	uint8_t *first = memory->regions[0].hva;
+
+	for (size_t i = 1; i < memory->count; i++)
+		memory->regions[i].hva = first + memory->regions[i].file_offset;
 	if ((flags & GUEST_MEMORY_PREALLOCATE) != 0 &&
-		madvise(mapping, memory->size, MADV_POPULATE_WRITE) < 0)
+		madvise(first, memory->size, MADV_POPULATE_WRITE) < 0)
 		return -errno;
 	return 0;
 }
@@ -110,7 +149,7 @@ int guest_memory_create(const struct guest_memory_range *ranges, size_t count, u
 	int r = plan_regions(memory, ranges, count, huge ? huge_page : small_page);
 
 	if (r == 0)
-		r = map_memfd(memory, flags);
+		r = map_regions(memory, flags);
 	if (r < 0) {
 		guest_memory_free(memory);
 		return r;
@@ -161,7 +200,7 @@ static int map_file(struct guest_memory *memory, const struct guest_memory_file 
 	if (mapping == MAP_FAILED)
 		return -errno;
 	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, length };
-	memory->huge = memory->huge || page_size > small_page;
+	memory->reserved = memory->reserved || page_size > small_page;
 	memory->regions[memory->count++] = (struct guest_memory_region){
 		.gpa = file->gpa,
 		.size = file->size,
@@ -258,13 +297,14 @@ int guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *buf
 
 /*
  * By the mapping and not by the memfd, which a device's process does not keep:
- * of a shared one it punches a hole into the file, and so for all who map it.
+ * of a shared one MADV_REMOVE punches a hole into the file, and so for all who
+ * map it.
  */
 static int discard(const struct guest_memory *memory, uint8_t *hva, uint64_t size)
 {
-	if (memory->huge)
+	if (memory->reserved)
 		return -EOPNOTSUPP;
-	return madvise(hva, size, MADV_REMOVE) < 0 ? -errno : 0;
+	return madvise(hva, size, memory->private ? MADV_DONTNEED : MADV_REMOVE) < 0 ? -errno : 0;
 }
 
 int guest_memory_discard_pages(

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Guest memory, seen by the guest as one or more ranges of guest physical
- * addresses (gpa). The main process makes it, of one sealed memfd that it maps
- * once; a device process maps what it is given as files.
+ * addresses (gpa). The main process makes it and maps it once: private memory
+ * where all of the VM is that process, a sealed memfd where others map it too.
+ * A device process maps what it is given as files.
  *
  * This is the only module that turns a gpa into a pointer. Every access names
  * its length, and an access that is not wholly inside one region fails: no
@@ -31,11 +32,12 @@ struct guest_memory_range {
 
 /* How the memory is had from the host. */
 enum guest_memory_flags {
-	GUEST_MEMORY_HUGE_PAGES = 1,  /* of 2 MiB, reserved by the administrator */
+	GUEST_MEMORY_HUGE_PAGES = 1,  /* of 2 MiB, reserved by the administrator; of a memfd */
 	GUEST_MEMORY_PREALLOCATE = 2, /* all pages now, not when they are first touched */
+	GUEST_MEMORY_SHARED = 4,      /* of a memfd, which another process can map */
 };
 
-/* A range with what backs it: the mapping, and its place in the memfd. */
+/* A range with what backs it: the mapping, and its place in the memfd or the private mapping. */
 struct guest_memory_region {
 	uint64_t gpa;
 	uint64_t size;
@@ -56,7 +58,9 @@ struct guest_memory;
 /*
  * Makes memory for `count` ascending ranges that do not overlap. `flags` are
  * enum guest_memory_flags; without any, pages are allocated when they are first
- * touched. -EINVAL for bad ranges (huge pages want multiples of 2 MiB), -ENOMEM
+ * touched. Private memory gets the host's transparent huge pages; a process that
+ * has it must not fork(), which would copy its page tables and then its pages.
+ * -EINVAL for bad ranges (huge pages want multiples of 2 MiB), -ENOMEM
  * when the host has not enough (huge pages), else -errno of memfd_create,
  * ftruncate, mmap or madvise. Free with guest_memory_free().
  */
@@ -74,7 +78,7 @@ MUST_CHECK int guest_memory_create_from_files(
 	const struct guest_memory_file *files, size_t count, struct guest_memory **ret_memory);
 void guest_memory_free(struct guest_memory *memory);
 
-/* The sealed memfd, borrowed, for a process that shall map it too; -1 for mapped files. */
+/* The sealed memfd, borrowed, for a process that shall map it too; -1 for private memory and mapped files. */
 int guest_memory_fd(const struct guest_memory *memory);
 
 size_t guest_memory_region_count(const struct guest_memory *memory);

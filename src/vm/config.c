@@ -51,6 +51,7 @@ int vm_config_add_foreign(struct vm_config *config, const char *option,
 {
 	const struct vm_device device = { .class = class, .foreign_path = path };
 
+	config->memory_flags |= GUEST_MEMORY_SHARED;
 	return append(config, option, &device);
 }
 

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent / "bench")]
 import vmm  # noqa: E402
 
 # No guest gets a window of whoever runs the tests.

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+import smaps
 import vmm
 
 ECHO = ("hostile", "echo")
@@ -66,13 +67,13 @@ def test_input_that_nobody_reads():
                 stream.write(b"x" * 1000000)
 
     with vmm.started(vmm.command("hang"), until=b"hanging", stdin=subprocess.PIPE) as process:
-        before = vmm.resident_kib(process.pid)
+        before = smaps.own_kib(process.pid, "Rss")
         writer = threading.Thread(target=pour, args=(process.stdin,), daemon=True)
         writer.start()
         time.sleep(1)
         cpu = vmm.cpu_seconds(process.pid)
         time.sleep(1)
-        assert vmm.resident_kib(process.pid) - before < 1024
+        assert smaps.own_kib(process.pid, "Rss") - before < 1024
         assert vmm.cpu_seconds(process.pid) - cpu < 0.05
         assert writer.is_alive()  # it waits for us, as it should
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK

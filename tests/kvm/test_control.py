@@ -14,6 +14,7 @@ import subprocess
 import time
 
 import pytest
+import smaps
 import vmm
 
 VERBS = ["events", "powerbtn", "resume", "status", "stop", "suspend", "version"]
@@ -522,6 +523,6 @@ def test_memory_after_requests(path):
         for _ in range(3):
             crosvm("status", path)
         time.sleep(4)  # the second drop comes 2 s after the first
-        kib = vmm.resident_kib(process.pid)
+        kib = smaps.own_kib(process.pid, "Rss")
         print(f"{kib} KiB resident")
         assert kib <= 512

@@ -94,10 +94,12 @@ def test_kvm_lacks_a_capability(tmp_path):
 
 
 @needs_strace
-@pytest.mark.parametrize("call, error", [("memfd_create", "ENOMEM"), ("memfd_create", "EMFILE"),
-                                         ("ftruncate", "ENOMEM"), ("eventfd2", "EMFILE")])
-def test_host_is_out_of_something(call, error, tmp_path):
-    assert_refused(injected(f"{call}:error={error}", trace=call, tmp_path=tmp_path))
+@pytest.mark.parametrize("call, error, options", [("mmap", "ENOMEM", ()), ("memfd_create", "ENOMEM", ["-u"]),
+                                                  ("memfd_create", "EMFILE", ["-u"]), ("ftruncate", "ENOMEM", ["-u"]),
+                                                  ("eventfd2", "EMFILE", ())])
+def test_host_is_out_of_something(call, error, options, tmp_path):
+    assert_refused(injected(f"{call}:error={error}:when=1", trace=call, tmp_path=tmp_path,
+                            case=("machine", "poweroff", *options)))
 
 
 @needs_strace

@@ -9,6 +9,7 @@ import struct
 import time
 
 import pytest
+import smaps
 import vmm
 
 SECTOR, SECTORS = 512, 4096
@@ -111,7 +112,7 @@ def run(directory, guest, case, victim, options, engine=None):
         del argv[2:4]
     with open(directory / "log", "w+b") as log, \
             vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log) as process:
-        before, resident = sample(process.pid), vmm.resident_kib(process.pid)
+        before, resident = sample(process.pid), smaps.own_kib(process.pid, "Rss")
         process.stdin.write(b"x")
         process.stdin.flush()
         try:
@@ -121,7 +122,7 @@ def run(directory, guest, case, victim, options, engine=None):
             raise AssertionError(f"{error} {log.read()[-3000:]!r}") from None
         assert b"FAIL" not in said
         assert settle(process.pid, before) == before
-        assert vmm.resident_kib(process.pid) - resident <= (16384 if SANITIZED else 4096)
+        assert smaps.own_kib(process.pid, "Rss") - resident <= (16384 if SANITIZED else 4096)
         check_rest(process.pid)
         process.stdin.write(b"x")
         process.stdin.flush()

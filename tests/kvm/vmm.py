@@ -116,17 +116,6 @@ def status_number(pid, field):
     return int(re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[1])
 
 
-def resident_kib(pid):
-    """Resident memory without that of the guest."""
-    text = pathlib.Path(f"/proc/{pid}/smaps").read_text()
-    total = 0
-    for block in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", text):
-        rss = re.search(r"^Rss:\s+(\d+)", block, re.MULTILINE)
-        if rss and "memfd:crosvm-guest" not in block.split("\n", 1)[0]:
-            total += int(rss[1])
-    return total
-
-
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -23,7 +23,7 @@ static struct guest_memory *make_memory(void)
 	const struct guest_memory_range ranges[] = { { 0, 2 * MIB }, { HIGH, MIB } };
 	struct guest_memory *memory = NULL;
 
-	assert_int_equal(guest_memory_create(ranges, 2, 0, &memory), 0);
+	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_SHARED, &memory), 0);
 	return memory;
 }
 
@@ -171,7 +171,7 @@ static void test_bad_ranges(void **state)
 		struct guest_memory *memory = untouched;
 
 		assert_int_equal(
-			guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count, 0, &memory),
+			guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count, GUEST_MEMORY_SHARED, &memory),
 			-EINVAL);
 		assert_ptr_equal(memory, untouched);
 	}
@@ -222,12 +222,47 @@ static void test_preallocated(void **state)
 	struct guest_memory *memory;
 
 	(void)state;
-	assert_int_equal(guest_memory_create(ranges, 2, 0, &memory), 0);
+	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_SHARED, &memory), 0);
 	assert_int_equal(allocated(guest_memory_fd(memory)), 0);
 	guest_memory_free(memory);
-	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_PREALLOCATE, &memory), 0);
+	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_SHARED | GUEST_MEMORY_PREALLOCATE, &memory), 0);
 	assert_int_equal(allocated(guest_memory_fd(memory)), 3 * MIB);
 	guest_memory_free(memory);
+}
+
+/* Private memory: no file, laid out as huge pages want it, given back and allocated as the other kind is. */
+static void test_private(void **state)
+{
+	const struct guest_memory_range ranges[] = { { 0, 6 * MIB }, { HIGH, 4 * MIB } };
+	struct guest_memory *memory;
+	unsigned char resident[10 * MIB / 4096];
+
+	(void)state;
+	for (unsigned flags = 0; flags <= GUEST_MEMORY_PREALLOCATE;
+		flags += GUEST_MEMORY_PREALLOCATE) {
+		assert_int_equal(guest_memory_create(ranges, 2, flags, &memory), 0);
+		assert_int_equal(guest_memory_fd(memory), -1);
+		assert_int_equal(find_memfd(), -1);
+		uint8_t *low = guest_memory_at(memory, 0, 6 * MIB);
+		uint8_t *high = guest_memory_at(memory, HIGH, 4 * MIB);
+
+		assert_int_equal((uintptr_t)low % (2 * MIB), 0);
+		assert_int_equal((uintptr_t)high % (2 * MIB), 0);
+		assert_int_equal(mincore(low, 10 * MIB, resident), 0);
+		for (size_t i = 0; i < sizeof(resident); i++)
+			assert_int_equal(resident[i] & 1, flags != 0);
+		memset(low, 1, 6 * MIB);
+		memset(high, 1, 4 * MIB);
+		assert_int_equal(guest_memory_discard_pages(memory, 1, 2), 0);
+		assert_int_equal(guest_memory_discard_buffer(memory, high, 4096), 0);
+		assert_int_equal(low[4095], 1);
+		assert_int_equal(low[4096], 0);
+		assert_int_equal(low[3 * 4096 - 1], 0);
+		assert_int_equal(low[3 * 4096], 1);
+		assert_int_equal(high[0], 0);
+		assert_int_equal(high[4096], 1);
+		guest_memory_free(memory);
+	}
 }
 
 /* Of huge pages there are enough or there is no memory: never a SIGBUS later. */
@@ -393,6 +428,7 @@ int main(void)
 		cmocka_unit_test(test_bad_ranges),
 		cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_preallocated),
+		cmocka_unit_test(test_private),
 		cmocka_unit_test(test_huge_pages),
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_discard_outside),

@@ -40,7 +40,7 @@ static inline struct guest_memory *driver_memory(void)
 	};
 	struct guest_memory *memory;
 
-	if (guest_memory_create(ranges, ARRAY_SIZE(ranges), 0, &memory) != 0)
+	if (guest_memory_create(ranges, ARRAY_SIZE(ranges), GUEST_MEMORY_SHARED, &memory) != 0)
 		abort();
 	return memory;
 }

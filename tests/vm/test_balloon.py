@@ -2,12 +2,11 @@
 """The balloon with a Linux guest: what it gives up, the host has; what it gets back, it can use."""
 import contextlib
 import json
-import pathlib
-import re
 import subprocess
 import time
 
 import pytest
+import smaps
 import vm
 
 MIB = 1 << 20
@@ -16,9 +15,7 @@ PATIENCE = 60  # seconds; the guest's driver works in the background
 
 def guest_memory_mib(pid):
     """What of the guest's memory the host has backed."""
-    blocks = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", pathlib.Path(f"/proc/{pid}/smaps").read_text())
-    return sum(int(re.search(r"^Pss:\s+(\d+)", block, re.MULTILINE)[1])
-               for block in blocks if "memfd:crosvm-guest" in block.split("\n", 1)[0]) / 1024
+    return smaps.guest_kib(pid) / 1024
 
 
 def crosvm(*arguments, status=0):

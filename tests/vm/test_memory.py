@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import pytest
+import smaps
 import vm
 
 RESERVED = pathlib.Path("/proc/sys/vm/nr_hugepages")
@@ -54,6 +55,4 @@ def test_preallocated_memory(initrd):
     """--prealloc: the host has given it all before the guest has touched it."""
     with vm.started("small", initrd, mem=str(MEMORY_MIB), options=["--prealloc"]) as guest:
         guest.expect(vm.PROMPT)
-        smaps = pathlib.Path(f"/proc/{guest.pid}/smaps").read_text()
-        found = re.search(r"memfd:crosvm-guest.*\n(?:.*\n)*?Rss: +(\d+) kB", smaps)
-        assert int(found[1]) == MEMORY_MIB << 10
+        assert smaps.guest_kib(guest.pid, "Rss") == MEMORY_MIB << 10

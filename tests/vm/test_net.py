@@ -15,6 +15,7 @@ import threading
 import time
 
 import pytest
+import smaps
 import vm
 
 HOST, GUEST, MASK = "192.168.77.1", "192.168.77.2", "255.255.255.0"
@@ -155,12 +156,12 @@ def test_stalled_guest_under_a_flood(initrd):
     with vm.piped(argv) as (process, console):
         vm.expect(console, "down")
         subprocess.run(["ip", "neigh", "replace", GUEST, "lladdr", MAC, "dev", "vmtap0"], check=True)
-        before = vm.memory_kib(process.pid, "Rss")
+        before = smaps.own_kib(process.pid, "Rss")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
             for _ in range(20000):
                 with contextlib.suppress(OSError):
                     flood.sendto(b"x" * 1400, (GUEST, 9))
-        assert vm.memory_kib(process.pid, "Rss") - before < 1024
+        assert smaps.own_kib(process.pid, "Rss") - before < 1024
         vm.expect(console, " 0% packet loss")
         assert process.wait(vm.TIMEOUT) == vm.OK
 

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, suppress
 
 import pytest
+import smaps
 import vm
 from pexpect.fdpexpect import fdspawn
 
@@ -99,7 +100,7 @@ def test_footprint_of_an_idle_guest(shell, field):
     """What a VM costs beyond its guest's memory: what it wrote; and its share of everything."""
     # Code that is not in use is let go at growing intervals, at last every 64 s; earlier tests used it.
     end = time.monotonic() + 80
-    while (kib := vm.memory_kib(shell.pid, field)) > 512 and time.monotonic() < end:
+    while (kib := smaps.own_kib(shell.pid, field)) > 512 and time.monotonic() < end:
         time.sleep(1)
     print(f"{field} without guest memory: {kib} KiB")
     assert 0 < kib <= 512
@@ -198,11 +199,11 @@ def test_input_that_nobody_reads(initrd):
     argv = vm.command("small", initrd, script="stty raw -echo; echo ready; sleep 4; echo awake")
     with vm.piped(argv) as (process, console):
         vm.expect(console, "ready")
-        before = vm.memory_kib(process.pid, "Rss")
+        before = smaps.own_kib(process.pid, "Rss")
         writer = threading.Thread(target=pour, args=(process.stdin,), daemon=True)
         writer.start()
         time.sleep(2)
-        assert vm.memory_kib(process.pid, "Rss") - before < 512
+        assert smaps.own_kib(process.pid, "Rss") - before < 512
         assert writer.is_alive()  # it waits for us, as it should
         vm.expect(console, "awake")
         assert process.wait(20) == vm.OK

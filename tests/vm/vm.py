@@ -19,7 +19,7 @@ import pytest
 from pexpect.fdpexpect import fdspawn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "guest"))
+sys.path[:0] = [str(ROOT / "guest"), str(ROOT / "bench")]
 import debian  # noqa: E402
 
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
@@ -256,16 +256,6 @@ def sections(output):
     """{name: lines} of a text with lines '=== name'."""
     parts = re.split(r"^=== (.*)\n", output, flags=re.MULTILINE)[1:]
     return {name: body.splitlines() for name, body in zip(parts[::2], parts[1::2])}
-
-
-def memory_kib(pid, field="Pss"):
-    """Memory of a process without that of its guest."""
-    total = 0
-    for block in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", pathlib.Path(f"/proc/{pid}/smaps").read_text()):
-        found = re.search(rf"^{field}:\s+(\d+)", block, re.MULTILINE)
-        if found and "memfd:crosvm-guest" not in block.split("\n", 1)[0]:
-            total += int(found[1])
-    return total
 
 
 def processes():
