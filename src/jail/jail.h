@@ -74,11 +74,19 @@ struct jail_config {
 	bool log_violations;
 };
 
+/* Who root's device becomes: only its parent may map other ids than its own. */
+struct jail_identity {
+	uid_t uid;
+	gid_t gid;
+};
+
 /* One process, of whoever spawned it. Single-threaded use. */
 struct jail_process {
 	pid_t pid;
 	int pidfd;     /* readable when it has ended */
-	int status_fd; /* of jail_wait_ready() */
+	int status_fd; /* of jail_release() and jail_wait_ready() */
+	struct jail_identity mapped;
+	bool released;
 };
 
 /* What a best-effort jail may lack. */
@@ -100,18 +108,25 @@ enum jail_missing {
 };
 
 /*
- * Makes the process, which enters the jail by itself while the caller goes on,
- * runs `main` and exits with what that returns. To be called by a process with
+ * Makes the process, which once it is released enters the jail by itself while the
+ * caller goes on, runs `main` and exits with what that returns. To be called by a process with
  * one thread, which lives as long as the jailed one shall: the kernel ends the
  * latter with the calling thread. The caller must be dumpable still.
  *
  * 0 or -errno; a message says why and what to do. -EINVAL for a wrong config.
  * What fails in the process itself is told there, on stderr, and ends it.
- * System calls of the caller: 10; 17 as root, since then the process becomes the
+ * System calls of the caller: 9; 15 as root, since then the process becomes the
  * user nobody.
  */
 MUST_CHECK int jail_spawn(const struct jail_config *config, int (*main)(void *argument),
 	void *argument, struct jail_process *ret_process);
+
+/*
+ * Lets the process begin: what it does takes processor time, and nobody else may have
+ * that to spare before. It holds all that the caller had when it was made, but does nothing
+ * and hears nobody. More than once is fine; jail_wait_ready() does it too.
+ */
+void jail_release(struct jail_process *process);
 
 /*
  * Waits until the jail is complete and `main` about to run; once for each

@@ -162,15 +162,15 @@ static int map_one(pid_t pid, const char *name, unsigned (*own)(void), unsigned 
 }
 
 /* Only a process of the namespace above may map other ids than its own. */
-static int map_ids(pid_t pid, int channel)
+static int map_ids(pid_t pid, struct jail_identity *ret_mapped)
 {
-	struct jail_identity identity;
-	int r = map_one(pid, "gid_map", getegid, &identity.gid);
+	struct jail_identity mapped;
+	int r = map_one(pid, "gid_map", getegid, &mapped.gid);
 
 	if (r == 0)
-		r = map_one(pid, "uid_map", geteuid, &identity.uid);
-	if (r == 0 && send(channel, &identity, sizeof(identity), MSG_NOSIGNAL) < 0)
-		r = -errno;
+		r = map_one(pid, "uid_map", geteuid, &mapped.uid);
+	if (r == 0)
+		*ret_mapped = mapped;
 	return r;
 }
 
@@ -181,6 +181,25 @@ static void fill_birth(const struct jail_config *config, struct jail_birth *birt
 	birth->by_root = root;
 	birth->uid = root ? NOBODY : geteuid();
 	birth->gid = root ? NOBODY : getegid();
+}
+
+/*
+ * The new process. It waits to be let go; should the parent be killed meanwhile,
+ * nobody holds the other end: of two such processes the younger has that of the
+ * elder, and goes first.
+ */
+static _Noreturn void live(const struct jail_config *config, struct jail_birth *birth,
+	int (*main)(void *argument), void *argument)
+{
+	ssize_t size;
+
+	do {
+		size = recv(birth->status_fd, &birth->mapped, sizeof(birth->mapped), 0);
+	} while (size < 0 && errno == EINTR);
+	if (size != sizeof(birth->mapped))
+		_exit(JAIL_EXIT_STATUS);
+	jail_enter(config, birth);
+	_exit(main(argument));
 }
 
 static int refused(const struct jail_config *config, const char *what, int error, const char *help)
@@ -219,11 +238,10 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 	if (process.pid == 0) {
 		/* Else it would wait for a parent that was killed in the meantime, for ever. */
 		fd_close(&channel);
-		jail_enter(config, &birth);
-		_exit(main(argument));
+		live(config, &birth, main, argument);
 	}
 	if (birth.by_root && (birth.missing & JAIL_LACKS_USER_NAMESPACE) == 0) {
-		r = map_ids(process.pid, channel);
+		r = map_ids(process.pid, &process.mapped);
 		if (r < 0) {
 			jail_end(&process, NULL);
 			return refused(config, "map its ids", -r, jail_advice("/proc/sys", -r));
@@ -234,12 +252,22 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 	return 0;
 }
 
+void jail_release(struct jail_process *process)
+{
+	/* One that has died is found when it is waited for. */
+	if (!process->released)
+		(void)!send(process->status_fd, &process->mapped, sizeof(process->mapped),
+			MSG_NOSIGNAL);
+	process->released = true;
+}
+
 int jail_wait_ready(struct jail_process *process, int timeout_ms, uint32_t *ret_missing)
 {
 	struct pollfd status = { .fd = process->status_fd, .events = POLLIN };
 	struct jail_report report;
 	int n;
 
+	jail_release(process);
 	do {
 		n = poll(&status, 1, timeout_ms);
 	} while (n < 0 && errno == EINTR);

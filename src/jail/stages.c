@@ -142,18 +142,12 @@ static int map_own_ids(struct entry *entry)
 
 static int enter_maps(struct entry *entry)
 {
-	struct jail_identity identity;
-
 	if (lacks(entry, JAIL_LACKS_USER_NAMESPACE))
 		return 0;
 	if (!entry->birth->by_root)
 		return map_own_ids(entry);
-	if (recv(entry->birth->status_fd, &identity, sizeof(identity), 0) != sizeof(identity)) {
-		entry->doing = "get ids from the parent";
-		return -ESRCH;
-	}
-	entry->uid = identity.uid;
-	entry->gid = identity.gid;
+	entry->uid = entry->birth->mapped.uid;
+	entry->gid = entry->birth->mapped.gid;
 	return 0;
 }
 

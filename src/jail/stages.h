@@ -11,17 +11,12 @@
 /* What the parent knows of the process that it makes. */
 struct jail_birth {
 	uint32_t missing; /* the namespaces that it could not be born into */
-	bool by_root;     /* in a user namespace it waits for a struct jail_identity then */
+	bool by_root;     /* in a user namespace it becomes `mapped` then */
 	uid_t uid;        /* else the ids that it shall have */
 	gid_t gid;
-	int parent_pidfd; /* closed on the way */
-	int status_fd;    /* gets a struct jail_report; closed then */
-};
-
-/* From the parent, which alone may map other ids than its own. */
-struct jail_identity {
-	uid_t uid;
-	gid_t gid;
+	struct jail_identity mapped; /* from the parent, when it lets the process go */
+	int parent_pidfd;            /* closed on the way */
+	int status_fd;               /* gets a struct jail_report; closed then */
 };
 
 /* To the parent, once. */

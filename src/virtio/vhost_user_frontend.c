@@ -39,7 +39,7 @@
 	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                    \
 		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE))
 
-enum { CREDIT_REFILL = 8, ERRNO_END = 4096 };
+enum { ERRNO_END = 4096 };
 
 struct front_ring {
 	struct vhost_ring place;
@@ -51,8 +51,7 @@ struct vhost_user_frontend {
 	struct vhost_user_peer peer;
 	const struct guest_memory *memory;
 	bool dead;
-	uint64_t credit_ns;
-	uint64_t counted_ns; /* when credit_ns was right */
+	struct vhost_user_credit credit;
 	uint64_t features;
 	uint64_t protocol_features;
 	unsigned queue_count;
@@ -70,25 +69,6 @@ static struct vhost_user_frontend *from_vhost(const struct vhost *vhost)
 static bool speaks(const struct vhost_user_frontend *self, unsigned protocol_feature)
 {
 	return (self->protocol_features & BIT(protocol_feature)) != 0;
-}
-
-/* Brings the credit up to date. The time now. */
-static uint64_t refill_credit(struct vhost_user_frontend *self)
-{
-	uint64_t now = clock_monotonic_ns();
-
-	self->credit_ns = min_u64(VHOST_USER_CREDIT_MS * NS_PER_MS,
-		self->credit_ns + (now - self->counted_ns) / CREDIT_REFILL);
-	self->counted_ns = now;
-	return now;
-}
-
-static void charge_credit(struct vhost_user_frontend *self)
-{
-	uint64_t now = clock_monotonic_ns();
-
-	self->credit_ns -= min_u64(self->credit_ns, now - self->counted_ns);
-	self->counted_ns = now;
 }
 
 /* The connection is of no use any more. Gives `error` back. */
@@ -118,7 +98,7 @@ static int talk(struct vhost_user_frontend *self, struct vhost_user_message *mes
 
 	if (self->dead)
 		return -ENOTCONN;
-	uint64_t deadline_ns = refill_credit(self) + self->credit_ns;
+	uint64_t deadline_ns = vhost_user_credit_deadline(&self->credit);
 
 	message->flags |= VHOST_USER_VERSION;
 	int r = vhost_user_send(self->peer.socket, message, deadline_ns);
@@ -126,7 +106,7 @@ static int talk(struct vhost_user_frontend *self, struct vhost_user_message *mes
 	if (r == 0 && reply != NULL)
 		r = vhost_user_receive_reply(
 			self->peer.socket, message->request, reply_size, reply, deadline_ns);
-	charge_credit(self);
+	vhost_user_credit_charge(&self->credit);
 	if (r == 0)
 		return 0;
 	snprintf(what, sizeof(what), "at request %u", message->request);
@@ -569,6 +549,18 @@ static int greet(struct vhost_user_frontend *self)
 	return 0;
 }
 
+/* The other side need not run yet: what it is told waits in the socket. */
+static int introduce(struct vhost_user_frontend *self, const struct vhost_user_offer *known)
+{
+	int r = tell_u64(self, VHOST_USER_SET_PROTOCOL_FEATURES, PROTOCOL_FEATURES);
+
+	self->protocol_features = PROTOCOL_FEATURES;
+	self->features = known->features & (DEVICE_FEATURES | VHOST_RING_FEATURES);
+	self->queue_count = self->peer.queues;
+	memcpy(self->config, known->config, self->peer.config_size);
+	return r;
+}
+
 int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	const struct guest_memory *memory, struct vhost **ret_vhost)
 {
@@ -576,7 +568,8 @@ int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	int r = self == NULL ? -ENOMEM : 0;
 
 	if (r == 0 && (peer->config_size + peer->control_size > VHOST_USER_CONFIG_MAX ||
-			      peer->queues > DEVICE_QUEUES_MAX))
+			      peer->queues > DEVICE_QUEUES_MAX ||
+			      (peer->known != NULL && peer->queues == 0)))
 		r = -EINVAL;
 	if (r < 0) {
 		close(peer->socket);
@@ -587,9 +580,9 @@ int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	self->peer = *peer;
 	self->memory = memory;
 	self->error_fd = -1;
-	self->credit_ns = VHOST_USER_CREDIT_MS * NS_PER_MS;
-	self->counted_ns = clock_monotonic_ns();
-	r = greet(self);
+	self->credit = vhost_user_credit_new();
+	r = peer->known != NULL ? introduce(self, peer->known) : greet(self);
+	self->peer.known = NULL;
 	if (r < 0) {
 		vhost_user_frontend_free(&self->vhost);
 		return r;

@@ -33,8 +33,15 @@
 
 #include "memory/guest_memory.h"
 #include "virtio/vhost.h"
+#include "virtio/vhost_user_credit.h"
 
-enum { VHOST_USER_CREDIT_MS = 4000, VHOST_USER_SETTLE_MS = 500 };
+enum { VHOST_USER_SETTLE_MS = 500 };
+
+/* What a device offers, where that is known before it has a process. */
+struct vhost_user_offer {
+	uint64_t features;
+	const uint8_t *config; /* config_size bytes; only for the call */
+};
 
 /* What is behind the socket, as far as we decide it. */
 struct vhost_user_peer {
@@ -64,12 +71,17 @@ struct vhost_user_peer {
 	 * features that need none. The space is all zeros then. 0: it must have one.
 	 */
 	uint64_t features_without_config;
+	/*
+	 * It is ours and speaks all that we do: what it offers, with `queues`, which is
+	 * not asked then, so that nothing waits for its process. NULL: it is asked.
+	 */
+	const struct vhost_user_offer *known;
 };
 
 /*
- * Greets the other process and learns what it offers. `memory` must outlive the
- * backend. 0, or -errno after logging why: -EPROTO when the other side is no
- * device that we can drive, -ETIMEDOUT, -ENOTCONN, -ENOMEM. Free with
+ * Greets the other process and learns what it offers, or tells it what was agreed on. `memory` must
+ * outlive the backend. 0, or -errno after logging why: -EPROTO when the other side is no device
+ * that we can drive, -ETIMEDOUT, -ENOTCONN, -ENOMEM. Free with
  * (*ret_vhost)->ops->free(), which lets the device finish what is in flight,
  * within its credit.
  */

@@ -15,6 +15,7 @@
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
 #include "virtio/vhost_user_frontend.h"
+#include "virtio/vhost_user_message.h"
 
 enum {
 	READY_MS = 5000,    /* for a jail to be complete */
@@ -204,7 +205,15 @@ int device_process_start(const struct device_jail *jail, const struct device_ops
 	return 0;
 }
 
-/* Its own message is there already if it died. */
+void device_process_release(struct device_process *process)
+{
+	if (process->helper.pid > 0)
+		jail_release(&process->helper);
+	if (process->jail.pid > 0)
+		jail_release(&process->jail);
+}
+
+/* Its own message is there already if it died by itself. */
 static int wait_for_jail(struct jail_process *jail, const char *name)
 {
 	uint32_t missing;
@@ -220,34 +229,6 @@ static int wait_for_jail(struct jail_process *jail, const char *name)
 	jail_describe_missing(missing, text, sizeof(text));
 	log_warn("device %s: its jail lacks: %s", name, text);
 	return 0;
-}
-
-int device_process_wait(struct device_process *process, const char *name)
-{
-	int r = process->helper.pid > 0 ? wait_for_jail(&process->helper, name) : 0;
-
-	return r == 0 ? wait_for_jail(&process->jail, name) : r;
-}
-
-int device_process_connect(struct device_process *process, const struct device_ops *ops,
-	const struct guest_memory *memory, const struct device_loss *loss, struct vhost **ret_vhost)
-{
-	int r = device_process_wait(process, ops->name);
-
-	if (r < 0)
-		return r;
-	const struct vhost_user_peer peer = {
-		.name = ops->name,
-		.socket = fd_steal(&process->socket),
-		.queue_size = ops->queue_size,
-		.config_size = ops->config_size,
-		.lost = loss->lost,
-		.owner = loss->owner,
-		.control_size = ops->control_size,
-		.takes_changes = true,
-	};
-
-	return vhost_user_frontend_create(&peer, memory, ret_vhost);
 }
 
 void device_process_report(const struct device_process *process, const char *name)
@@ -266,6 +247,47 @@ void device_process_report(const struct device_process *process, const char *nam
 			how.si_status == SIGSYS ? "; it made a system call that it may not: "
 						  "'journalctl -k -g SECCOMP' says which"
 						: "");
+}
+
+int device_process_wait(struct device_process *process, const char *name)
+{
+	int r = process->helper.pid > 0 ? wait_for_jail(&process->helper, name) : 0;
+
+	if (r == 0)
+		r = wait_for_jail(&process->jail, name);
+	if (r == -ESRCH)
+		device_process_report(process, name);
+	return r;
+}
+
+int device_process_connect(struct device_process *process, const struct device_ops *ops,
+	struct device *device, const struct guest_memory *memory, const struct device_loss *loss,
+	struct vhost **ret_vhost)
+{
+	uint8_t config[VHOST_USER_CONFIG_MAX];
+	int r = ops->config_size == 0 ? 0
+				      : device_get_config(ops, device, 0, config, ops->config_size);
+
+	if (r < 0)
+		return r;
+	const struct vhost_user_offer offer = {
+		.features = ops->features(device) | VHOST_RING_FEATURES,
+		.config = config,
+	};
+	const struct vhost_user_peer peer = {
+		.name = ops->name,
+		.socket = fd_steal(&process->socket),
+		.queue_size = ops->queue_size,
+		.config_size = ops->config_size,
+		.lost = loss->lost,
+		.owner = loss->owner,
+		.control_size = ops->control_size,
+		.takes_changes = true,
+		.queues = ops->queue_count(device),
+		.known = &offer,
+	};
+
+	return vhost_user_frontend_create(&peer, memory, ret_vhost);
 }
 
 void device_process_end(struct device_process *process)

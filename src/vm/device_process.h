@@ -50,15 +50,20 @@ MUST_CHECK int device_process_start(const struct device_jail *jail, const struct
 	struct device *device, int type, int (*main)(const struct device_birth *birth),
 	struct device_process *ret_process);
 
+/* Lets it begin, if it has not: until then it does nothing. See jail_release(). */
+void device_process_release(struct device_process *process);
+
 /* Waits until the jail is complete. 0 or -errno, logged. */
 MUST_CHECK int device_process_wait(struct device_process *process, const char *name);
 
 /*
- * The same, and greets the device. 0 or -errno, logged; the back half is freed
- * before device_process_end().
+ * Puts it behind the contract, without waiting for it: `device`, which the
+ * process has a copy of, tells what it offers. What it is asked before its jail
+ * is complete waits. 0 or -errno, logged; the back half is freed before
+ * device_process_end().
  */
 MUST_CHECK int device_process_connect(struct device_process *process, const struct device_ops *ops,
-	const struct guest_memory *memory, const struct device_loss *loss,
+	struct device *device, const struct guest_memory *memory, const struct device_loss *loss,
 	struct vhost **ret_vhost);
 
 /* Logs how the process ended, if it has. */

@@ -181,31 +181,18 @@ static void lose_foreign(void *lifecycle)
 	lifecycle_end(lifecycle, VM_END_DEVICE);
 }
 
-static int connect_process(
-	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
-{
-	struct device_watch *watch = slot->devices->watch;
-	const struct device_loss loss = { lose_process, watch };
-	int r = device_process_connect(&slot->process, slot->ops, memory, &loss, ret_vhost);
-
-	if (r < 0)
-		return r;
-	r = device_watch_add(watch, &slot->process, slot->ops->name);
-	if (r < 0)
-		(*ret_vhost)->ops->free(*ret_vhost);
-	return r;
-}
-
 /* Puts the device behind the contract, wherever it runs. */
 static int create_vhost(
 	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
 {
 	const struct device_loss loss = { lose_foreign, slot->devices->lifecycle };
+	const struct device_loss own = { lose_process, slot->devices->watch };
 
 	if (slot->foreign.name != NULL)
 		return foreign_device_greet(&slot->foreign, memory, &loss, ret_vhost);
 	if (slot->process.jail.pid > 0)
-		return connect_process(slot, memory, ret_vhost);
+		return device_process_connect(
+			&slot->process, slot->ops, slot->device, memory, &own, ret_vhost);
 	bool kernel = is_kernels(slot);
 	struct device *device = slot->device;
 
@@ -282,8 +269,29 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	return 0;
 }
 
-int devices_start_threads(struct devices *devices)
+/* All enter their jails at the same time. */
+static int await_processes(struct devices *devices)
 {
+	int r = 0;
+
+	for (unsigned i = 0; i < devices->count; i++)
+		device_process_release(&devices->slots[i].process);
+	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
+		struct device_slot *slot = &devices->slots[i];
+
+		if (slot->process.jail.pid == 0)
+			continue;
+		r = device_process_wait(&slot->process, slot->ops->name);
+		if (r == 0)
+			r = device_watch_add(devices->watch, &slot->process, slot->ops->name);
+	}
+	return r;
+}
+
+int devices_start(struct devices *devices)
+{
+	if (devices->watch != NULL)
+		return await_processes(devices);
 	return devices->threads != NULL ? device_threads_start(devices->threads) : 0;
 }
 

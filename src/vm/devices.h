@@ -31,9 +31,12 @@ MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine 
 	const struct guest_memory *memory, struct platform *platform, struct evloop *loop,
 	uint64_t pci_window_gpa);
 
-/* Lets devices of this process start; until then they wait for it. Main thread. 0 or -errno,
- * logged. */
-MUST_CHECK int devices_start_threads(struct devices *devices);
+/*
+ * Once the guest runs: lets devices of this process start, which wait for it until
+ * then, or waits for the jails of the others, whose end is noticed from now on.
+ * Main thread. 0 or -errno, logged.
+ */
+MUST_CHECK int devices_start(struct devices *devices);
 
 enum { DEVICE_SOCKETS_MAX = 16 };
 /* Paths of sockets that the devices remove when they go. How many. */

@@ -324,7 +324,7 @@ static int start(struct vm *vm)
 	if (r == 0)
 		r = console_start(vm->console, platform_com1(vm->platform), &vm->sandbox);
 	if (r == 0)
-		r = devices_start_threads(vm->devices);
+		r = devices_start(vm->devices);
 	return r;
 }
 

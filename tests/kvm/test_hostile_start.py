@@ -72,6 +72,7 @@ def disk(tmp_path):
 
 def devices(pid):
     pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    vmm.wait_until(lambda: all(vmm.status_number(child, "Seccomp") == 2 for child in pids))
     return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
             for child in pids}
 

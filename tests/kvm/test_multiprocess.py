@@ -30,8 +30,9 @@ def status(pid, field):
 
 
 def children(pid):
-    """{name of the device: pid} of the device processes."""
+    """{name of the device: pid} of the device processes, once they are in their jails: the guest does not wait for that."""
     pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    vmm.wait_until(lambda: all(status(child, "Seccomp") == "2" for child in pids))
     return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
             for child in pids}
 

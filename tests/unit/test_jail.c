@@ -592,6 +592,45 @@ static void without_the_filter_nothing_is_in_reach(void **state)
 #function " (user)", function, NULL, NULL, (void *)(uintptr_t)&AS_USER             \
 	}
 
+static int exit_with_7(void *shared)
+{
+	(void)shared;
+	return 7;
+}
+
+/* How it ended by itself; closes the rest. */
+static int exit_status_of(struct jail_process *process)
+{
+	siginfo_t how = { 0 };
+
+	assert_int_equal(waitid(P_PIDFD, (id_t)process->pidfd, &how, WEXITED | WNOWAIT), 0);
+	jail_end(process, NULL);
+	assert_int_equal(how.si_code, CLD_EXITED);
+	return how.si_status;
+}
+
+static void nothing_begins_before_its_release(void **state)
+{
+	const struct jail_config config = { .name = "test", .policy = &rig_open_policy };
+	struct jail_process kept, dropped;
+	char ours[64], its[64];
+	uint32_t missing;
+
+	(void)state;
+	SKIP_UNLESS(can_run(AS_ROOT) && can_look());
+	assert_int_equal(jail_spawn(&config, exit_with_7, NULL, &kept), 0);
+	assert_int_equal(jail_spawn(&config, exit_with_7, NULL, &dropped), 0);
+	namespace_of(getpid(), "net", ours, sizeof(ours));
+	namespace_of(dropped.pid, "net", its, sizeof(its));
+	assert_string_equal(its, ours);
+	fd_close(&dropped.status_fd); /* as if we had been killed */
+	assert_int_equal(exit_status_of(&dropped), JAIL_EXIT_STATUS);
+	jail_release(&kept);
+	jail_release(&kept);
+	assert_int_equal(jail_wait_ready(&kept, 10000, &missing), 0);
+	assert_int_equal(exit_status_of(&kept), 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,6 +648,7 @@ int main(void)
 		BOTH(it_has_a_session_of_its_own),
 		BOTH(a_stopped_one_ends_with_its_parent),
 		BOTH(its_end_is_told),
+		cmocka_unit_test(nothing_begins_before_its_release),
 		BOTH(without_the_filter_nothing_is_in_reach),
 	};
 

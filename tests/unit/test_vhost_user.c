@@ -84,6 +84,29 @@ static void features_and_queues_come_across(void **state)
 	assert_int_equal(pair->vhost->ops->set_features(pair->vhost, BIT(1)), -EINVAL);
 }
 
+/* The same, of a device that is met before anything serves it. */
+static int make_known_pair(void **state)
+{
+	static struct pair pair;
+	struct rig *rig = &pair.rig;
+
+	rig_init(rig);
+	struct vhost_user_peer peer = copier_peer(rig);
+	const struct vhost_user_offer offer = {
+		.features = copier_features(&rig->device) | VHOST_RING_FEATURES,
+		.config = rig->device.config,
+	};
+
+	peer.queues = QUEUES;
+	peer.known = &offer;
+	assert_int_equal(vhost_user_frontend_create(&peer, rig->memory, &pair.vhost), 0);
+	features_and_queues_come_across((void **)&(struct pair *){ &pair });
+	rig_serve_copier(rig);
+	assert_int_equal(pair.vhost->ops->set_error_fd(pair.vhost, rig->error_fd), 0);
+	*state = &pair;
+	return 0;
+}
+
 static void requests_are_served(void **state)
 {
 	struct pair *pair = *state;
@@ -350,6 +373,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		pair_test(features_and_queues_come_across),
 		pair_test(requests_are_served),
+		{ "requests_of_a_known_device_are_served", requests_are_served, make_known_pair,
+			free_pair, NULL },
 		pair_test(a_ring_goes_on_where_it_stopped),
 		pair_test(a_reset_lets_another_driver_begin),
 		pair_test(the_configuration_space_is_read_and_written),

@@ -317,6 +317,7 @@ static void bad_descriptions_are_refused(void **state)
 	struct vhost_user_peer bad[] = {
 		{ .config_size = VHOST_USER_CONFIG_MAX + 1 },
 		{ .queues = DEVICE_QUEUES_MAX + 1 },
+		{ .known = &(const struct vhost_user_offer){ 0 } },
 	};
 	struct vhost *vhost;
 
