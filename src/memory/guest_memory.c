@@ -113,7 +113,8 @@ static int map_private(struct guest_memory *memory)
 	uint8_t *first = (uint8_t *)mapping + (-(uintptr_t)mapping & (huge_page - 1));
 
 	memory->regions[0].hva = first;
-	(void)madvise(first, memory->size, MADV_DONTDUMP); /* a guest's secrets are no part of our core */
+	(void)madvise(
+		first, memory->size, MADV_DONTDUMP); /* a guest's secrets are no part of our core */
 	if (memory->size > huge_page)
 		(void)madvise(first + huge_page, memory->size - huge_page, MADV_HUGEPAGE);
 	// cppcheck-suppress memleak ; guest_memory_free() unmaps it

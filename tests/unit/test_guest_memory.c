@@ -170,8 +170,8 @@ static void test_bad_ranges(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(bad_ranges); i++) {
 		struct guest_memory *memory = untouched;
 
-		assert_int_equal(
-			guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count, GUEST_MEMORY_SHARED, &memory),
+		assert_int_equal(guest_memory_create(bad_ranges[i].ranges, bad_ranges[i].count,
+					 GUEST_MEMORY_SHARED, &memory),
 			-EINVAL);
 		assert_ptr_equal(memory, untouched);
 	}
@@ -225,12 +225,15 @@ static void test_preallocated(void **state)
 	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_SHARED, &memory), 0);
 	assert_int_equal(allocated(guest_memory_fd(memory)), 0);
 	guest_memory_free(memory);
-	assert_int_equal(guest_memory_create(ranges, 2, GUEST_MEMORY_SHARED | GUEST_MEMORY_PREALLOCATE, &memory), 0);
+	assert_int_equal(guest_memory_create(ranges, 2,
+				 GUEST_MEMORY_SHARED | GUEST_MEMORY_PREALLOCATE, &memory),
+		0);
 	assert_int_equal(allocated(guest_memory_fd(memory)), 3 * MIB);
 	guest_memory_free(memory);
 }
 
-/* Private memory: no file, laid out as huge pages want it, given back and allocated as the other kind is. */
+/* Private memory: no file, laid out as huge pages want it, given back and allocated as the other
+ * kind is. */
 static void test_private(void **state)
 {
 	const struct guest_memory_range ranges[] = { { 0, 6 * MIB }, { HIGH, 4 * MIB } };
