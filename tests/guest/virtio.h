@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A virtio-pci driver that can be told to break every rule, for freestanding
- * guests: config space by ECAM, registers in BAR 0, one split ring of queue 0,
- * polled. Where a test expects the device to be good again, victim_check()
+ * guests: config space by ECAM, registers in BAR 0, one split ring of queue 0 or
+ * another, polled. Where a test expects the device to be good again, victim_check()
  * resets it and makes a request whose answer is known; the other devices are
  * asked all the time, without a reset.
  *
@@ -85,6 +85,7 @@ struct buffers {
 struct victim {
 	const char *name;
 	uint16_t pci_id;
+	uint16_t queue; /* which of the device's; several victims may share one device */
 	uint16_t queue_size;
 	unsigned devfn;
 	uint64_t bar;
@@ -95,7 +96,7 @@ struct victim {
 };
 
 enum { GUARD = 0x5a };
-enum { PCI_BLOCK = 0x1042, PCI_RNG = 0x1044, VICTIMS_MAX = 3 };
+enum { PCI_NET = 0x1041, PCI_BLOCK = 0x1042, PCI_RNG = 0x1044, VICTIMS_MAX = 3 };
 
 /* Where the pointers go beyond the victims' own memory, this is it. */
 static struct rings all_rings[VICTIMS_MAX] __attribute__((aligned(4096)));
@@ -227,6 +228,24 @@ static inline void find_victims(void)
 		fail("%u devices, which are too few", (uint64_t)victim_count);
 }
 
+/* Network cards, likewise; no requests with known answers are made to these. */
+static inline void find_net(void)
+{
+	for (unsigned devfn = 0; devfn < FUNCTIONS && victim_count < VICTIMS_MAX; devfn += 8) {
+		struct victim *victim = &victims[victim_count];
+
+		victim->devfn = devfn;
+		victim->pci_id = (uint16_t)get_config(victim, CONFIG_ID + 2, 2);
+		if (get_config(victim, CONFIG_ID, 2) != 0x1af4 || victim->pci_id != PCI_NET)
+			continue;
+		victim->name = "net";
+		victim->rings = &all_rings[victim_count];
+		victim->buffers = &all_buffers[victim_count];
+		find_regions(victim);
+		victim_count++;
+	}
+}
+
 /* ---- rings ------------------------------------------------------------------------ */
 
 static inline bool is_all(const uint8_t *bytes, uint8_t value, size_t size)
@@ -290,7 +309,7 @@ static inline void set_desc(struct victim *victim, unsigned index, uint64_t gpa,
 static inline void kick(const struct victim *victim)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	write_at(victim->notify, 2, 0);
+	write_at(victim->notify, 2, victim->queue);
 }
 
 static inline void offer(struct victim *victim, uint16_t head)
@@ -380,11 +399,11 @@ static inline void negotiate(const struct victim *victim, uint64_t features)
 		fail_row("%s takes no features; status %x", victim->name, get(victim, STATUS, 1));
 }
 
-/* Queue 0 at these places. */
+/* Its queue at these places. */
 static inline void place_queue(
 	const struct victim *victim, uint64_t desc, uint64_t avail, uint64_t used)
 {
-	put(victim, QUEUE_SELECT, 2, 0);
+	put(victim, QUEUE_SELECT, 2, victim->queue);
 	put(victim, QUEUE_DESC, 8, desc);
 	put(victim, QUEUE_AVAIL, 8, avail);
 	put(victim, QUEUE_USED, 8, used);
@@ -403,7 +422,7 @@ static inline void place_rings(const struct victim *victim)
 static inline void start_victim(struct victim *victim, uint64_t features)
 {
 	negotiate(victim, features);
-	put(victim, QUEUE_SELECT, 2, 0);
+	put(victim, QUEUE_SELECT, 2, victim->queue);
 	victim->queue_size = (uint16_t)get(victim, QUEUE_SIZE, 2);
 	if (victim->queue_size == 0 || victim->queue_size > QUEUE_SIZE_MAX)
 		fail_row("%s has a queue of %u", victim->name, (uint64_t)victim->queue_size);

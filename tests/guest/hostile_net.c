@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * What no good driver asks of a network card: frames that are none, offloads
+ * that lie or were not accepted, buffers without room, commands that do not
+ * exist, a receive queue that nobody serves under a flood. Frames marked BAD
+ * must never come out of the tap, those marked GOOD must, which
+ * tests/kvm/test_hostile_net.py looks at; it sends marked frames when we say so.
+ */
+#include "virtio.h"
+
+enum { RECEIVE, TRANSMIT, CONTROL, QUEUES };
+enum { HEADER = 12, ETHERNET = 14, MARKED = HEADER + ETHERNET + 32, ETHERTYPE = 0x88b5 };
+enum { F_CSUM = 1 << 0, F_HOST_TSO4 = 1 << 11, F_CTRL_VQ = 1 << 17, F_MQ = 1 << 22 };
+enum { NEEDS_CSUM = 1, GSO_NONE = 0, GSO_TCPV4 = 1, GSO_UDP = 3, GSO_TCPV6 = 4, GSO_UDP_L4 = 5 };
+enum { CONFIG_PAIRS = 8, NOTIFY_MULTIPLIER = 16, ACK_OK = 0, ACK_ERROR = 1 };
+
+struct net_header {
+	uint8_t flags, gso_type;
+	uint16_t hdr_len, gso_size, csum_start, csum_offset, num_buffers;
+};
+
+/* ---- the device ------------------------------------------------------------------------ */
+
+/* One victim for each queue; the control queue comes behind all pairs. */
+static void find_queues(void)
+{
+	find_net();
+	if (victim_count != 1)
+		fail("%u network cards", (uint64_t)victim_count);
+	unsigned capability = find_capability(&victims[0], CAP_VENDOR, CFG_NOTIFY);
+	uint32_t stride = get_config(&victims[0], capability + NOTIFY_MULTIPLIER, 4);
+
+	for (unsigned i = 1; i < QUEUES; i++) {
+		victims[i] = victims[0];
+		victims[i].rings = &all_rings[i];
+		victims[i].buffers = &all_buffers[i];
+	}
+	victims[TRANSMIT].queue = 1;
+	victims[CONTROL].queue = (uint16_t)(2 * read_at(victims[0].config + CONFIG_PAIRS, 2));
+	for (unsigned i = 1; i < QUEUES; i++)
+		victims[i].notify += victims[i].queue * stride;
+}
+
+static void start_net(uint64_t features)
+{
+	negotiate(&victims[0], features);
+	for (unsigned i = 0; i < ((features & F_CTRL_VQ) != 0 ? QUEUES : CONTROL); i++) {
+		put(&victims[i], QUEUE_SELECT, 2, victims[i].queue);
+		victims[i].queue_size = (uint16_t)get(&victims[i], QUEUE_SIZE, 2);
+		if (victims[i].queue_size == 0 || victims[i].queue_size > QUEUE_SIZE_MAX)
+			fail_row("queue %u has size %u", (uint64_t)victims[i].queue,
+				(uint64_t)victims[i].queue_size);
+		clear_memory(&victims[i]);
+		place_rings(&victims[i]);
+	}
+	put(&victims[0], STATUS, 1, RUNNING);
+	if (get(&victims[0], STATUS, 1) != RUNNING)
+		fail_row("the status is %x", get(&victims[0], STATUS, 1));
+}
+
+static void begin_net(uint64_t features)
+{
+	find_queues();
+	start_net(features);
+	rest("begin");
+	start_net(features);
+}
+
+/* ---- frames ---------------------------------------------------------------------------- */
+
+/* A broadcast of an experimental type. */
+static void set_frame(const struct net_header *header, const char *mark)
+{
+	uint8_t *data = victims[TRANSMIT].buffers->data;
+	static const uint8_t ethernet[ETHERNET] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0,
+		0, 1, ETHERTYPE >> 8, ETHERTYPE & 0xff };
+
+	memset(data, 0, MARKED);
+	memcpy(data, header, HEADER);
+	memcpy(data + HEADER, ethernet, ETHERNET);
+	for (unsigned i = 0; mark[i] != '\0'; i++)
+		data[HEADER + ETHERNET + i] = (uint8_t)mark[i];
+}
+
+/* As many bytes, by descriptors of the same buffer again and again. */
+static void send(uint32_t size)
+{
+	struct victim *victim = &victims[TRANSMIT];
+	uint32_t part_max = sizeof(victim->buffers->data);
+	uint16_t i = 0;
+
+	while (size > part_max) {
+		set_desc(victim, i, (uintptr_t)victim->buffers->data, part_max, NEXT, i + 1);
+		size -= part_max;
+		i++;
+	}
+	set_desc(victim, i, (uintptr_t)victim->buffers->data, size, 0, 0);
+	uint32_t written = submit(victim, 0);
+
+	if (written != 0)
+		fail_row("%u bytes are said to be written", (uint64_t)written);
+	check_guards(victim);
+}
+
+static void send_good(void)
+{
+	static unsigned count;
+	char mark[] = "GOOD a";
+
+	mark[5] = (char)('a' + count++);
+	set_frame(&(struct net_header){ 0 }, mark);
+	send(MARKED);
+	if (get(&victims[0], STATUS, 1) != RUNNING)
+		fail_row("the status is %x", get(&victims[0], STATUS, 1));
+}
+
+/* ---- to the network -------------------------------------------------------------------- */
+
+static void run_tx_sizes(void)
+{
+	static const uint32_t sizes[] = { 0, 1, 9, 11, 12, 13, 25, 65566, 65562 + 16384 };
+	struct victim *victim = &victims[TRANSMIT];
+
+	begin_net(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		row = "sizes";
+		set_frame(&(struct net_header){ 0 }, "BAD");
+		send(sizes[i]);
+		send_good();
+	}
+	row = "4 GiB in one";
+	set_desc(victim, 0, (uintptr_t)victim->buffers->data, UINT32_MAX, 0, 0);
+	offer(victim, 0);
+	kick(victim);
+	expect_needs_reset(victim);
+	start_net(0);
+	send_good();
+	row = "4 GiB in pieces";
+	for (uint16_t i = 0; i < 128; i++)
+		set_desc(victim, i, 16 << 20, 32 << 20, i < 127 ? NEXT : 0, i + 1);
+	offer(victim, 0);
+	kick(victim);
+	expect_needs_reset(victim);
+	start_net(0);
+	send_good();
+	rest("end");
+}
+
+static const struct offload_row {
+	const char *name;
+	uint64_t features;
+	struct net_header header;
+} offload_rows[] = {
+	{ "headers longer than the frame", F_CSUM | F_HOST_TSO4,
+		{ NEEDS_CSUM, GSO_TCPV4, 60000, 1000, 34, 16, 0 } },
+	{ "segments of nothing", F_CSUM | F_HOST_TSO4,
+		{ NEEDS_CSUM, GSO_TCPV4, 54, 0, 34, 16, 0 } },
+	{ "a sum from behind the frame", F_CSUM, { NEEDS_CSUM, GSO_NONE, 0, 0, 60000, 16, 0 } },
+	{ "a sum to behind the frame", F_CSUM, { NEEDS_CSUM, GSO_NONE, 0, 0, 14, 60000, 0 } },
+	{ "an unknown kind", F_CSUM | F_HOST_TSO4, { NEEDS_CSUM, 0x7f, 54, 1000, 34, 16, 0 } },
+	{ "UDP fragments", F_CSUM | F_HOST_TSO4, { NEEDS_CSUM, GSO_UDP, 42, 8, 34, 6, 0 } },
+	{ "TSO of IPv6, not accepted", F_CSUM | F_HOST_TSO4,
+		{ NEEDS_CSUM, GSO_TCPV6, 14, 8, 14, 16, 0 } },
+	{ "USO, not accepted", F_CSUM | F_HOST_TSO4, { NEEDS_CSUM, GSO_UDP_L4, 14, 8, 14, 6, 0 } },
+	{ "TSO, not accepted", F_CSUM, { NEEDS_CSUM, GSO_TCPV4, 14, 8, 14, 16, 0 } },
+	{ "a sum, not accepted", 0, { NEEDS_CSUM, GSO_NONE, 0, 0, 14, 16, 0 } },
+};
+
+static void run_tx_offloads(void)
+{
+	begin_net(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(offload_rows); i++) {
+		row = offload_rows[i].name;
+		start_net(offload_rows[i].features);
+		set_frame(&offload_rows[i].header, "BAD");
+		send(MARKED);
+		send_good();
+	}
+	rest("end");
+}
+
+/* ---- from the network ------------------------------------------------------------------ */
+
+/* Takes frames until there is a marked one, which the host sends now and then. */
+static void receive_marked(const char *prompt)
+{
+	struct victim *victim = &victims[RECEIVE];
+	const uint8_t *frame = victim->buffers->data + HEADER;
+
+	print("%s\n", prompt);
+	do {
+		memset(victim->buffers->data, 0, 64);
+		set_desc(victim, 0, (uintptr_t)victim->buffers->data, 2048, WRITE, 0);
+		uint32_t written = submit(victim, 0);
+
+		if (written < HEADER + ETHERNET || written > 2048)
+			fail_row("a frame of %u bytes", (uint64_t)written);
+		check_guards(victim);
+	} while (!memory_equal(frame + ETHERNET, "MARKED", 6));
+	print("received\n");
+}
+
+static void run_rx_buffers(void)
+{
+	static const struct {
+		const char *name;
+		uint32_t length;
+		uint16_t flags;
+	} rows[] = {
+		{ "1 byte", 1, WRITE },
+		{ "no byte", 0, WRITE },
+		{ "half a header", HEADER - 1, WRITE },
+		{ "what is readable", 2048, 0 },
+	};
+	struct victim *victim = &victims[RECEIVE];
+
+	begin_net(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		row = rows[i].name;
+		start_net(0);
+		set_desc(victim, 0, (uintptr_t)victim->buffers->data, rows[i].length, rows[i].flags,
+			0);
+		offer(victim, 0);
+		kick(victim);
+		expect_needs_reset(victim);
+		check_guards(victim);
+	}
+	row = "good again";
+	start_net(0);
+	receive_marked("send");
+	send_good();
+	rest("end");
+}
+
+/* The host fills the tap while there are no buffers; transmission goes on. */
+static void run_rx_stalled(void)
+{
+	begin_net(0);
+	row = "stalled";
+	print("flood\n");
+	while ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
+		__asm__ volatile("pause");
+	in8(COM1);
+	send_good();
+	row = "resumed";
+	receive_marked("send");
+	send_good();
+	rest("end");
+}
+
+/* ---- the control queue ----------------------------------------------------------------- */
+
+static const struct command_row {
+	const char *name;
+	uint32_t length;
+	uint8_t command[12];
+	uint8_t ack;
+} command_rows[] = {
+	{ "nothing", 0, { 0 }, ACK_ERROR },
+	{ "half a header", 1, { 4 }, ACK_ERROR },
+	{ "class 255", 4, { 255, 0, 1, 0 }, ACK_ERROR },
+	{ "command 255", 4, { 4, 255, 1, 0 }, ACK_ERROR },
+	{ "no number of pairs", 2, { 4, 0 }, ACK_ERROR },
+	{ "half a number of pairs", 3, { 4, 0, 1 }, ACK_ERROR },
+	{ "no pairs", 4, { 4, 0, 0, 0 }, ACK_ERROR },
+	{ "a pair too many", 4, { 4, 0, 3, 0 }, ACK_ERROR },
+	{ "65535 pairs", 4, { 4, 0, 255, 255 }, ACK_ERROR },
+	{ "16 KiB behind a good command", 16384, { 4, 0, 1, 0 }, ACK_ERROR },
+	{ "2^32 - 1 addresses", 6, { 1, 0, 255, 255, 255, 255 }, ACK_ERROR },
+	{ "receive side scaling", 4, { 4, 1, 1, 0 }, ACK_ERROR },
+	{ "offloads, not accepted", 10, { 5, 0, 255, 255, 255, 255, 255, 255, 255, 255 },
+		ACK_ERROR },
+	{ "two pairs", 4, { 4, 0, 2, 0 }, ACK_OK },
+	{ "one pair", 4, { 4, 0, 1, 0 }, ACK_OK },
+};
+
+static void run_control(void)
+{
+	struct victim *victim = &victims[CONTROL];
+	struct buffers *buffers = victim->buffers;
+
+	begin_net(F_CTRL_VQ | F_MQ);
+	for (unsigned i = 0; i < ARRAY_SIZE(command_rows); i++) {
+		const struct command_row *command = &command_rows[i];
+
+		row = command->name;
+		buffers->status = 0xee;
+		memcpy(buffers->data, command->command, sizeof(command->command));
+		set_desc(victim, 0, (uintptr_t)buffers->data, command->length, NEXT, 1);
+		set_desc(victim, 1, (uintptr_t)&buffers->status, 1, WRITE, 0);
+		if (submit(victim, 0) != 1 || buffers->status != command->ack)
+			fail_row("the answer is %u", (uint64_t)buffers->status);
+		check_guards(victim);
+		row = "no room for an answer";
+		set_desc(victim, 0, (uintptr_t)buffers->data, 4, 0, 0);
+		if (submit(victim, 0) != 0)
+			fail_row("something is written");
+		send_good();
+	}
+	rest("end");
+}
+
+const struct test_case cases[] = {
+	{ "tx-sizes", run_tx_sizes },
+	{ "tx-offloads", run_tx_offloads },
+	{ "rx-buffers", run_rx_buffers },
+	{ "rx-stalled", run_rx_stalled },
+	{ "control", run_control },
+	{ NULL, NULL },
+};

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guest whose network driver breaks every rule (tests/guest/hostile_net.c), on a tap in a namespace of the test's own.
+
+The guest checks what a guest can see; here is what comes out of the tap, and what the process has when it rests.
+"""
+import ctypes
+import os
+import socket
+import time
+
+import pytest
+import vmm
+from test_hostile_virtio import check_rest, sample, settle
+
+ETHERTYPE, HEADER = 0x88b5, 14
+MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
+FLOOD = MARKED.replace(b"MARKED", b"FLOODS")
+CLONE_NEWNET = 0x40000000
+
+
+@pytest.fixture(autouse=True)
+def namespace():
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        pytest.skip("needs root and /dev/net/tun")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/self/ns/net", os.O_RDONLY)
+    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    yield
+    assert libc.setns(before, CLONE_NEWNET) == 0
+    os.close(before)
+
+
+def tap_socket():
+    """Sees what comes out of the tap, and puts into it what is sent."""
+    taps = [name for _, name in socket.if_nameindex() if name != "lo"]
+    assert len(taps) == 1, taps
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE))
+    packets.bind((taps[0], ETHERTYPE))
+    packets.setblocking(False)
+    return packets
+
+
+def arrived(packets):
+    """The marks of the guest's frames."""
+    marks = []
+    while True:
+        try:
+            frame, address = packets.recvfrom(1 << 17)
+        except BlockingIOError:
+            return marks
+        if address[2] != socket.PACKET_OUTGOING:
+            marks.append(frame[HEADER:].split(b"\0")[0].decode("latin-1"))
+
+
+def put(packets, frame):
+    """False where the tap's queue is full."""
+    try:
+        packets.send(frame)
+    except OSError:
+        return False
+    return True
+
+
+def flood(process, packets):
+    """More than the tap's queue holds, of which the guest takes nothing."""
+    vmm.read_until(process.stdout, b"flood\n")
+    for _ in range(3000):
+        put(packets, FLOOD)
+    process.stdin.write(b"x")
+    process.stdin.flush()
+
+
+def send_until_received(process, packets):
+    seen, end = vmm.read_until(process.stdout, b"send\n"), time.monotonic() + 60
+    os.set_blocking(process.stdout.fileno(), False)
+    while b"received\n" not in seen:
+        assert time.monotonic() < end and b"FAIL" not in seen, seen
+        put(packets, MARKED)
+        time.sleep(0.02)
+        seen += process.stdout.read() or b""
+    return seen
+
+
+HOST = {
+    "tx-sizes": [],
+    "tx-offloads": [],
+    "rx-buffers": [send_until_received],
+    "rx-stalled": [flood, send_until_received],
+    "control": [],
+}
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+@pytest.mark.parametrize("case", HOST)
+def test_driver_that_breaks_the_rules(tmp_path, case, jailed):
+    network = "host-ip=192.168.78.1,netmask=255.255.255.0,mac=02:00:00:00:00:01,queues=2,vhost=off"
+    argv = vmm.command("hostile_net", case, *jailed, "--net", network)
+    with open(tmp_path / "log", "w+b") as log, \
+            vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
+        packets, before = tap_socket(), sample(process.pid)
+        process.stdin.write(b"x")
+        said = b""
+        for step in HOST[case]:
+            said = step(process, packets) or b""
+        if b"end\n" not in said:
+            said = vmm.read_until(process.stdout, b"end\n", timeout=60)
+        assert b"FAIL" not in said, said
+        assert settle(process.pid, before) == before
+        check_rest(process.pid)
+        marks = arrived(packets)  # the tap goes with the VM
+        packets.close()
+        os.set_blocking(process.stdout.fileno(), True)
+        process.stdin.write(b"x")
+        assert process.wait(30) == vmm.OK
+        assert f"PASS {case}".encode() in process.stdout.read()
+        log.seek(0)
+        lines = log.read().decode("latin-1").splitlines()
+    assert marks and marks == [f"GOOD {chr(ord('a') + i)}" for i in range(len(marks))]
+    assert lines[-1].startswith(vmm.POWERED_OFF) and len(lines) <= 20, lines
