@@ -133,10 +133,11 @@ struct device_ops {
 	const struct device_kernel_ops *kernel;
 	void (*stop)(struct device *device);
 	/*
-	 * A program that open started, as a pidfd that the device keeps; -1: none. The
-	 * VM ends if it fails before the driver is there. NULL: there is never one.
+	 * Where the device keeps a program that open started, as a pidfd that free
+	 * waits for; -1 there: none. The VM ends if it fails before the driver is there. A
+	 * device's process, whose child it is not, puts -1 there. NULL: there is never one.
 	 */
-	int (*program_fd)(const struct device *device);
+	int *(*program_fd)(struct device *device);
 	/* The path of a socket that free removes, or NULL; NULL: it has none. */
 	const char *(*socket_path)(const struct device *device);
 	void (*free)(struct device *device);

@@ -143,9 +143,9 @@ static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX]
 	return device->tap.count + urings_fds(&device->urings, ret_fds + device->tap.count);
 }
 
-static int net_program_fd(const struct device *device)
+static int *net_program_fd(struct device *device)
 {
-	return device->passt_fd;
+	return &device->passt_fd;
 }
 
 static void net_free(struct device *device)

@@ -49,7 +49,11 @@ struct life {
 static int live(void *argument)
 {
 	const struct life *life = argument;
+	const struct device_birth *birth = &life->birth;
 
+	/* The number may be another descriptor's soon: only the main process has this one. */
+	if (birth->ops->program_fd != NULL)
+		*birth->ops->program_fd(birth->device) = -1;
 	return life->main(&life->birth);
 }
 

@@ -74,7 +74,7 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 
 	if (r == 0) {
 		if (slot.device != NULL && slot.ops->program_fd != NULL)
-			slot.program_fd = slot.ops->program_fd(slot.device);
+			slot.program_fd = *slot.ops->program_fd(slot.device);
 		if (slot.device != NULL && slot.ops->socket_path != NULL)
 			slot.socket_path = slot.ops->socket_path(slot.device);
 		devices->slots[devices->count++] = slot;
