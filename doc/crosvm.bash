@@ -15,10 +15,10 @@ _crosvm()
 		words=$(_crosvm_words "$1" '' 's/^  \([a-z_]\{2,\}\) .*/\1/p')
 	elif [ "${COMP_WORDS[1]}" = help ]; then
 		[ "$COMP_CWORD" -gt 2 ] || words=$(_crosvm_words "$1" '' 's/^  \([a-z_]\{2,\}\) .*/\1/p')
+	elif [ "${cur#-}" != "$cur" ]; then
+		words=$(_crosvm_words "$1" "${COMP_WORDS[1]}" 's/^  \(-.,\)\{0,1\} *\(--[a-z_-]*\).*/\2/p')
 	elif [ "${COMP_WORDS[1]}" = disk ] && [ "$COMP_CWORD" -eq 2 ]; then
 		words=resize
-	elif [ "${cur#-}" != "$cur" ]; then
-		words=$(_crosvm_words "$1" "${COMP_WORDS[1]}" 's/^  \(-.,\)\{0,1\} *\(--[a-z-]*\).*/\2/p')
 	else
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -131,6 +131,15 @@ def test_terminal_escapes_in_names_are_not_echoed():
     assert "\x1b" not in done.stderr
 
 
+def complete(*words):
+    """What doc/crosvm.bash offers for the last of the words, as bash calls it."""
+    script = ("source \"$0\"; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _crosvm \"$1\"; "
+              "printf '%s\\n' \"${COMPREPLY[@]}\"")
+    done = vmm.run(["bash", "-c", script, vmm.ROOT / "doc/crosvm.bash", vmm.CROSVM, *words])
+    assert done.stderr == ""
+    return sorted(done.stdout.split())
+
+
 @pytest.mark.parametrize("words, offered", [
     (["st"], {"stop", "status"}),
     (["s"], {"stop", "status", "suspend"}),
@@ -142,8 +151,17 @@ def test_terminal_escapes_in_names_are_not_echoed():
     (["stop", str(vmm.ROOT / "doc/control-p")], {str(vmm.ROOT / "doc/control-protocol.md")}),
 ])
 def test_completion(words, offered):
-    """doc/crosvm.bash, as bash calls it."""
-    script = ("source \"$0\"; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _crosvm \"$1\"; "
-              "printf '%s\\n' \"${COMPREPLY[@]}\"")
-    done = vmm.run(["bash", "-c", script, vmm.ROOT / "doc/crosvm.bash", vmm.CROSVM, *words])
-    assert (set(done.stdout.split()), done.stderr) == (offered, "")
+    assert set(complete(*words)) == offered
+
+
+def test_completion_knows_all():
+    """Each command and each option that the help has, once, and nothing else."""
+    listed = vmm.run([vmm.CROSVM, "help"]).stdout.split("commands:\n")[1].split("\n\n")[0]
+    commands = sorted(line.split()[0] for line in listed.splitlines())
+    assert {"run", "balloon_stats", "version"} <= set(commands)
+    assert complete("") == complete("help", "") == commands
+    for command in commands:
+        lines = vmm.run([vmm.CROSVM, "help", command]).stdout.splitlines()
+        words = [word for line in lines if line.lstrip().startswith("-") for word in line.split()[:2]]
+        options = sorted({word.split("=")[0].rstrip(",") for word in words if word.startswith("--")})
+        assert complete(command, "-") == options, command
