@@ -106,7 +106,7 @@ static void open_connection(struct vsock_host *host, const struct virtio_vsock_h
 	CLEANUP_FD int fd = -1;
 	struct vsock_connection *connection = NULL;
 
-	if (header->op == VIRTIO_VSOCK_OP_REQUEST &&
+	if (header->op == VIRTIO_VSOCK_OP_REQUEST && host->table.used < VSOCK_CONNECTIONS_MAX &&
 		connect_to_host(host, header->dst_port, &fd) == 0)
 		connection = vsock_table_add(&host->table, fd, VSOCK_CONNECTED);
 	if (connection == NULL) {
@@ -396,11 +396,16 @@ static void take_greeting(struct vsock_host *host, struct vsock_connection *conn
 	vsock_table_schedule(&host->table, connection);
 }
 
+bool vsock_can_accept(const struct vsock_host *host)
+{
+	return host->is_listener_ready && host->table.used < VSOCK_CONNECTIONS_MAX;
+}
+
 void vsock_accept(struct vsock_host *host)
 {
 	int fd;
 
-	while (host->is_listener_ready && host->table.used < VSOCK_CONNECTIONS_MAX) {
+	while (vsock_can_accept(host)) {
 		int r = vsock_unix_accept(host->listener.fd, &fd);
 
 		/* Without descriptors we try again when something else has happened. */

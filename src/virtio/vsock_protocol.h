@@ -62,6 +62,8 @@ MUST_CHECK uint32_t vsock_make_packet(struct vsock_host *host, const struct virt
 
 /* Takes an event of a listener's or connection's tag. */
 void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events);
+/* Whether a program may wait at the listener for which there is room. */
+bool vsock_can_accept(const struct vsock_host *host);
 /* Takes the programs that wait at the listener, as far as there is room. */
 void vsock_accept(struct vsock_host *host);
 /* The driver is gone, and all connections with it. */

@@ -174,9 +174,9 @@ static int receive_batch(struct device_queue *queue)
 	int r = 1;
 
 	take_turn(host);
-	vsock_accept(host);
 	for (unsigned n = 0; r == 1 && n < BATCH; n++)
 		r = receive_packet(queue, iov);
+	vsock_accept(host); /* in the places that the packets freed, too */
 	if (host->is_transmit_paused && host->reset_count < VSOCK_RESETS_MAX / 2) {
 		host->is_transmit_paused = false;
 		(void)eventfd_write(host->wake_transmit_fd, 1);
@@ -287,7 +287,7 @@ static int transmit_batch(struct device_queue *queue)
 	for (unsigned n = 0; r == 1 && n < BATCH; n++)
 		r = transmit_packet(queue, iov);
 	host->is_transmit_paused = r == -ENOBUFS;
-	if (host->is_receive_asleep && vsock_has_packet(host)) {
+	if (host->is_receive_asleep && (vsock_has_packet(host) || vsock_can_accept(host))) {
 		host->is_receive_asleep = false;
 		(void)eventfd_write(host->wake_receive_fd, 1);
 	}

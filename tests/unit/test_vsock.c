@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -469,6 +470,31 @@ static void the_guests_credit_is_kept(void **state)
 	close(fd);
 }
 
+/* A full table lets nobody in, connects nowhere, and takes the next one when a place is free. */
+static void who_waits_for_a_place_gets_it(void **state)
+{
+	struct rig *rig = *state;
+	struct pollfd nobody = { .fd = rig->listener, .events = POLLIN };
+	int fds[VSOCK_CONNECTIONS_MAX + 1];
+	unsigned count = 0;
+
+	fds[count++] = connect_guest(rig, 100);
+	while (count < VSOCK_CONNECTIONS_MAX) {
+		fds[count++] = dial(rig, "CONNECT 52\n");
+		expect(rig, VIRTIO_VSOCK_OP_REQUEST, 52);
+	}
+	send_op(rig, VIRTIO_VSOCK_OP_REQUEST, 101, 7);
+	expect(rig, VIRTIO_VSOCK_OP_RST, 101);
+	assert_int_equal(poll(&nobody, 1, 0), 0);
+	fds[count++] = dial(rig, "CONNECT 53\n");
+	send_op(rig, VIRTIO_VSOCK_OP_REQUEST, 102, 7); /* the other thread has seen both then */
+	expect(rig, VIRTIO_VSOCK_OP_RST, 102);
+	send_op(rig, VIRTIO_VSOCK_OP_RST, 100, 7);
+	expect(rig, VIRTIO_VSOCK_OP_REQUEST, 53);
+	while (count > 0)
+		close(fds[--count]);
+}
+
 static void a_new_driver_hears_that_connections_are_cut(void **state)
 {
 	struct rig *rig = *state;
@@ -491,6 +517,11 @@ static void a_new_driver_hears_that_connections_are_cut(void **state)
 
 int main(void)
 {
+	struct rlimit files;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	files.rlim_cur = files.rlim_max; /* both ends of all connections are ours */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
 #define RIGGED(test) cmocka_unit_test_setup_teardown(test, make_rig, free_rig)
 	const struct CMUnitTest tests[] = {
 		RIGGED(the_guest_connects_and_both_ends_end),
@@ -500,6 +531,7 @@ int main(void)
 		RIGGED(lies_are_answered_by_a_reset),
 		RIGGED(a_driver_that_ignores_credit_is_reset),
 		RIGGED(the_guests_credit_is_kept),
+		RIGGED(who_waits_for_a_place_gets_it),
 		RIGGED(a_new_driver_hears_that_connections_are_cut),
 	};
 
