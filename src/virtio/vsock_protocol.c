@@ -53,6 +53,26 @@ static void host_has_left(struct vsock_host *host, struct vsock_connection *conn
 	vsock_table_schedule(&host->table, connection);
 }
 
+/*
+ * The host's program takes no more, perhaps because it ended. What it wrote
+ * before is still the guest's to read; then host_has_left().
+ */
+static void host_takes_no_more(struct vsock_host *host, struct vsock_connection *connection)
+{
+	bool is_read = (connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) == 0 &&
+		       (connection->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) == 0;
+
+	if (connection->state != VSOCK_CONNECTED || !is_read) {
+		host_has_left(host, connection);
+		return;
+	}
+	connection->received = connection->forwarded;
+	connection->is_readable = true;
+	connection->host_shutdown |= VIRTIO_VSOCK_SHUTDOWN_RCV;
+	connection->pending |= VSOCK_BIT(SHUTDOWN);
+	vsock_table_schedule(&host->table, connection);
+}
+
 static int watch(struct vsock_host *host, struct vsock_connection *connection)
 {
 	struct epoll_event event = {
@@ -127,7 +147,7 @@ static void take_response(struct vsock_host *host, struct vsock_connection *conn
 	(void)data;
 	connection->state = VSOCK_CONNECTED;
 	if (vsock_unix_confirm(connection->fd, connection->host_port) < 0)
-		host_has_left(host, connection);
+		host_takes_no_more(host, connection);
 }
 
 static void take_reset(struct vsock_host *host, struct vsock_connection *connection,
@@ -168,14 +188,15 @@ static void take_data(struct vsock_host *host, struct vsock_connection *connecti
 		reset(host, connection);
 		return;
 	}
-	if (connection->fd < 0) /* sent before the guest knew that the host has left */
+	/* Sent before the guest knew that nobody takes it. */
+	if (connection->fd < 0 || (connection->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) != 0)
 		return;
 	int r = vsock_forward(connection, data);
 
 	if (r == -ENOBUFS || r == -ENOMEM)
 		reset(host, connection);
 	else if (r < 0)
-		host_has_left(host, connection);
+		host_takes_no_more(host, connection);
 }
 
 static void take_credit(struct vsock_host *host, struct vsock_connection *connection,
@@ -284,7 +305,8 @@ static uint32_t read_data(struct vsock_host *host, struct vsock_connection *conn
 	if (n == -EAGAIN)
 		return 0;
 	/* The end, after which the other direction may go on. */
-	if (n < 0 || connection->is_hung_up) {
+	if (n < 0 || connection->is_hung_up ||
+		(connection->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) != 0) {
 		host_has_left(host, connection);
 		return 0;
 	}
@@ -427,7 +449,7 @@ static void take_room(struct vsock_host *host, struct vsock_connection *connecti
 	if (vsock_buffered(connection) == 0)
 		return;
 	if (vsock_flush(connection) < 0) {
-		host_has_left(host, connection);
+		host_takes_no_more(host, connection);
 		return;
 	}
 	pass_end_on(connection);

@@ -470,6 +470,36 @@ static void the_guests_credit_is_kept(void **state)
 	close(fd);
 }
 
+/* A guest that sends on does not lose what the host wrote before it closed. */
+static void the_last_words_of_the_host_arrive(void **state)
+{
+	struct rig *rig = *state;
+	struct virtio_vsock_hdr header = packet(VIRTIO_VSOCK_OP_REQUEST, 750, 7);
+	uint8_t data[DATA_MAX];
+
+	header.buf_alloc = 0; /* nothing is read ahead of the close */
+	send_raw(rig, &header, HEADER);
+	expect(rig, VIRTIO_VSOCK_OP_RESPONSE, 750);
+	int fd = accept(rig->listener, NULL, NULL);
+
+	assert_int_equal(write(fd, "last words", 10), 10);
+	close(fd);
+	header.op = VIRTIO_VSOCK_OP_RW;
+	header.len = 3;
+	send_raw(rig, &header, HEADER + 3);
+	header = get(rig, NULL);
+	assert_int_equal(header.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+	assert_int_equal(header.flags, VIRTIO_VSOCK_SHUTDOWN_RCV);
+	send_op(rig, VIRTIO_VSOCK_OP_CREDIT_UPDATE, 750, 7);
+	header = get(rig, data);
+	assert_int_equal(header.op, VIRTIO_VSOCK_OP_RW);
+	assert_int_equal(header.len, 10);
+	assert_memory_equal(data, "last words", 10);
+	header = get(rig, NULL);
+	assert_int_equal(header.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+	assert_int_equal(header.flags, 3);
+}
+
 /* A full table lets nobody in, connects nowhere, and takes the next one when a place is free. */
 static void who_waits_for_a_place_gets_it(void **state)
 {
@@ -531,6 +561,7 @@ int main(void)
 		RIGGED(lies_are_answered_by_a_reset),
 		RIGGED(a_driver_that_ignores_credit_is_reset),
 		RIGGED(the_guests_credit_is_kept),
+		RIGGED(the_last_words_of_the_host_arrive),
 		RIGGED(who_waits_for_a_place_gets_it),
 		RIGGED(a_new_driver_hears_that_connections_are_cut),
 	};
