@@ -10,9 +10,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/fd_passing.h"
 #include "virtio/vsock_unix.h"
+
+/* Says which port it is about: the answer to a request that was given up may come late. */
+struct answer {
+	uint32_t port;
+	int32_t result; /* 0, or -errno */
+};
 
 bool vsock_connector_directory(const char *path, char *ret_directory, size_t size)
 {
@@ -30,35 +37,53 @@ int vsock_connector_serve(const char *path, int socket)
 {
 	const char *slash = strrchr(path, '/');
 	char inside[VSOCK_PATH_MAX + 2]; /* a '/' may come before it */
-	uint32_t port;
+	struct answer answer;
 	CLEANUP_FD int unasked = -1;
 
 	snprintf(inside, sizeof(inside), "/%s", slash == NULL ? path : slash + 1);
-	while (fd_receive(socket, &port, sizeof(port), &unasked) == 0) {
+	while (fd_receive(socket, &answer.port, sizeof(answer.port), &unasked) == 0) {
 		CLEANUP_FD int fd = -1;
-		int32_t result = vsock_unix_connect(inside, port, &fd);
 
+		answer.result = vsock_unix_connect(inside, answer.port, &fd);
 		fd_close(&unasked);
-		if (fd_send(socket, &result, sizeof(result), fd) < 0)
+		if (fd_send(socket, &answer, sizeof(answer), fd) < 0)
 			break;
 	}
 	return 0;
 }
 
+/* The next answer, whichever port it is about. -ETIMEDOUT, -EINTR, or as fd_receive(). */
+static int wait_for_answer(int socket, uint64_t deadline_ns, struct answer *ret_answer, int *ret_fd)
+{
+	struct pollfd readable = { .fd = socket, .events = POLLIN };
+	uint64_t now = clock_monotonic_ns();
+
+	if (now >= deadline_ns)
+		return -ETIMEDOUT;
+	int n = poll(&readable, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
+
+	if (n < 0)
+		return -errno;
+	return n == 1 ? fd_receive(socket, ret_answer, sizeof(*ret_answer), ret_fd) : -ETIMEDOUT;
+}
+
 int vsock_connector_ask(int socket, uint32_t port, int *ret_fd)
 {
-	struct pollfd answer = { .fd = socket, .events = POLLIN };
+	uint64_t deadline_ns = clock_monotonic_ns() + VSOCK_CONNECTOR_MS * NS_PER_MS;
 	CLEANUP_FD int fd = -1;
-	int32_t result;
+	struct answer answer = { 0 };
+	int r = fd_send(socket, &port, sizeof(port), -1);
 
-	if (fd_send(socket, &port, sizeof(port), -1) < 0 ||
-		poll(&answer, 1, VSOCK_CONNECTOR_MS) != 1 ||
-		fd_receive(socket, &result, sizeof(result), &fd) < 0)
+	if (r < 0)
 		return -ECONNABORTED;
-	if (result < 0)
-		return result;
-	if (fd < 0)
+	do {
+		fd_close(&fd); /* another port's */
+		r = wait_for_answer(socket, deadline_ns, &answer, &fd);
+	} while (r == -EINTR || (r == 0 && answer.port != port));
+	if (r < 0 || (answer.result == 0 && fd < 0))
 		return -ECONNABORTED;
+	if (answer.result != 0)
+		return answer.result < 0 ? answer.result : -ECONNABORTED;
 	*ret_fd = fd_steal(&fd);
 	return 0;
 }

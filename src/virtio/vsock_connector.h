@@ -23,6 +23,6 @@ int vsock_connector_serve(const char *path, int socket);
 
 /*
  * The device: a connection to PATH_port. -errno of the helper's connect(), or
- * -ECONNABORTED: the helper is of no use any more.
+ * -ECONNABORTED: the helper is gone, or did not answer in time.
  */
 MUST_CHECK int vsock_connector_ask(int socket, uint32_t port, int *ret_fd);

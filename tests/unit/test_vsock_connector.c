@@ -131,15 +131,23 @@ static void what_is_no_port_ends_it(void **state)
 	fd_close(&helper.ends[0]);
 }
 
+/* As the helper sends it. */
+struct answer {
+	uint32_t port;
+	int32_t result;
+};
+
 /* The helper answers with something else, or not at all. */
 static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
 {
-	int32_t good = 0;
+	const struct answer bare = { 1, 0 }, strange = { 1, 5 };
 	int ends[2], fd = 77;
 
 	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-	assert_int_equal(fd_send(ends[1], &good, sizeof(good), -1), 0); /* no descriptor */
+	assert_int_equal(fd_send(ends[1], &bare, sizeof(bare), -1), 0); /* no descriptor */
+	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), -ECONNABORTED);
+	assert_int_equal(fd_send(ends[1], &strange, sizeof(strange), ends[1]), 0);
 	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), -ECONNABORTED);
 	assert_int_equal(fd_send(ends[1], "x", 1, ends[1]), 0);
 	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), -ECONNABORTED);
@@ -147,6 +155,35 @@ static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
 	assert_int_equal(fd, 77);
 	fd_close(&ends[0]);
 	fd_close(&ends[1]);
+}
+
+/* To requests that nobody waits for any more: each is about a port, and none is taken for
+ * another's. */
+static void late_answers_are_nobodys(void **state)
+{
+	const struct answer late = { 7, 0 }, refusal = { 8, -ECONNREFUSED }, good = { 1, 0 };
+	int ends[2], wrong[2], right[2], fd = -1;
+	char byte = 0;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, wrong), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, right), 0);
+	assert_int_equal(fd_send(ends[1], &late, sizeof(late), wrong[0]), 0);
+	assert_int_equal(fd_send(ends[1], &refusal, sizeof(refusal), -1), 0);
+	assert_int_equal(fd_send(ends[1], &good, sizeof(good), right[0]), 0);
+	assert_int_equal(vsock_connector_ask(ends[0], 1, &fd), 0);
+	assert_int_equal(write(right[1], "x", 1), 1);
+	assert_int_equal(read(fd, &byte, 1), 1);
+	assert_int_equal(byte, 'x');
+	fd_close(&wrong[0]);
+	assert_int_equal(read(wrong[1], &byte, 1), 0); /* nobody kept it */
+	fd_close(&fd);
+	fd_close(&ends[0]);
+	fd_close(&ends[1]);
+	fd_close(&wrong[1]);
+	fd_close(&right[0]);
+	fd_close(&right[1]);
 }
 
 int main(void)
@@ -157,6 +194,7 @@ int main(void)
 		cmocka_unit_test(a_port_is_connected),
 		cmocka_unit_test(what_is_no_port_ends_it),
 		cmocka_unit_test(a_helper_that_lies_or_sleeps_is_of_no_use),
+		cmocka_unit_test(late_answers_are_nobodys),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
