@@ -255,7 +255,8 @@ def unprivileged():
         yield wrap
 
 
-def test_user_network(dhcp_initrd, uplink, unprivileged):
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_user_network(dhcp_initrd, uplink, unprivileged, options):
     """An ordinary user: an address by DHCP, and the host reaches a server in the guest by a forward."""
     data = os.urandom(SIZE)
     with serving(data) as server:
@@ -263,7 +264,7 @@ def test_user_network(dhcp_initrd, uplink, unprivileged):
         script = (USER_UP + "ip addr show dev eth0 && (while :; do nc -l -p 80 -e cat; done &) ; "
                   "echo up; read line")
         argv = vm.command("small", dhcp_initrd, script=script,
-                          options=["--net", "user,forward=tcp:127.0.0.1:8080-:80"])
+                          options=["--net", "user,forward=tcp:127.0.0.1:8080-:80", *options])
         with vm.piped(unprivileged(argv)) as (process, console):
             vm.expect(console, uplink)
             vm.expect(console, "up")
