@@ -6,11 +6,13 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import stat
 import statistics
 import subprocess
+import threading
 import time
 
 import pytest
@@ -36,8 +38,8 @@ def crosvm(*arguments, status=vmm.OK, timeout=30):
 
 def connect(path):
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.connect(path)  # waits for a place in the backlog
     client.settimeout(10)
-    client.connect(path)
     return client
 
 
@@ -401,6 +403,7 @@ def test_a_shell_can_ask(path):
     (b'{"version":1,"verb":"disk"}', "unknown-verb"),
     (b'{"version":2,"verb":"stop"}', "bad-version"),
     (b'{"version":1,"verb":"stop","when":"now"}', "unknown-field"),
+    (b'{"version":1,"verb":"stop","fd":1}', "unknown-field"),
 ])
 def test_refusals_leave_the_connection(path, request_text, code):
     with vm(path), connect(path) as client:
@@ -419,6 +422,43 @@ def test_descriptors_are_refused(path):
             client.sendmsg([b'{"version":1,"verb":"stop"}'], [rights])
             assert json.loads(client.recv(1 << 16))["code"] == "descriptors"
         assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
+
+
+def test_descriptors_of_any_kind_are_refused(path, tmp_path):
+    """Each is closed, unused: the other end of a pipe sees its end."""
+    with vm(path) as process, connect(path) as client, contextlib.ExitStack() as stack:
+        assert ask(client, "status")["ok"]
+        before = len(os.listdir(f"/proc/{process.pid}/fd"))
+        read_end, write_end = os.pipe()
+        pair = [stack.enter_context(end) for end in socket.socketpair()]
+        kinds = [write_end, pair[0].fileno(), os.memfd_create("x"), os.open(tmp_path, os.O_PATH), client.fileno()]
+        for fd in kinds:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+            client.sendmsg([b'{"version":1,"verb":"status"}'], [rights])
+            assert json.loads(client.recv(1 << 16))["code"] == "descriptors"
+        for fd in (write_end, kinds[2], kinds[3]):
+            os.close(fd)
+        assert select.select([read_end], [], [], 10)[0] and os.read(read_end, 1) == b""
+        os.close(read_end)
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
+
+
+def test_a_thousand_clients_at_once(path):
+    """There are 256 places: who finds none waits, and all are served."""
+    with vm(path):
+        served, start = [], threading.Barrier(1000)
+
+        def client():
+            start.wait()
+            with connect(path) as peer:
+                served.append(ask(peer, "version")["ok"])
+
+        threads = [threading.Thread(target=client) for _ in range(1000)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert served == [True] * 1000
 
 
 def test_a_thousand_clients(path):
