@@ -12,7 +12,7 @@ enum { RECEIVE, TRANSMIT, CONTROL, QUEUES };
 enum { HEADER = 12, ETHERNET = 14, MARKED = HEADER + ETHERNET + 32, ETHERTYPE = 0x88b5 };
 enum { F_CSUM = 1 << 0, F_HOST_TSO4 = 1 << 11, F_CTRL_VQ = 1 << 17, F_MQ = 1 << 22 };
 enum { NEEDS_CSUM = 1, GSO_NONE = 0, GSO_TCPV4 = 1, GSO_UDP = 3, GSO_TCPV6 = 4, GSO_UDP_L4 = 5 };
-enum { CONFIG_PAIRS = 8, NOTIFY_MULTIPLIER = 16, ACK_OK = 0, ACK_ERROR = 1 };
+enum { CONFIG_PAIRS = 8, PAIRS = 2, ACK_OK = 0, ACK_ERROR = 1 };
 
 struct net_header {
 	uint8_t flags, gso_type;
@@ -21,46 +21,17 @@ struct net_header {
 
 /* ---- the device ------------------------------------------------------------------------ */
 
-/* One victim for each queue; the control queue comes behind all pairs. */
-static void find_queues(void)
-{
-	find_net();
-	if (victim_count != 1)
-		fail("%u network cards", (uint64_t)victim_count);
-	unsigned capability = find_capability(&victims[0], CAP_VENDOR, CFG_NOTIFY);
-	uint32_t stride = get_config(&victims[0], capability + NOTIFY_MULTIPLIER, 4);
-
-	for (unsigned i = 1; i < QUEUES; i++) {
-		victims[i] = victims[0];
-		victims[i].rings = &all_rings[i];
-		victims[i].buffers = &all_buffers[i];
-	}
-	victims[TRANSMIT].queue = 1;
-	victims[CONTROL].queue = (uint16_t)(2 * read_at(victims[0].config + CONFIG_PAIRS, 2));
-	for (unsigned i = 1; i < QUEUES; i++)
-		victims[i].notify += victims[i].queue * stride;
-}
-
 static void start_net(uint64_t features)
 {
-	negotiate(&victims[0], features);
-	for (unsigned i = 0; i < ((features & F_CTRL_VQ) != 0 ? QUEUES : CONTROL); i++) {
-		put(&victims[i], QUEUE_SELECT, 2, victims[i].queue);
-		victims[i].queue_size = (uint16_t)get(&victims[i], QUEUE_SIZE, 2);
-		if (victims[i].queue_size == 0 || victims[i].queue_size > QUEUE_SIZE_MAX)
-			fail_row("queue %u has size %u", (uint64_t)victims[i].queue,
-				(uint64_t)victims[i].queue_size);
-		clear_memory(&victims[i]);
-		place_rings(&victims[i]);
-	}
-	put(&victims[0], STATUS, 1, RUNNING);
-	if (get(&victims[0], STATUS, 1) != RUNNING)
-		fail_row("the status is %x", get(&victims[0], STATUS, 1));
+	start_queues(features, (features & F_CTRL_VQ) != 0 ? QUEUES : CONTROL);
 }
 
 static void begin_net(uint64_t features)
 {
-	find_queues();
+	/* The control queue comes behind all pairs, of which there are two. */
+	find_device(PCI_NET, (const uint16_t[QUEUES]){ 0, 1, 2 * PAIRS }, QUEUES);
+	if (read_at(victims[0].config + CONFIG_PAIRS, 2) != PAIRS)
+		fail("no two pairs");
 	start_net(features);
 	rest("begin");
 	start_net(features);

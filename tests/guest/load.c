@@ -12,7 +12,7 @@ enum { WRITTEN_SECTORS = 64 };
 static void start_all(void)
 {
 	find_victims();
-	find_net();
+	add_victims(PCI_NET, PCI_NET);
 	for (unsigned i = 0; i < victim_count; i++)
 		start_victim(&victims[i], 0);
 }

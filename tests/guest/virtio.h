@@ -96,7 +96,13 @@ struct victim {
 };
 
 enum { GUARD = 0x5a };
-enum { PCI_NET = 0x1041, PCI_BLOCK = 0x1042, PCI_RNG = 0x1044, VICTIMS_MAX = 3 };
+enum {
+	PCI_NET = 0x1041,
+	PCI_BLOCK = 0x1042,
+	PCI_RNG = 0x1044,
+	PCI_BALLOON = 0x1045,
+	VICTIMS_MAX = 3
+};
 
 /* Where the pointers go beyond the victims' own memory, this is it. */
 static struct rings all_rings[VICTIMS_MAX] __attribute__((aligned(4096)));
@@ -207,8 +213,16 @@ static inline void find_regions(struct victim *victim)
 	victim->config = find_region(victim, CFG_DEVICE);
 }
 
-/* All block and rng devices, in their order on the bus. */
-static inline void find_victims(void)
+static inline const char *kind_name(uint16_t pci_id)
+{
+	return pci_id == PCI_RNG       ? "rng"
+	       : pci_id == PCI_NET     ? "net"
+	       : pci_id == PCI_BALLOON ? "balloon"
+				       : "blk";
+}
+
+/* All devices of two kinds, in their order on the bus. */
+static inline void add_victims(uint16_t one, uint16_t other)
 {
 	for (unsigned devfn = 0; devfn < FUNCTIONS && victim_count < VICTIMS_MAX; devfn += 8) {
 		struct victim *victim = &victims[victim_count];
@@ -216,33 +230,44 @@ static inline void find_victims(void)
 		victim->devfn = devfn;
 		victim->pci_id = (uint16_t)get_config(victim, CONFIG_ID + 2, 2);
 		if (get_config(victim, CONFIG_ID, 2) != 0x1af4 ||
-			(victim->pci_id != PCI_BLOCK && victim->pci_id != PCI_RNG))
+			(victim->pci_id != one && victim->pci_id != other))
 			continue;
-		victim->name = victim->pci_id == PCI_RNG ? "rng" : "blk";
+		victim->name = kind_name(victim->pci_id);
 		victim->rings = &all_rings[victim_count];
 		victim->buffers = &all_buffers[victim_count];
 		find_regions(victim);
 		victim_count++;
 	}
+}
+
+/* Those to which requests with known answers can be made. */
+static inline void find_victims(void)
+{
+	add_victims(PCI_BLOCK, PCI_RNG);
 	if (victim_count < 2)
 		fail("%u devices, which are too few", (uint64_t)victim_count);
 }
 
-/* Network cards, likewise; no requests with known answers are made to these. */
-static inline void find_net(void)
+/* The one device of a kind, as a victim for each of these queues. */
+static inline void find_device(uint16_t pci_id, const uint16_t *queues, unsigned count)
 {
-	for (unsigned devfn = 0; devfn < FUNCTIONS && victim_count < VICTIMS_MAX; devfn += 8) {
+	enum { NOTIFY_MULTIPLIER = 16 };
+
+	add_victims(pci_id, pci_id);
+	if (victim_count != 1)
+		fail("%u devices of %s", (uint64_t)victim_count, kind_name(pci_id));
+	unsigned capability = find_capability(&victims[0], CAP_VENDOR, CFG_NOTIFY);
+	uint32_t stride = get_config(&victims[0], capability + NOTIFY_MULTIPLIER, 4);
+	const struct victim device = victims[0];
+
+	for (victim_count = 0; victim_count < count; victim_count++) {
 		struct victim *victim = &victims[victim_count];
 
-		victim->devfn = devfn;
-		victim->pci_id = (uint16_t)get_config(victim, CONFIG_ID + 2, 2);
-		if (get_config(victim, CONFIG_ID, 2) != 0x1af4 || victim->pci_id != PCI_NET)
-			continue;
-		victim->name = "net";
+		*victim = device;
 		victim->rings = &all_rings[victim_count];
 		victim->buffers = &all_buffers[victim_count];
-		find_regions(victim);
-		victim_count++;
+		victim->queue = queues[victim_count];
+		victim->notify += queues[victim_count] * stride;
 	}
 }
 
@@ -431,6 +456,24 @@ static inline void start_victim(struct victim *victim, uint64_t features)
 	put(victim, STATUS, 1, RUNNING);
 	if (get(victim, STATUS, 1) != RUNNING)
 		fail_row("%s does not start; status %x", victim->name, get(victim, STATUS, 1));
+}
+
+/* The same for the first `count` queues of find_device(). */
+static inline void start_queues(uint64_t features, unsigned count)
+{
+	negotiate(&victims[0], features);
+	for (unsigned i = 0; i < count; i++) {
+		put(&victims[i], QUEUE_SELECT, 2, victims[i].queue);
+		victims[i].queue_size = (uint16_t)get(&victims[i], QUEUE_SIZE, 2);
+		if (victims[i].queue_size == 0 || victims[i].queue_size > QUEUE_SIZE_MAX)
+			fail_row("queue %u has size %u", (uint64_t)victims[i].queue,
+				(uint64_t)victims[i].queue_size);
+		clear_memory(&victims[i]);
+		place_rings(&victims[i]);
+	}
+	put(&victims[0], STATUS, 1, RUNNING);
+	if (get(&victims[0], STATUS, 1) != RUNNING)
+		fail_row("the status is %x", get(&victims[0], STATUS, 1));
 }
 
 /* ---- requests with known answers ------------------------------------------------- */

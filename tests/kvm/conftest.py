@@ -20,7 +20,7 @@ for name in ("XDG_RUNTIME_DIR", "WAYLAND_DISPLAY"):
     os.environ.pop(name, None)
 
 
-GUESTS = ["machine", "hostile", "hostile_vq", "hostile_ring", "hostile_dev", "hostile_pci", "hang", "load", "m", "drive"]
+GUESTS = ["machine", "hostile", "hostile_vq", "hostile_ring", "hostile_dev", "hostile_balloon", "hostile_pci", "hang", "load", "m", "drive"]
 
 
 def pytest_configure(config):

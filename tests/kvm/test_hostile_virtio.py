@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Guests whose virtio drivers break every rule (tests/guest/hostile_{vq,ring,dev,pci}.c): only their device suffers.
+"""Guests whose virtio drivers break every rule (tests/guest/hostile_{vq,ring,dev,balloon,pci}.c): only their device suffers.
 
 The guest itself checks what a guest can see. Here is what only the host can: the process lives, holds no more
 descriptors, threads or memory than before, comes to rest, logs little, and the disks are byte for byte what they were.
@@ -17,6 +17,7 @@ WRITTEN_SECTOR, WRITTEN = 3, b"\xa5" * SECTOR  # tests/guest/hostile_dev.c
 SANITIZED = "san/" in vmm.CROSVM  # whose own memory grows, too
 
 BOTH = ("blk", "rng")
+BALLOON = ["--balloon", "reporting"]
 # guest, case, victims, further options
 CASES = [
     ("hostile_vq", "sizes", BOTH, []),
@@ -39,6 +40,10 @@ CASES = [
     ("hostile_dev", "reset-in-flight", ("blk",), []),
     ("hostile_dev", "rng", ("rng",), []),
     ("hostile_dev", "flood", ("rng",), []),
+    ("hostile_balloon", "inflate", ("balloon",), BALLOON),
+    ("hostile_balloon", "reporting", ("balloon",), BALLOON),
+    ("hostile_balloon", "stats", ("balloon",), BALLOON),
+    ("hostile_balloon", "config", ("balloon",), BALLOON),
     ("hostile_pci", "config-space", BOTH, []),
     ("hostile_pci", "bar-sizing", BOTH, []),
     ("hostile_pci", "bar-moves", BOTH, []),
@@ -148,7 +153,8 @@ def test_case(tmp_path, guest, case, victim, options):
 @pytest.mark.parametrize("guest, case, options", [
     ("hostile_dev", "requests", []), ("hostile_dev", "layouts", []), ("hostile_dev", "reset-in-flight", []),
     ("hostile_vq", "chains", []), ("hostile_ring", "storm", []), ("hostile_ring", "flip", ["-c", "2"]),
-    ("hostile_ring", "moving-idx", ["-c", "2"])])
+    ("hostile_ring", "moving-idx", ["-c", "2"]), ("hostile_balloon", "inflate", BALLOON),
+    ("hostile_balloon", "reporting", BALLOON), ("hostile_balloon", "stats", BALLOON)])
 def test_jailed(tmp_path, guest, case, options):
     run(tmp_path, guest, case, "blk", ["-u", *options])
 
