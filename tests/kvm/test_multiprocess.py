@@ -148,6 +148,9 @@ def end_device(pid, how):
         os.kill(pid, signal.SIGKILL)
         return
     os.kill(pid, signal.SIGSTOP)
+    for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        while stat.read_text().rsplit(")", 1)[1].split()[0] != "T":
+            time.sleep(0.001)
     code = {signal.SIGSEGV: b"\x31\xc0\x88\x00",  # xor %eax, %eax; mov %al, (%rax)
             signal.SIGSYS: b"\xb8\x3b\x00\x00\x00\x0f\x05"}  # execve()
     overwrite_code(pid, code[how])
