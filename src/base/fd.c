@@ -4,8 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 void fd_close(int *fd)
 {
@@ -37,6 +40,26 @@ int fd_lift(int *fd)
 	fd_close(fd);
 	*fd = lifted;
 	return 0;
+}
+
+int fd_wait(int fd, short events, uint64_t deadline_ns)
+{
+	struct pollfd pollfd = { .fd = fd, .events = events };
+
+	for (;;) {
+		uint64_t now = clock_monotonic_ns();
+
+		if (now >= deadline_ns)
+			return -ETIMEDOUT;
+		/* Rounded up, so that the last round does not spin. */
+		uint64_t timeout_ms = (deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS;
+		int n = poll(&pollfd, 1, (int)min_u64(timeout_ms, INT32_MAX));
+
+		if (n > 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+	}
 }
 
 ssize_t fd_pread_most(int fd, void *buffer, size_t size, uint64_t offset)

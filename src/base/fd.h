@@ -22,6 +22,12 @@ int fd_steal(int *fd);
 MUST_CHECK int fd_lift(int *fd);
 
 /*
+ * Waits for `events` of poll() or a hang-up, across EINTR, before `deadline_ns`
+ * of the monotonic clock. 0, -ETIMEDOUT or -errno.
+ */
+MUST_CHECK int fd_wait(int fd, short events, uint64_t deadline_ns);
+
+/*
  * Reads exactly `size` bytes at `offset`, across EINTR and short reads.
  * 0, -ENODATA when the file ends before that, else -errno.
  */

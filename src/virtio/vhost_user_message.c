@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "base/clock.h"
 #include "base/fd.h"
 
 enum { HEADER_SIZE = 12, CONFIG_HEADER_SIZE = 12, MEMORY_HEADER_SIZE = 8 };
@@ -83,27 +82,6 @@ uint32_t vhost_user_memory_payload(uint32_t count)
 	return MEMORY_HEADER_SIZE + count * (uint32_t)sizeof(struct vhost_user_region);
 }
 
-/* Waits for `events` or a hang-up. 0, -ETIMEDOUT or -errno. */
-static int wait_for(int socket, short events, uint64_t deadline_ns)
-{
-	struct pollfd pollfd = { .fd = socket, .events = events };
-
-	for (;;) {
-		uint64_t now = clock_monotonic_ns();
-
-		if (now >= deadline_ns)
-			return -ETIMEDOUT;
-		/* Rounded up, so that the last round does not spin. */
-		uint64_t timeout_ms = (deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS;
-		int n = poll(&pollfd, 1, (int)min_u64(timeout_ms, INT32_MAX));
-
-		if (n > 0)
-			return 0;
-		if (n < 0 && errno != EINTR)
-			return -errno;
-	}
-}
-
 /* The bytes [done, size) of a message on the wire: header, then payload. */
 static unsigned wire_bytes(
 	const struct vhost_user_message *message, size_t done, size_t size, struct iovec iov[2])
@@ -145,7 +123,7 @@ int vhost_user_send(int socket, const struct vhost_user_message *message, uint64
 		int r = n < 0 && errno != EINTR ? -errno : 0;
 
 		if (r == -EAGAIN)
-			r = wait_for(socket, POLLOUT, deadline_ns);
+			r = fd_wait(socket, POLLOUT, deadline_ns);
 		if (r < 0)
 			return r == -EPIPE || r == -ECONNRESET ? -ENOTCONN : r;
 		if (n > 0)
@@ -214,7 +192,7 @@ static int receive_until(int socket, struct vhost_user_message *message, size_t 
 	size_t most, uint64_t deadline_ns)
 {
 	while (*done < least) {
-		int r = wait_for(socket, POLLIN, deadline_ns);
+		int r = fd_wait(socket, POLLIN, deadline_ns);
 
 		if (r < 0)
 			return r;

@@ -15,12 +15,6 @@
 #include "base/fd_passing.h"
 #include "virtio/vsock_unix.h"
 
-/* Says which port it is about: the answer to a request that was given up may come late. */
-struct answer {
-	uint32_t port;
-	int32_t result; /* 0, or -errno */
-};
-
 bool vsock_connector_directory(const char *path, char *ret_directory, size_t size)
 {
 	const char *slash = strrchr(path, '/');
@@ -37,7 +31,7 @@ int vsock_connector_serve(const char *path, int socket)
 {
 	const char *slash = strrchr(path, '/');
 	char inside[VSOCK_PATH_MAX + 2]; /* a '/' may come before it */
-	struct answer answer;
+	struct vsock_connector_answer answer;
 	CLEANUP_FD int unasked = -1;
 
 	snprintf(inside, sizeof(inside), "/%s", slash == NULL ? path : slash + 1);
@@ -52,34 +46,21 @@ int vsock_connector_serve(const char *path, int socket)
 	return 0;
 }
 
-/* The next answer, whichever port it is about. -ETIMEDOUT, -EINTR, or as fd_receive(). */
-static int wait_for_answer(int socket, uint64_t deadline_ns, struct answer *ret_answer, int *ret_fd)
-{
-	struct pollfd readable = { .fd = socket, .events = POLLIN };
-	uint64_t now = clock_monotonic_ns();
-
-	if (now >= deadline_ns)
-		return -ETIMEDOUT;
-	int n = poll(&readable, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
-
-	if (n < 0)
-		return -errno;
-	return n == 1 ? fd_receive(socket, ret_answer, sizeof(*ret_answer), ret_fd) : -ETIMEDOUT;
-}
-
 int vsock_connector_ask(int socket, uint32_t port, int *ret_fd)
 {
 	uint64_t deadline_ns = clock_monotonic_ns() + VSOCK_CONNECTOR_MS * NS_PER_MS;
 	CLEANUP_FD int fd = -1;
-	struct answer answer = { 0 };
+	struct vsock_connector_answer answer = { 0 };
 	int r = fd_send(socket, &port, sizeof(port), -1);
 
 	if (r < 0)
 		return -ECONNABORTED;
 	do {
 		fd_close(&fd); /* another port's */
-		r = wait_for_answer(socket, deadline_ns, &answer, &fd);
-	} while (r == -EINTR || (r == 0 && answer.port != port));
+		r = fd_wait(socket, POLLIN, deadline_ns);
+		if (r == 0)
+			r = fd_receive(socket, &answer, sizeof(answer), &fd);
+	} while (r == 0 && answer.port != port);
 	if (r < 0 || (answer.result == 0 && fd < 0))
 		return -ECONNABORTED;
 	if (answer.result != 0)

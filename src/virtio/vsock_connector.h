@@ -12,6 +12,12 @@
 /* How long the device waits for an answer, with all its connections. */
 enum { VSOCK_CONNECTOR_MS = 1000 };
 
+/* Says which port it is about: the answer to a request that was given up may come late. */
+struct vsock_connector_answer {
+	uint32_t port;
+	int32_t result; /* 0, with a descriptor; or -errno */
+};
+
 /* The directory of `path`. False when there is no room. */
 MUST_CHECK bool vsock_connector_directory(const char *path, char *ret_directory, size_t size);
 

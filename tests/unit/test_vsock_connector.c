@@ -131,16 +131,10 @@ static void what_is_no_port_ends_it(void **state)
 	fd_close(&helper.ends[0]);
 }
 
-/* As the helper sends it. */
-struct answer {
-	uint32_t port;
-	int32_t result;
-};
-
 /* The helper answers with something else, or not at all. */
 static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
 {
-	const struct answer bare = { 1, 0 }, strange = { 1, 5 };
+	const struct vsock_connector_answer bare = { 1, 0 }, strange = { 1, 5 };
 	int ends[2], fd = 77;
 
 	(void)state;
@@ -161,7 +155,8 @@ static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
  * another's. */
 static void late_answers_are_nobodys(void **state)
 {
-	const struct answer late = { 7, 0 }, refusal = { 8, -ECONNREFUSED }, good = { 1, 0 };
+	const struct vsock_connector_answer late = { 7, 0 }, refusal = { 8, -ECONNREFUSED },
+					    good = { 1, 0 };
 	int ends[2], wrong[2], right[2], fd = -1;
 	char byte = 0;
 
