@@ -37,7 +37,7 @@ struct vsock_connection *vsock_table_add(struct vsock_table *table, int fd, enum
 {
 	struct vsock_connection *connection = table->connections;
 
-	if (table->used == VSOCK_CONNECTIONS_MAX)
+	if (vsock_table_is_full(table))
 		return NULL;
 	while (connection->state != VSOCK_FREE)
 		connection++;

@@ -69,6 +69,11 @@ struct vsock_table {
 void vsock_table_init(struct vsock_table *table);
 void vsock_table_close_all(struct vsock_table *table);
 
+static inline bool vsock_table_is_full(const struct vsock_table *table)
+{
+	return table->used == VSOCK_CONNECTIONS_MAX;
+}
+
 /* A connection that owns `fd` then, or NULL when the table is full. */
 struct vsock_connection *vsock_table_add(struct vsock_table *table, int fd, enum vsock_state state);
 /* Lets packets between these ports find it. */

@@ -126,7 +126,7 @@ static void open_connection(struct vsock_host *host, const struct virtio_vsock_h
 	CLEANUP_FD int fd = -1;
 	struct vsock_connection *connection = NULL;
 
-	if (header->op == VIRTIO_VSOCK_OP_REQUEST && host->table.used < VSOCK_CONNECTIONS_MAX &&
+	if (header->op == VIRTIO_VSOCK_OP_REQUEST && !vsock_table_is_full(&host->table) &&
 		connect_to_host(host, header->dst_port, &fd) == 0)
 		connection = vsock_table_add(&host->table, fd, VSOCK_CONNECTED);
 	if (connection == NULL) {
@@ -420,7 +420,7 @@ static void take_greeting(struct vsock_host *host, struct vsock_connection *conn
 
 bool vsock_can_accept(const struct vsock_host *host)
 {
-	return host->is_listener_ready && host->table.used < VSOCK_CONNECTIONS_MAX;
+	return host->is_listener_ready && !vsock_table_is_full(&host->table);
 }
 
 void vsock_accept(struct vsock_host *host)
