@@ -237,10 +237,7 @@ static int apply_socket(void *target, const char *value)
 static int apply_multiprocess(void *target, const char *value)
 {
 	(void)value;
-	struct vm_config *config = &((struct run_request *)target)->config;
-
-	config->multiprocess = true;
-	config->memory_flags |= GUEST_MEMORY_SHARED;
+	((struct run_request *)target)->config.multiprocess = true;
 	return 0;
 }
 

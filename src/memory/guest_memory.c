@@ -71,7 +71,7 @@ static int plan_regions(struct guest_memory *memory, const struct guest_memory_r
 	return 0;
 }
 
-static int map_memfd(struct guest_memory *memory, unsigned flags)
+static int map_memfd(struct guest_memory *memory, unsigned flags, uint8_t **ret_first)
 {
 	bool huge = (flags & GUEST_MEMORY_HUGE_PAGES) != 0;
 	CLEANUP_FD int fd = memfd_create("crosvm-guest",
@@ -91,7 +91,7 @@ static int map_memfd(struct guest_memory *memory, unsigned flags)
 	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, memory->size };
 	memory->reserved = huge;
 	memory->fd = fd_steal(&fd);
-	memory->regions[0].hva = mapping;
+	*ret_first = mapping;
 	return 0;
 }
 
@@ -100,7 +100,7 @@ static int map_memfd(struct guest_memory *memory, unsigned flags)
  * them; but for the first, of which a guest touches little: its tables, and
  * all of the smallest guests.
  */
-static int map_private(struct guest_memory *memory)
+static int map_private(struct guest_memory *memory, uint8_t **ret_first)
 {
 	uint64_t size = memory->size + huge_page;
 	void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -110,11 +110,11 @@ static int map_private(struct guest_memory *memory)
 		return -errno;
 	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, size };
 	memory->private = true;
-	uint8_t *first = (uint8_t *)mapping + (-(uintptr_t)mapping & (huge_page - 1));
+	uint8_t *first = (uint8_t *)align_up((uintptr_t)mapping, huge_page);
 
-	memory->regions[0].hva = first;
-	(void)madvise(
-		first, memory->size, MADV_DONTDUMP); /* a guest's secrets are no part of our core */
+	*ret_first = first;
+	/* A guest's secrets are no part of our core. */
+	(void)madvise(first, memory->size, MADV_DONTDUMP);
 	if (memory->size > huge_page)
 		(void)madvise(first + huge_page, memory->size - huge_page, MADV_HUGEPAGE);
 	// cppcheck-suppress memleak ; guest_memory_free() unmaps it
@@ -124,13 +124,12 @@ static int map_private(struct guest_memory *memory)
 static int map_regions(struct guest_memory *memory, unsigned flags)
 {
 	bool is_file = (flags & (GUEST_MEMORY_SHARED | GUEST_MEMORY_HUGE_PAGES)) != 0;
-	int r = is_file ? map_memfd(memory, flags) : map_private(memory);
+	uint8_t *first = NULL;
+	int r = is_file ? map_memfd(memory, flags, &first) : map_private(memory, &first);
 
 	if (r < 0)
 		return r;
-	uint8_t *first = memory->regions[0].hva;
-
-	for (size_t i = 1; i < memory->count; i++)
+	for (size_t i = 0; i < memory->count; i++)
 		memory->regions[i].hva = first + memory->regions[i].file_offset;
 	if ((flags & GUEST_MEMORY_PREALLOCATE) != 0 &&
 		madvise(first, memory->size, MADV_POPULATE_WRITE) < 0)

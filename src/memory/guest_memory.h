@@ -78,8 +78,7 @@ MUST_CHECK int guest_memory_create_from_files(
 	const struct guest_memory_file *files, size_t count, struct guest_memory **ret_memory);
 void guest_memory_free(struct guest_memory *memory);
 
-/* The sealed memfd, borrowed, for a process that shall map it too; -1 for private memory and mapped
- * files. */
+/* The sealed memfd, borrowed, for who shall map it too; -1: private memory, or mapped files. */
 int guest_memory_fd(const struct guest_memory *memory);
 
 size_t guest_memory_region_count(const struct guest_memory *memory);

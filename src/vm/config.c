@@ -51,8 +51,16 @@ int vm_config_add_foreign(struct vm_config *config, const char *option,
 {
 	const struct vm_device device = { .class = class, .foreign_path = path };
 
-	config->memory_flags |= GUEST_MEMORY_SHARED;
 	return append(config, option, &device);
+}
+
+bool vm_config_shares_memory(const struct vm_config *config)
+{
+	bool shares = config->multiprocess;
+
+	for (unsigned i = 0; i < config->device_count; i++)
+		shares = shares || config->devices[i].foreign_path != NULL;
+	return shares;
 }
 
 void vm_config_free_devices(struct vm_config *config)

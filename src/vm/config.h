@@ -28,7 +28,7 @@ struct vm_config {
 	const char *initrd_path; /* NULL: none */
 	const char *params;      /* what -p gave, joined by spaces; "" without */
 	uint64_t memory_size;    /* bytes, a multiple of 1 MiB */
-	unsigned memory_flags;   /* enum guest_memory_flags */
+	unsigned memory_flags;   /* enum guest_memory_flags, as the user wants it */
 	unsigned vcpus;
 	struct console_config serial; /* COM1 */
 	bool multiprocess;            /* each device in a jailed process */
@@ -48,4 +48,6 @@ MUST_CHECK int vm_config_add_device(struct vm_config *config, const char *option
 /* The same for a device that a vhost-user back end at `path` serves. */
 MUST_CHECK int vm_config_add_foreign(struct vm_config *config, const char *option,
 	const struct device_class *class, const char *path);
+/* Whether another process maps the guest's memory. */
+bool vm_config_shares_memory(const struct vm_config *config);
 void vm_config_free_devices(struct vm_config *config);

@@ -150,7 +150,8 @@ static int create_memory(struct vm *vm)
 {
 	struct guest_memory_range ranges[GUEST_MEMORY_REGIONS_MAX];
 	size_t count = layout_ram_ranges(vm->config->memory_size, ranges);
-	unsigned flags = vm->config->memory_flags;
+	unsigned flags = vm->config->memory_flags |
+			 (vm_config_shares_memory(vm->config) ? GUEST_MEMORY_SHARED : 0);
 	int r = guest_memory_create(ranges, count, flags, &vm->memory);
 
 	if (r < 0 && (flags & GUEST_MEMORY_HUGE_PAGES) != 0)
