@@ -18,10 +18,10 @@ static uint8_t much[MUCH] __attribute__((aligned(PAGE)));
 static void begin_balloon(void)
 {
 	find_device(PCI_BALLOON, (const uint16_t[QUEUES]){ 0, 2, 3 }, QUEUES);
-	start_queues(FEATURES, QUEUES);
+	start_queues(victims, QUEUES, FEATURES);
 	memset(neighbour, GUARD, PAGE);
 	rest("begin");
-	start_queues(FEATURES, QUEUES);
+	start_queues(victims, QUEUES, FEATURES);
 }
 
 static void check_balloon(const struct victim *victim)
@@ -48,14 +48,6 @@ static void submit_unwritten(struct victim *victim)
 	if (written != 0)
 		fail_row("%u bytes are said to be written", (uint64_t)written);
 	check_balloon(victim);
-}
-
-/* The same MiB as each of a chain's many pieces. */
-static void set_pieces(struct victim *victim, uint16_t flags)
-{
-	for (uint16_t i = 0; i < PIECES; i++)
-		set_desc(victim, i, (uintptr_t)much, MUCH, flags | (i < PIECES - 1 ? NEXT : 0),
-			i + 1);
 }
 
 /* ---- pages by number ------------------------------------------------------------------- */
@@ -109,7 +101,7 @@ static void run_inflate(void)
 	}
 	row = "60 MiB of numbers";
 	memset(much, 0xff, MUCH);
-	set_pieces(victim, 0);
+	set_repeated(victim, PIECES, (uintptr_t)much, MUCH, 0);
 	submit_unwritten(victim);
 	inflate_good();
 	row = "the same page, again and again";
@@ -157,7 +149,7 @@ static void run_reporting(void)
 		!is_all(much + 2 * PAGE, GUARD, PAGE))
 		fail_row("not the whole page alone is given back");
 	row = "60 times the same MiB";
-	set_pieces(&victims[REPORTING], WRITE);
+	set_repeated(&victims[REPORTING], PIECES, (uintptr_t)much, MUCH, WRITE);
 	submit_unwritten(&victims[REPORTING]);
 	report_good();
 	end_balloon();
@@ -188,7 +180,7 @@ static void run_stats(void)
 	}
 	row = "60 MiB";
 	memset(much, 0, MUCH);
-	set_pieces(victim, 0);
+	set_repeated(victim, PIECES, (uintptr_t)much, MUCH, 0);
 	offer(victim, 0);
 	kick(victim);
 	if (!wait_used(victim, 1))

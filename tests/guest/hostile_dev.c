@@ -358,14 +358,12 @@ static void run_rng(void)
 		fail_row("not the first 64 KiB are written");
 
 	row = "nearly 4 GiB";
-	for (uint16_t i = 0; i < 60; i++)
-		set_desc(victim, i, 0x200000, 48 << 20, i < 59 ? NEXT : 0, i + 1);
+	set_repeated(victim, 60, 0x200000, 48 << 20, 0);
 	expect_random(victim, 0);
 
 	row = "60 MiB";
 	memset(much, GUARD, sizeof(much));
-	for (uint16_t i = 0; i < 60; i++)
-		set_desc(victim, i, (uintptr_t)much, MUCH, WRITE | (i < 59 ? NEXT : 0), i + 1);
+	set_repeated(victim, 60, (uintptr_t)much, MUCH, WRITE);
 	expect_random(victim, CAP);
 	if (!is_all(much + CAP, GUARD, sizeof(much) - CAP))
 		fail_row("more than 64 KiB are written");

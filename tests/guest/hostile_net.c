@@ -23,7 +23,7 @@ struct net_header {
 
 static void start_net(uint64_t features)
 {
-	start_queues(features, (features & F_CTRL_VQ) != 0 ? QUEUES : CONTROL);
+	start_queues(victims, (features & F_CTRL_VQ) != 0 ? QUEUES : CONTROL, features);
 }
 
 static void begin_net(uint64_t features)
@@ -107,8 +107,7 @@ static void run_tx_sizes(void)
 	start_net(0);
 	send_good();
 	row = "4 GiB in pieces";
-	for (uint16_t i = 0; i < 128; i++)
-		set_desc(victim, i, 16 << 20, 32 << 20, i < 127 ? NEXT : 0, i + 1);
+	set_repeated(victim, 128, 16 << 20, 32 << 20, 0);
 	offer(victim, 0);
 	kick(victim);
 	expect_needs_reset(victim);
@@ -209,9 +208,7 @@ static void run_rx_stalled(void)
 	begin_net(0);
 	row = "stalled";
 	print("flood\n");
-	while ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
-		__asm__ volatile("pause");
-	in8(COM1);
+	wait_for_host();
 	send_good();
 	row = "resumed";
 	receive_marked("send");

@@ -331,6 +331,14 @@ static inline void set_desc(struct victim *victim, unsigned index, uint64_t gpa,
 	desc->next = next;
 }
 
+/* A chain of the first `count` descriptors, each of the same buffer. */
+static inline void set_repeated(
+	struct victim *victim, unsigned count, uint64_t gpa, uint32_t length, uint16_t flags)
+{
+	for (uint16_t i = 0; i < count; i++)
+		set_desc(victim, i, gpa, length, flags | (i + 1u < count ? NEXT : 0), i + 1);
+}
+
 static inline void kick(const struct victim *victim)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -443,37 +451,32 @@ static inline void place_rings(const struct victim *victim)
 		victim, (uintptr_t)rings->desc, (uintptr_t)&rings->avail, (uintptr_t)&rings->used);
 }
 
-/* From whatever state to DRIVER_OK with empty rings. */
-static inline void start_victim(struct victim *victim, uint64_t features)
+/* Its queue, with empty rings. */
+static inline void prepare_queue(struct victim *victim)
 {
-	negotiate(victim, features);
 	put(victim, QUEUE_SELECT, 2, victim->queue);
 	victim->queue_size = (uint16_t)get(victim, QUEUE_SIZE, 2);
 	if (victim->queue_size == 0 || victim->queue_size > QUEUE_SIZE_MAX)
-		fail_row("%s has a queue of %u", victim->name, (uint64_t)victim->queue_size);
+		fail_row("%s has a queue %u of size %u", victim->name, (uint64_t)victim->queue,
+			(uint64_t)victim->queue_size);
 	clear_memory(victim);
 	place_rings(victim);
-	put(victim, STATUS, 1, RUNNING);
-	if (get(victim, STATUS, 1) != RUNNING)
-		fail_row("%s does not start; status %x", victim->name, get(victim, STATUS, 1));
 }
 
-/* The same for the first `count` queues of find_device(). */
-static inline void start_queues(uint64_t features, unsigned count)
+/* One device from whatever state to DRIVER_OK, with the queues of these victims. */
+static inline void start_queues(struct victim *first, unsigned count, uint64_t features)
 {
-	negotiate(&victims[0], features);
-	for (unsigned i = 0; i < count; i++) {
-		put(&victims[i], QUEUE_SELECT, 2, victims[i].queue);
-		victims[i].queue_size = (uint16_t)get(&victims[i], QUEUE_SIZE, 2);
-		if (victims[i].queue_size == 0 || victims[i].queue_size > QUEUE_SIZE_MAX)
-			fail_row("queue %u has size %u", (uint64_t)victims[i].queue,
-				(uint64_t)victims[i].queue_size);
-		clear_memory(&victims[i]);
-		place_rings(&victims[i]);
-	}
-	put(&victims[0], STATUS, 1, RUNNING);
-	if (get(&victims[0], STATUS, 1) != RUNNING)
-		fail_row("the status is %x", get(&victims[0], STATUS, 1));
+	negotiate(first, features);
+	for (unsigned i = 0; i < count; i++)
+		prepare_queue(&first[i]);
+	put(first, STATUS, 1, RUNNING);
+	if (get(first, STATUS, 1) != RUNNING)
+		fail_row("%s does not start; status %x", first->name, get(first, STATUS, 1));
+}
+
+static inline void start_victim(struct victim *victim, uint64_t features)
+{
+	start_queues(victim, 1, features);
 }
 
 /* ---- requests with known answers ------------------------------------------------- */
@@ -585,15 +588,21 @@ static inline void expect_needs_reset(const struct victim *victim)
 		fail_row("%s goes on after its queue broke", victim->name);
 }
 
+/* For a byte, by which the test says that it has done its part. */
+static inline void wait_for_host(void)
+{
+	while ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
+		__asm__ volatile("pause");
+	in8(COM1);
+}
+
 /* The host counts our threads and descriptors, while all devices are at rest. */
 static inline void rest(const char *text)
 {
 	for (unsigned i = 0; i < victim_count; i++)
 		reset(&victims[i]);
 	print("%s\n", text);
-	while ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
-		__asm__ volatile("pause");
-	in8(COM1);
+	wait_for_host();
 }
 
 /* Finds and starts all; at rest once, since a first start makes what later ones keep. */
