@@ -3,31 +3,26 @@
 
 The guest checks what a guest can see; here is what comes out of the tap, and what the process has when it rests.
 """
-import ctypes
 import os
 import socket
 import time
 
 import pytest
 import vmm
+from netns import own_network
 from test_hostile_virtio import check_rest, sample, settle
 
 ETHERTYPE, HEADER = 0x88b5, 14
 MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
 FLOOD = MARKED.replace(b"MARKED", b"FLOODS")
-CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture(autouse=True)
 def namespace():
     if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
         pytest.skip("needs root and /dev/net/tun")
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    yield
-    assert libc.setns(before, CLONE_NEWNET) == 0
-    os.close(before)
+    with own_network():
+        yield
 
 
 def tap_socket():

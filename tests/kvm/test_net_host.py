@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the network device does on the host before a guest speaks to it: descriptors of taps, the start of passt."""
-import ctypes
 import fcntl
 import os
 import pathlib
@@ -9,11 +8,10 @@ import socket
 import struct
 
 import pytest
-
 import vmm
+from netns import own_network
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454ca, 0x2, 0x1000, 0x4000
-CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture
@@ -21,15 +19,11 @@ def tap():
     """The descriptor of a tap in a network namespace of its own, which the test leaves again."""
     if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
         pytest.skip("needs root and /dev/net/tun")
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    fd = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"given0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
-    yield fd
-    os.close(fd)
-    assert libc.setns(before, CLONE_NEWNET) == 0
-    os.close(before)
+    with own_network():
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"given0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        yield fd
+        os.close(fd)
 
 
 def taps_of(pid):

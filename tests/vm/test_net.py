@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Linux guests with a network: taps in a namespace of the test's own, served by us and by the kernel."""
 import contextlib
-import ctypes
 import hashlib
 import http.server
 import os
@@ -17,25 +16,20 @@ import time
 import pytest
 import smaps
 import vm
+from netns import own_network
 
 HOST, GUEST, MASK = "192.168.77.1", "192.168.77.2", "255.255.255.0"
 MAC = "02:12:34:56:78:9a"
 SIZE = 4 << 20
-CLONE_NEWNET = 0x40000000
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes taps and a network namespace")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace():
-    """The test's thread, and what it starts, in a network of their own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    yield
-    assert libc.setns(before, CLONE_NEWNET) == 0
-    os.close(before)
+    with own_network():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
 
 
 def vhosts():

@@ -19,7 +19,7 @@ import pytest
 from pexpect.fdpexpect import fdspawn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "guest"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT / name) for name in ("guest", "tests", "bench")]
 import debian  # noqa: E402
 
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
