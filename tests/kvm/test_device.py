@@ -29,7 +29,7 @@ def specs(disk):
 
 
 def only_child(back_end):
-    (name, pid), = jails.children(back_end.pid).items()
+    (name, pid), = vmm.device_processes(back_end.pid).items()
     return name, pid
 
 
@@ -74,7 +74,7 @@ def test_killed(tmp_path):
     path = tmp_path / "sock"
     for _ in range(2):
         with test_foreign.device("rng", path) as back_end:
-            vmm.wait_until(lambda: jails.children(back_end.pid))
+            vmm.wait_until(lambda: vmm.device_processes(back_end.pid))
             pid = only_child(back_end)[1]
             # Before its jail is complete, a stopped process does not hear of its parent's end.
             vmm.wait_until(lambda: vmm.status_number(pid, "Seccomp") == 2)
@@ -115,7 +115,7 @@ def test_helper_of_vsock(tmp_path):
     (tmp_path / "beside").write_text("text")
     argv = vmm.command("hang", None, "-u", "--vsock", f"cid=42,socket={tmp_path / 'vsock'}")
     with vmm.started(argv, until=b"hanging") as process:
-        pids = jails.children(process.pid)
+        pids = vmm.device_processes(process.pid)
         assert set(pids) == {"vsock", "vsock-to", "rng"}
         helper = pids["vsock-to"]
         assert sorted(os.listdir(f"/proc/{helper}/root/")) == ["beside", "vsock"]

@@ -70,13 +70,6 @@ def disk(tmp_path):
     return str(path)
 
 
-def devices(pid):
-    pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    vmm.wait_until(lambda: all(vmm.status_number(child, "Seccomp") == 2 for child in pids))
-    return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
-            for child in pids}
-
-
 def files(pid):
     return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
 
@@ -91,7 +84,7 @@ def environment(pid):
 def test_start(disk, surroundings):
     with vmm.started(vmm.command("load", "load", "-u", "-b", disk), until=b"serving", stdin=None,
                      preexec_fn=surroundings) as process:
-        found = devices(process.pid)
+        found = vmm.device_processes(process.pid)
         assert set(found) == {"block", "rng"}
         for name, pid in found.items():
             known = re.compile(r"/null|/dev/null|pipe:.*|socket:.*|anon_inode:\[(eventfd|io_uring)\]|/memfd:crosvm-guest.*"

@@ -29,14 +29,6 @@ def status(pid, field):
     return re.search(rf"^{field}:\s*(.*)$", text, re.MULTILINE)[1]
 
 
-def children(pid):
-    """{name of the device: pid} of the device processes, once they are in their jails: the guest does not wait for that."""
-    pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    vmm.wait_until(lambda: all(status(child, "Seccomp") == "2" for child in pids))
-    return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
-            for child in pids}
-
-
 @pytest.fixture
 def disk(tmp_path):
     path = tmp_path / "disk.img"
@@ -51,12 +43,12 @@ def running(disk):
 
 
 def test_one_process_a_device(running):
-    assert set(children(running.pid)) == {"block", "rng"}
+    assert set(vmm.device_processes(running.pid)) == {"block", "rng"}
 
 
 def test_they_hold_nothing(running):
     """For each thread of each: no capability, no privilege to gain, a filter, namespaces of its own, an empty root."""
-    for pid in children(running.pid).values():
+    for pid in vmm.device_processes(running.pid).values():
         for task in os.listdir(f"/proc/{pid}/task"):
             for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
                 assert int(status(f"{pid}/task/{task}", field), 16) == 0
@@ -73,7 +65,7 @@ def test_they_have_their_own_files_only(running, disk):
     def files(pid):
         return sorted(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
 
-    processes = children(running.pid)
+    processes = vmm.device_processes(running.pid)
     assert str(disk) in files(processes["block"])
     for name, pid in processes.items():
         known = re.compile(r"/null|pipe:.*|socket:.*|anon_inode:\[(eventfd|io_uring)\]|/memfd:crosvm-guest.*"
@@ -84,7 +76,7 @@ def test_they_have_their_own_files_only(running, disk):
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left(running, signal_number):
     """However the main process ends."""
-    pids = list(children(running.pid).values())
+    pids = list(vmm.device_processes(running.pid).values())
     running.send_signal(signal_number)
     running.wait(10)
     vmm.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
@@ -120,7 +112,7 @@ def serving(disk):
 
 
 def device(process, kind):
-    pids = children(process.pid)
+    pids = vmm.device_processes(process.pid)
     if kind not in pids:
         pytest.skip("no passt, so no network card")
     return pids[kind]
@@ -148,9 +140,8 @@ def end_device(pid, how):
         os.kill(pid, signal.SIGKILL)
         return
     os.kill(pid, signal.SIGSTOP)
-    for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
-        while stat.read_text().rsplit(")", 1)[1].split()[0] != "T":
-            time.sleep(0.001)
+    tasks = list(pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
+    vmm.wait_until(lambda: all(task.read_text().rsplit(")", 1)[1].split()[0] == "T" for task in tasks))
     code = {signal.SIGSEGV: b"\x31\xc0\x88\x00",  # xor %eax, %eax; mov %al, (%rax)
             signal.SIGSYS: b"\xb8\x3b\x00\x00\x00\x0f\x05"}  # execve()
     overwrite_code(pid, code[how])
@@ -200,10 +191,10 @@ def test_a_stopped_device_ends_the_vm(serving, tmp_path, kind, case):
 def test_a_device_may_be_stopped_for_a_while(serving, case):
     """For less than 4 s."""
     with serving(case) as process:
-        for victim in children(process.pid).values():
+        for victim in vmm.device_processes(process.pid).values():
             os.kill(victim, signal.SIGSTOP)
         time.sleep(0.5)
-        for victim in children(process.pid).values():
+        for victim in vmm.device_processes(process.pid).values():
             os.kill(victim, signal.SIGCONT)
         time.sleep(0.2 if case == "load" else 4)
         assert process.poll() is None
@@ -214,7 +205,7 @@ def test_a_frozen_device_does_not_hold_the_end(disk):
     """SIGSTOP: the tear-down waits for it no longer than its credit, 4 s."""
     argv = vmm.command("hang", None, "-u", "-b", str(disk))
     with vmm.started(argv, until=b"hanging") as process:
-        for pid in children(process.pid).values():
+        for pid in vmm.device_processes(process.pid).values():
             os.kill(pid, signal.SIGSTOP)
         assert vmm.end_by(process, signal.SIGTERM, timeout=30)[0] == vmm.OK
 
@@ -224,7 +215,7 @@ def test_memory_goes_to_the_main_process_last(running):
     def score(pid):
         return int(pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text())
 
-    for pid in children(running.pid).values():
+    for pid in vmm.device_processes(running.pid).values():
         assert score(pid) >= min(score(running.pid) + 200, 1000)
 
 

@@ -102,6 +102,14 @@ def wait_until(condition, timeout=10):
         time.sleep(0.01)
 
 
+def device_processes(pid):
+    """{name of the device: pid}, once they are in their jails: the guest does not wait for that."""
+    pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    wait_until(lambda: all(status_number(child, "Seccomp") == 2 for child in pids))
+    return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
+            for child in pids}
+
+
 def end_by(process, signal_number, timeout=5):
     """Sends a signal; (exit status, seconds until the end)."""
     start = time.monotonic()
