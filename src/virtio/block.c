@@ -9,8 +9,8 @@
  * every write is durable before it completes. A flush completes after an
  * fdatasync that began after all writes that completed before it; after one
  * that failed, all flushes fail until the driver resets the device, because
- * the kernel tells of lost pages only once. A queue that ends leaves nothing
- * behind that is not durable, so a VM that was stopped has lost no write.
+ * the kernel tells of lost pages only once. A VM that ended has lost no write:
+ * what was not flushed is made durable then.
  *
  * Source: virtio 1.2, section 5.2.
  */
@@ -25,6 +25,12 @@
 #include "virtio/block_engine.h"
 
 enum { PHYSICAL_BLOCK_SIZE = 4096 };
+
+/* The configuration space, and behind it what only the VMM sees. */
+struct block_state {
+	struct virtio_blk_config config;
+	uint32_t busy; /* requests that the host works on */
+} __attribute__((packed));
 
 #define BIT(feature) (UINT64_C(1) << (feature))
 
@@ -68,11 +74,23 @@ static struct virtio_blk_config make_config(const struct device *device)
 	};
 }
 
+static uint32_t count_busy(const struct device *device)
+{
+	uint32_t busy = device->busy_here;
+
+	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
+		busy += atomic_load_explicit(&device->busy[i], memory_order_relaxed);
+	return busy;
+}
+
 static void block_config_read(struct device *device, uint32_t offset, uint8_t *data, uint32_t size)
 {
-	const struct virtio_blk_config config = make_config(device);
+	const struct block_state state = {
+		.config = make_config(device),
+		.busy = count_busy(device),
+	};
 
-	memcpy(data, (const uint8_t *)&config + offset, size);
+	memcpy(data, (const uint8_t *)&state + offset, size);
 }
 
 static bool has_overlay(const struct device *device)
@@ -304,6 +322,7 @@ static void transfer(struct device *device, struct block_request *request)
 
 void block_do_request(struct device *device, struct block_request *request)
 {
+	device->busy_here++;
 	switch (request->operation) {
 	case BLOCK_READ:
 	case BLOCK_WRITE:
@@ -322,6 +341,7 @@ void block_do_request(struct device *device, struct block_request *request)
 	case BLOCK_DONE:
 		break;
 	}
+	device->busy_here--;
 }
 
 static uint32_t handle_chain(struct device *device, const struct virtqueue_chain *chain)
@@ -333,8 +353,8 @@ static uint32_t handle_chain(struct device *device, const struct virtqueue_chain
 	return block_request_finish(&request);
 }
 
-/* By a queue that ends: the driver may have had no time to flush. */
-static void sync_what_was_written(struct device *device)
+/* The driver may have had no time to flush. */
+static void block_sync(struct device *device)
 {
 	if (atomic_exchange(&device->dirty, false) && fdatasync(device->image.fd) < 0)
 		tell_failed_sync(device, -errno);
@@ -347,7 +367,7 @@ static int block_serve(struct device_queue *queue)
 
 	if (r == -EOPNOTSUPP)
 		r = device_serve_chains(queue, handle_chain);
-	sync_what_was_written(device);
+	device->busy[queue->index] = 0;
 	return r;
 }
 
@@ -389,6 +409,8 @@ static const struct device_ops block_ops = {
 	.queue_size = BLOCK_QUEUE_SIZE,
 	.queue_size_limit = VIRTQUEUE_SIZE_MAX, /* QEMU's queues */
 	.config_size = sizeof(struct virtio_blk_config),
+	.control_size = sizeof(struct block_state) - sizeof(struct virtio_blk_config),
+	.busy_offset = offsetof(struct block_state, busy),
 	.queue_count = block_queue_count,
 	.features = block_features,
 	.config_read = block_config_read,
@@ -400,6 +422,7 @@ static const struct device_ops block_ops = {
 	.start = block_start,
 	.serve = block_serve,
 	.stop = block_stop,
+	.sync = block_sync,
 	.free = block_free,
 };
 

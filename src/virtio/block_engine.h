@@ -21,10 +21,12 @@ struct device {
 	struct block_image image;
 	struct block_overlay overlay; /* of a snapshot; else its fd is -1 */
 	struct block_geometry geometry;
-	atomic_bool cache_is_settable; /* both FLUSH and CONFIG_WCE were negotiated */
-	atomic_bool writeback;         /* false: each write is durable when it completes */
-	atomic_bool flush_failed;      /* until the next start */
-	atomic_bool dirty;             /* written since the last fdatasync began */
+	atomic_bool cache_is_settable;       /* both FLUSH and CONFIG_WCE were negotiated */
+	atomic_bool writeback;               /* false: each write is durable when it completes */
+	atomic_bool flush_failed;            /* until the next start */
+	atomic_bool dirty;                   /* written since the last fdatasync began */
+	atomic_uint busy_here;               /* requests that threads of ours do */
+	atomic_uint busy[DEVICE_QUEUES_MAX]; /* those that the kernel does, of each queue */
 	struct urings urings;
 };
 

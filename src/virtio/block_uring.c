@@ -394,6 +394,13 @@ static bool is_own(const struct engine *engine)
 	return urings_is_own(&engine->device->urings, engine->ring, engine->queue->index);
 }
 
+/* For the VMM, which looks now and then: a plain store in each round. */
+static void tell_busy(const struct engine *engine)
+{
+	atomic_store_explicit(&engine->device->busy[engine->queue->index], engine->in_flight,
+		memory_order_relaxed);
+}
+
 /* 0 when stopped or the driver broke the queue; -errno when the ring failed. */
 static int run(struct engine *engine)
 {
@@ -404,6 +411,7 @@ static int run(struct engine *engine)
 
 		if (engine->broken != 0 && engine->in_flight == 0)
 			break;
+		tell_busy(engine);
 		int r = enter(engine, count);
 
 		if (r < 0)

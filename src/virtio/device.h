@@ -12,7 +12,7 @@
  *        -> start (features are fixed)            before the queues run
  *        -> serve, once for each queue, each in a thread of its own
  *           (a queue may stop and go on where it was: serve is called again)
- *        -> stop (the driver reset it; no queue runs) -> start again, or free
+ *        -> stop (the driver reset it; no queue runs) -> start again, or sync and free
  *
  * A device must never fork, exit, block without bound outside of its queue's
  * wait, or allocate by a size that the guest gave.
@@ -86,6 +86,12 @@ struct device_ops {
 	 * what its control side asks of the device, and what that answers.
 	 */
 	uint32_t control_size;
+	/*
+	 * Where in that part a uint32_t says how many requests the host still works
+	 * on. The VMM waits until it is 0 before it holds the device, since a disk may
+	 * take long. 0: stopping the queues takes no time.
+	 */
+	uint32_t busy_offset;
 
 	unsigned (*queue_count)(const struct device *device);
 	/* Device-specific feature bits on offer; the transport adds its own. */
@@ -132,6 +138,11 @@ struct device_ops {
 	/* NULL: serve() does it. */
 	const struct device_kernel_ops *kernel;
 	void (*stop)(struct device *device);
+	/*
+	 * Makes durable what the driver wrote: the VM ends, or the front end is gone.
+	 * No queue runs; it takes as long as the host does. NULL: it keeps nothing.
+	 */
+	void (*sync)(struct device *device);
 	/*
 	 * Where the device keeps a program that open started, as a pidfd that free
 	 * waits for; -1 there: none. The VM ends if it fails before the driver is there. A

@@ -498,30 +498,6 @@ int virtio_pci_change_config(
 	return r;
 }
 
-static bool is_suspended(const struct virtio_pci *device)
-{
-	for (unsigned i = 0; i < device->queue_count; i++)
-		if (device->queues[i].held)
-			return true;
-	return false;
-}
-
-/* Under one lock, so that no driver starts a queue in between. */
-int virtio_pci_change_config_at_rest(
-	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size)
-{
-	pthread_mutex_lock(&device->lock);
-	bool was_suspended = is_suspended(device);
-	int r = hold_queues(device);
-
-	if (r == 0)
-		r = change_config(device, offset, data, size);
-	if (!was_suspended)
-		release_queues(device);
-	pthread_mutex_unlock(&device->lock);
-	return r;
-}
-
 int virtio_pci_read_config(
 	struct virtio_pci *device, uint32_t offset, void *ret_data, uint32_t size)
 {

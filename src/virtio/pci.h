@@ -64,12 +64,6 @@ void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *own
  */
 MUST_CHECK int virtio_pci_change_config(
 	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size);
-/*
- * The same for a change that nothing may be in flight for: queues that run are
- * stopped before it and go on after it, as by suspend and resume.
- */
-MUST_CHECK int virtio_pci_change_config_at_rest(
-	struct virtio_pci *device, uint32_t offset, const void *data, uint32_t size);
 MUST_CHECK int virtio_pci_read_config(
 	struct virtio_pci *device, uint32_t offset, void *ret_data, uint32_t size);
 

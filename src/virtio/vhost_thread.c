@@ -259,6 +259,8 @@ static void vhost_thread_free(struct vhost *vhost)
 		if (self->rings[i].running)
 			(void)!stop_vring(vhost, i, &base);
 	stop_device(self);
+	if (self->ops->sync != NULL)
+		self->ops->sync(self->device);
 	self->ops->free(self->device);
 	free(self);
 }

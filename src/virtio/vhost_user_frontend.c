@@ -455,9 +455,6 @@ static int handle_event(struct vhost *vhost)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 	char byte;
-
-	if (self->dead)
-		return -ENOTCONN;
 	ssize_t n = recv(self->peer.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -473,6 +470,15 @@ static void vhost_user_frontend_free(struct vhost *vhost)
 	for (unsigned i = 0; i < self->queue_count; i++)
 		if (self->rings[i].running)
 			(void)!stop_vring(vhost, i, &base);
+	/* Nothing will follow; the other side's end tells that it is done. */
+	if (self->peer.syncs && !self->dead) {
+		uint64_t deadline_ns = vhost_user_credit_deadline(&self->credit);
+
+		(void)shutdown(self->peer.socket, SHUT_WR);
+		if (fd_wait(self->peer.socket, POLLIN, deadline_ns) < 0)
+			log_warn("%s: what was written last is still on its way to the disk",
+				self->peer.name);
+	}
 	fd_close(&self->peer.socket);
 	free(self);
 }

@@ -16,7 +16,7 @@
  * found out after that time, and one that answers everything at the last moment
  * cannot hold a vCPU for more than an eighth of its time. The price: a disk that
  * needs longer than that to finish what is in flight, when its driver resets
- * it, is taken for dead.
+ * it, is taken for dead. Who stops it otherwise looks first (device_ops.busy_offset).
  *
  * Ring addresses are user addresses in this protocol, relative to the user
  * addresses in the memory table. Ours are gpas in both places: the other
@@ -56,6 +56,8 @@ struct vhost_user_peer {
 	uint32_t control_size; /* struct device_ops */
 	/* It is ours: the VMM may change the space (vhost_ops.change_config), refusals say why. */
 	bool takes_changes;
+	/* Likewise: it makes durable what the driver wrote before it hangs up. */
+	bool syncs;
 	/* How much of it there is with these features, zeros after that; NULL: all. */
 	uint32_t (*config_used)(uint64_t features);
 	/* How many queues it must have, or 0: as many as it says, DEVICE_QUEUES_MAX at most. */
@@ -82,8 +84,8 @@ struct vhost_user_peer {
  * Greets the other process and learns what it offers, or tells it what was agreed on. `memory` must
  * outlive the backend. 0, or -errno after logging why: -EPROTO when the other side is no device
  * that we can drive, -ETIMEDOUT, -ENOTCONN, -ENOMEM. Free with
- * (*ret_vhost)->ops->free(), which lets the device finish what is in flight,
- * within its credit.
+ * (*ret_vhost)->ops->free(), which lets the device finish what is in flight
+ * and sync, within its credit.
  */
 MUST_CHECK int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	const struct guest_memory *memory, struct vhost **ret_vhost);

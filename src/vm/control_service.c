@@ -147,6 +147,24 @@ static int hold_vm(const struct control_parts *parts)
 	return r;
 }
 
+static void release_vm(const struct control_parts *parts)
+{
+	devices_resume(parts->devices);
+	vcpu_set_resume(parts->vcpus);
+}
+
+static const char *explain_hold(int error)
+{
+	switch (error) {
+	case -ETIMEDOUT:
+		return "a vCPU waits for its device";
+	case -EBUSY:
+		return "the host is slow with what is in flight to a disk; try again";
+	default:
+		return strerror(-error);
+	}
+}
+
 static void do_suspend(struct control_service *service, struct control_client *client,
 	const struct control_request *request)
 {
@@ -155,8 +173,7 @@ static void do_suspend(struct control_service *service, struct control_client *c
 	int r = service->suspended ? 0 : hold_vm(&service->parts);
 
 	if (r < 0) {
-		control_fault_set(&fault, "failed", "cannot suspend: %s",
-			r == -ETIMEDOUT ? "a vCPU waits for its device" : strerror(-r));
+		control_fault_set(&fault, "failed", "cannot suspend: %s", explain_hold(r));
 		reply_fault(service, client, &fault);
 		return;
 	}
@@ -172,8 +189,7 @@ static void do_resume(struct control_service *service, struct control_client *cl
 {
 	(void)request;
 	if (service->suspended) {
-		devices_resume(service->parts.devices);
-		vcpu_set_resume(service->parts.vcpus);
+		release_vm(&service->parts);
 		service->suspended = false;
 		publish(service, make_event(service, "resumed", 0));
 	}
@@ -349,8 +365,22 @@ static const char *explain_resize(int error)
 	case -ENXIO:
 		return "it is a block device of the host, which has another size";
 	default:
-		return strerror(-error);
+		return explain_hold(error);
 	}
+}
+
+/* With the VM held, so that no request that was checked against the old size is in flight. */
+static int resize_disk(struct control_service *service, struct virtio_pci *disk, uint64_t sectors)
+{
+	int r = service->suspended ? 0 : hold_vm(&service->parts);
+
+	if (r < 0)
+		return r;
+	r = virtio_pci_change_config(
+		disk, offsetof(struct virtio_blk_config, capacity), &sectors, sizeof(sectors));
+	if (!service->suspended)
+		release_vm(&service->parts);
+	return r;
 }
 
 static void do_disk_resize(struct control_service *service, struct control_client *client,
@@ -368,8 +398,7 @@ static void do_disk_resize(struct control_service *service, struct control_clien
 		return;
 	}
 	if (r == 0)
-		r = virtio_pci_change_config_at_rest(disk,
-			offsetof(struct virtio_blk_config, capacity), &sectors, sizeof(sectors));
+		r = resize_disk(service, disk, sectors);
 	if (r < 0) {
 		control_fault_set(&fault, "failed", "cannot resize disk %" PRIu64 ": %s",
 			request->index, explain_resize(r));

@@ -35,6 +35,9 @@ int device_process_serve(const struct device_birth *birth)
 
 	if (r == 0)
 		r = vhost_user_serve(birth->socket, birth->ops->name, vhost, -1);
+	/* The front end waits for the end of the connection, which is that of this process. */
+	if (birth->ops->sync != NULL)
+		birth->ops->sync(birth->device);
 	return r < 0;
 }
 
@@ -287,6 +290,7 @@ int device_process_connect(struct device_process *process, const struct device_o
 		.owner = loss->owner,
 		.control_size = ops->control_size,
 		.takes_changes = true,
+		.syncs = ops->sync != NULL,
 		.queues = ops->queue_count(device),
 		.known = &offer,
 	};

@@ -44,6 +44,8 @@ static int serve_front_ends(const struct device_birth *birth)
 		/* What was wrong with it is logged, and does not concern the next. */
 		(void)!vhost_user_serve(socket, name, vhost, birth->socket);
 		fd_close(&socket);
+		if (birth->ops->sync != NULL)
+			birth->ops->sync(birth->device);
 	}
 	return 0; /* what it has goes with the process */
 }

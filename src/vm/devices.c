@@ -6,6 +6,7 @@
 #include "vm/devices.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "bus/pci_host.h"
 #include "virtio/device.h"
@@ -306,12 +308,39 @@ size_t devices_socket_paths(
 	return count;
 }
 
+/* How many requests the host still works on, as the device says. */
+static int read_busy(const struct device_slot *slot, uint32_t *ret_busy)
+{
+	*ret_busy = 0;
+	if (slot->ops->busy_offset == 0 || slot->foreign.name != NULL)
+		return 0;
+	return virtio_pci_read_config(
+		slot->pci, slot->ops->busy_offset, ret_busy, sizeof(*ret_busy));
+}
+
+/* To stop a queue is to wait for its requests, which with -u is held against it. */
+static int await_rest(const struct device_slot *slot, uint64_t deadline_ns)
+{
+	uint32_t busy;
+	int r;
+
+	while ((r = read_busy(slot, &busy)) == 0 && busy != 0) {
+		if (clock_monotonic_ns() > deadline_ns)
+			return -EBUSY;
+		(void)poll(NULL, 0, 1);
+	}
+	return r;
+}
+
 int devices_suspend(struct devices *devices)
 {
+	uint64_t deadline_ns = clock_monotonic_ns() + DEVICES_REST_MS * NS_PER_MS;
 	int r = 0;
 
 	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
-		r = virtio_pci_suspend(devices->slots[i].pci);
+		r = await_rest(&devices->slots[i], deadline_ns);
+		if (r == 0)
+			r = virtio_pci_suspend(devices->slots[i].pci);
 		if (r < 0)
 			log_warn("%s: cannot be held: %s", devices->slots[i].ops->name,
 				strerror(-r));

@@ -43,9 +43,13 @@ enum { DEVICE_SOCKETS_MAX = 16 };
 size_t devices_socket_paths(
 	const struct devices *devices, const char *ret_paths[DEVICE_SOCKETS_MAX]);
 
+/* How long devices_suspend() waits for the host's disks. */
+enum { DEVICES_REST_MS = 2000 };
+
 /*
  * Holds the devices: what was in flight is done when it returns. While the
- * vCPUs are held. -errno when one cannot be held; then all go on.
+ * vCPUs are held. -EBUSY when a disk of the host is too slow, -errno when a
+ * device cannot be held; then all go on.
  */
 MUST_CHECK int devices_suspend(struct devices *devices);
 void devices_resume(struct devices *devices);

@@ -35,7 +35,7 @@ static uint64_t file_size(const struct rig *rig)
 	return (uint64_t)st.st_size;
 }
 
-/* As virtio-pci does it: the rings stop before and go on after. */
+/* As the VMM does it: the rings stop before and go on after. */
 static void resize_at_rest(struct rig *rig, uint64_t sectors)
 {
 	stop_all(rig);

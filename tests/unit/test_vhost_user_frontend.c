@@ -167,6 +167,31 @@ static void a_ring_comes_to_rest_before_one_that_drops_work(void **state)
 	assert_true(time_to_stop(false, 0) < VHOST_USER_SETTLE_MS * NS_PER_MS);
 }
 
+static uint64_t time_to_end(bool syncs, unsigned sync_ms)
+{
+	struct peer peer = { .syncs = syncs, .sync_ms = sync_ms };
+
+	assert_int_equal(peer_connect(&peer), 0);
+	uint64_t before = clock_monotonic_ns();
+
+	peer.vhost->ops->free(peer.vhost);
+	peer.vhost = NULL;
+	uint64_t took_ms = (clock_monotonic_ns() - before) / NS_PER_MS;
+
+	peer_end(&peer);
+	return took_ms;
+}
+
+/* Within its credit; one that has nothing to make durable is not waited for. */
+static void the_end_of_one_that_syncs_is_waited_for(void **state)
+{
+	(void)state;
+	assert_true(time_to_end(true, 300) >= 300);
+	assert_true(time_to_end(false, 3000) < 3000);
+	assert_in_range(time_to_end(true, VHOST_USER_CREDIT_MS + 2000), VHOST_USER_CREDIT_MS - 100,
+		VHOST_USER_CREDIT_MS + 1900);
+}
+
 static void every_fault_of_form_is_the_end(void **state)
 {
 	(void)state;
@@ -341,6 +366,7 @@ int main(void)
 		cmocka_unit_test(no_more_of_the_configuration_is_asked_for_than_there_is),
 		cmocka_unit_test(there_are_as_many_queues_as_the_device_needs),
 		cmocka_unit_test(a_ring_comes_to_rest_before_one_that_drops_work),
+		cmocka_unit_test(the_end_of_one_that_syncs_is_waited_for),
 		cmocka_unit_test(every_fault_of_form_is_the_end),
 		cmocka_unit_test(answers_that_cannot_be_are_the_end),
 		cmocka_unit_test(a_refusal_is_passed_on),

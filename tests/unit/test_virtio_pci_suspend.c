@@ -140,42 +140,6 @@ static void a_ring_that_cannot_go_on_is_a_failure(void **state)
 	assert_int_equal(failures, 1);
 }
 
-static int change_while_nothing_runs(
-	struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
-{
-	assert_int_equal(fake_running((struct fake_vhost *)vhost), 0);
-	return fake_change_config(vhost, offset, data, size);
-}
-
-/* Nothing is in flight while it changes; a VM that is suspended stays so. */
-static void a_change_at_rest(void **state)
-{
-	struct machine *machine = *state;
-	struct fake_vhost *vhost = &machine->vhost;
-	const uint16_t value = 0x1234, out_of_space = VHOST_CONFIG_SIZE;
-	struct vhost_ops ops = fake_vhost_ops;
-
-	ops.change_config = change_while_nothing_runs;
-	vhost->vhost.ops = &ops;
-	start_device(machine, MACHINE_FEATURES);
-	assert_int_equal(
-		virtio_pci_change_config_at_rest(machine->device, 0, &value, sizeof(value)), 0);
-	assert_int_equal(vhost->stops, VHOST_QUEUES);
-	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
-	assert_int_equal(bar_read(machine, BAR_DEVICE, 2), value);
-	assert_int_equal(virtio_pci_change_config_at_rest(machine->device, out_of_space, &value, 2),
-		-EINVAL);
-	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
-	assert_int_equal(virtio_pci_suspend(machine->device), 0);
-	assert_int_equal(
-		virtio_pci_change_config_at_rest(machine->device, 2, &value, sizeof(value)), 0);
-	assert_int_equal(fake_running(vhost), 0);
-	virtio_pci_resume(machine->device);
-	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
-	assert_int_equal(get_status(machine), STATUS_RUNNING);
-	vhost->vhost.ops = &fake_vhost_ops;
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_machine, free_machine)
@@ -186,7 +150,6 @@ int main(void)
 		TEST(a_reset_while_held_forgets_the_hold),
 		TEST(a_ring_that_cannot_be_held_is_an_error),
 		TEST(a_ring_that_cannot_go_on_is_a_failure),
-		TEST(a_change_at_rest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

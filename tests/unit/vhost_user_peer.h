@@ -48,8 +48,10 @@ struct peer {
 	/* As in struct vhost_user_peer. */
 	unsigned queues_min;
 	bool drops_work;
+	bool syncs;
 	uint64_t features_without_config;
 	uint32_t (*config_used)(uint64_t features);
+	unsigned sync_ms; /* how long it takes to hang up */
 	atomic_uint acts; /* how often it did it */
 };
 
@@ -213,6 +215,7 @@ static inline void *peer_run(void *argument)
 		else
 			peer_send(peer, &message);
 	}
+	(void)poll(NULL, 0, (int)peer->sync_ms);
 	/* To the front end that is the same as closing it. */
 	(void)shutdown(peer->rig.served.socket, SHUT_RDWR);
 	return NULL;
@@ -234,6 +237,7 @@ static inline int peer_meet(struct peer *peer)
 		.config_used = peer->config_used,
 		.queues_min = peer->queues_min,
 		.drops_work = peer->drops_work,
+		.syncs = peer->syncs,
 		.features_without_config = peer->features_without_config,
 	};
 
