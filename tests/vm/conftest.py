@@ -13,6 +13,7 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import disks  # noqa: E402
 import vm  # noqa: E402
 
 # No guest gets a window of whoever runs the tests.
@@ -67,3 +68,9 @@ def nothing_left():
     while not (left := vm.processes()) <= before and time.monotonic() < end:
         time.sleep(0.1)
     assert left <= before
+
+
+@pytest.fixture(scope="session")
+def fio(tmp_path_factory):
+    """Path of a disk image that holds fio: disks.MOUNT_FIO."""
+    return disks.make_fio(tmp_path_factory.mktemp("fio"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Disk images for the tests of disks: root file systems from busybox, random data, file system checks."""
 import base64
+import contextlib
 import os
 import pathlib
 import random
@@ -73,6 +74,35 @@ def make_root(kind, tree, path):
     }
     subprocess.run(commands[kind], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return path
+
+
+@contextlib.contextmanager
+def mounted(place, *words):
+    """A file system on the directory `place`, which is made; words as mount takes them."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a file system")
+    place.mkdir()
+    subprocess.run(["mount", *words, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@contextlib.contextmanager
+def loop_device(image):
+    """Path of a block device of the host that is this file."""
+    path = subprocess.run([tool("losetup"), "--find", "--show", image], check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield path
+    finally:
+        subprocess.run(["losetup", "--detach", path], check=True)
+
+
+# In a guest whose second disk is that of make_fio(): the directory to chroot into.
+MOUNT_FIO = """mount -t squashfs -o ro /dev/vdb /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc &&
+mount -t tmpfs tmp /mnt/tmp || exit 1
+"""
 
 
 def make_fio(directory):

@@ -49,7 +49,7 @@ def test_power_button(initrd, path, cpus):
 
 @pytest.mark.parametrize("kernel, cpus", [("small", 2), ("cloud-6.1", 1)])
 def test_suspend_ten_seconds(initrd, path, kernel, cpus, record_property):
-    """The clocks went on, the shell answers, and no watchdog barks."""
+    """The clocks went on, the shell answers, no watchdog barks, and what the serial line carried is whole."""
     with vm.started(kernel, initrd, cpus=cpus, options=["-s", path]) as guest:
         guest.expect(vm.PROMPT)
         # The watchdog of those kernels that have one barks after twice as many seconds, at what is busy.
@@ -62,11 +62,15 @@ def test_suspend_ten_seconds(initrd, path, kernel, cpus, record_property):
         skew = int(guest.ask("date +%s")) - time.time()
         uptime = float(guest.ask("cut -d ' ' -f 1 /proc/uptime"))
         start = time.monotonic()
+        lines = [str(number) for number in range(1000, 1500)]
+        guest.send("stty -echo; seq 1000 1499; stty echo\n")
+        guest.expect("\n1100\r")
         crosvm("suspend", path)
         assert state(path) == "suspended"
         guest.send("echo typed mean''while\n")
         time.sleep(10)
         crosvm("resume", path)
+        assert guest.expect(vm.PROMPT).split() == lines[101:]
         guest.expect("typed meanwhile")
         guest.expect(vm.PROMPT)
         assert guest.ask("cat /short").startswith("short")
@@ -148,25 +152,33 @@ def test_disk_resize(initrd, path, tmp_path, options):
     assert len(data) == 16 * MIB and data[-512:].startswith(b"the end\n")
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
-def test_every_verb_under_load(initrd, path, tmp_path, options):
-    """Disk and entropy are busy all the time; what was written before the end is there after it."""
-    image = disks.sparse(tmp_path / "disk.img", 8 * MIB)
-    script = """head -c 3000000 /dev/urandom >/data
+# fio writes the first 4 MiB at random and checks each block; the fifth is written in order, and known.
+LOAD = disks.MOUNT_FIO + """head -c 1048576 /dev/urandom >/data
 (while :; do dd if=/dev/hwrng of=/dev/null bs=4096 count=20 2>/dev/null; done) &
-while dd if=/data of=/dev/vda bs=64k conv=fsync 2>/dev/null && cmp /data /dev/vda -n 3000000
+(while chroot /mnt /usr/bin/fio --verify_state_save=0 --filename=/dev/vda --ioengine=libaio --direct=1 --iodepth=16 \\
+	--size=4m --rw=randwrite --bsrange=4k-64k --verify=crc32c --verify_fatal=1 --minimal --name=load >/fio; do echo verified; done
+cat /fio; echo failed) &
+while dd if=/data of=/dev/vda bs=64k seek=64 conv=fsync 2>/dev/null &&
+	dd if=/dev/vda bs=64k skip=64 count=16 iflag=direct 2>/dev/null | cmp - /data
 do sha256sum /data; done
 echo failed
 """
-    with vm.started("small", initrd, script=script, cpus=2, options=[
-            "-s", path, "-b", str(image), "--balloon", "size=0", *options]) as guest:
-        guest.expect("  /data")
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_every_verb_under_load(initrd, fio, path, tmp_path, options):
+    """Disk and entropy are busy all the time; what was written before the end is there after it."""
+    image = disks.sparse(tmp_path / "disk.img", 8 * MIB)
+    with vm.started("small", initrd, script=LOAD, cpus=2, options=[
+            "-s", path, "-b", str(image), "-d", str(fio), "--balloon", "size=0", *options]) as guest:
+        guest.expect("verified")
         with subprocess.Popen([vm.CROSVM, "events", path], stdout=subprocess.PIPE) as listener:
             for _ in range(3):
                 for words in (["suspend"], ["status"], ["resume"], ["status", "--json"], ["version"], ["powerbtn"],
                               ["balloon", "20"], ["disk", "resize", "0", "16M"], ["balloon_stats"], ["balloon", "0"],
                               ["disk", "resize", "0", "8M"]):
                     crosvm(*words, path)
+                guest.expect("verified")
                 digest = re.search(r"([0-9a-f]{64})", guest.expect("  /data"))[1]
             crosvm("stop", path)
             events = [json.loads(line)["event"] for line in listener.stdout]
@@ -174,5 +186,51 @@ echo failed
         assert "failed" not in guest.console.before
     assert events == ["boot"] + ["suspended", "resumed"] * 3 + ["stopped"]
     with subprocess.Popen(["sha256sum"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False) as process:
-        out, _ = process.communicate(image.read_bytes()[:3000000])
+        out, _ = process.communicate(image.read_bytes()[4 * MIB:5 * MIB])
     assert out.decode().startswith(digest)
+
+
+SLOW_DISK = """while dd if=/dev/urandom of=/dev/vda bs=64k count=4 conv=fsync 2>/dev/null; do echo written; done
+echo failed
+"""
+
+
+@contextlib.contextmanager
+def frozen(mount):
+    """The host's disk takes no write meanwhile."""
+    subprocess.run(["fsfreeze", "-f", mount], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "-u", mount], check=True)
+
+
+@pytest.fixture
+def ext4(tmp_path):
+    """A directory on a file system of its own, which can be frozen."""
+    host_disk = disks.sparse(tmp_path / "host", 32 * MIB)
+    subprocess.run([disks.tool("mkfs.ext4"), "-q", "-F", host_disk], check=True)
+    with disks.mounted(tmp_path / "mount", "-o", "loop", host_disk) as mount:
+        yield mount
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_a_slow_disk_is_not_lost(initrd, path, ext4, options):
+    """What is in flight takes the host longer than a device may take to answer: no suspension, and no harm."""
+    image = disks.sparse(ext4 / "disk.img", 4 * MIB)
+    with vm.started("small", initrd, script=SLOW_DISK, options=["-s", path, "-b", str(image), *options]) as guest:
+        guest.expect("written")
+        with frozen(ext4):
+            time.sleep(1)  # until the guest has something in flight
+            for words in (["suspend"], ["disk", "resize", "0", "2M"]):
+                said = subprocess.run([vm.CROSVM, *words, path], capture_output=True, text=True, timeout=30, check=False)
+                assert said.returncode == 1 and "try again" in said.stderr, said
+                assert state(path) == "running"
+            time.sleep(2)  # with that, longer than the credit
+        guest.expect("written")
+        crosvm("suspend", path)
+        crosvm("resume", path)
+        guest.expect("written")
+        crosvm("stop", path)
+        guest.end()
+        assert "failed" not in guest.console.before

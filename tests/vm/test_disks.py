@@ -152,14 +152,8 @@ def test_data(request, initrd, tmp_path, kernel, queues, cpus, engine):
     assert target.read_bytes() == source.read_bytes()
 
 
-@pytest.fixture(scope="module")
-def fio(tmp_path_factory):
-    return disks.make_fio(tmp_path_factory.mktemp("fio"))
-
-
 # Writes at random, asynchronously, each block with its checksum; then all of it is read and checked.
-VERIFY = """mount -t squashfs -o ro /dev/vdb /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc &&
-mount -t tmpfs tmp /mnt/tmp && chroot /mnt /usr/bin/fio --verify_state_save=0 --thread --filename=/dev/vda \\
+VERIFY = disks.MOUNT_FIO + """chroot /mnt /usr/bin/fio --verify_state_save=0 --thread --filename=/dev/vda \\
 --ioengine=libaio --direct=1 --iodepth=32 --numjobs={cpus} --size={size} --offset_increment={size} --rw=randwrite \\
 --bsrange=512-16k --bs_unaligned=0 --blockalign=512 --verify=crc32c --verify_fatal=1 --group_reporting --minimal \\
 --name=verify >/dev/null && echo verified
@@ -267,24 +261,30 @@ def test_one_writer_an_image(initrd, tmp_path):
 @pytest.fixture
 def small_file_system(tmp_path):
     """A directory with room for 2 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a file system")
-    place = tmp_path / "full"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with disks.mounted(tmp_path / "full", "-t", "tmpfs", "-o", "size=2M", "tmpfs") as place:
+        yield place
+
+
+FILL = """dd if=/dev/zero of=/dev/vda bs=64k oflag=direct 2>&1 | grep -c 'rror'
+dd if=/dev/vda of=/dev/null bs=64k iflag=direct count=4 2>/dev/null && echo read
+blkdiscard /dev/vda && dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct 2>/dev/null && echo room again"""
+
+
+def fill(initrd, *options):
+    """The guest sees I/O errors, and goes on."""
+    done = vm.run("small", initrd, script=FILL, params="loglevel=0", options=options).check()
+    assert done.output.split("\n")[:3] == ["1", "read", "room again"], done.last_words()
 
 
 def test_full_host_disk_is_an_io_error(initrd, small_file_system):
-    """A sparse image outgrows its file system: the guest sees I/O errors, and goes on."""
-    image = disks.sparse(small_file_system / "disk", 8 * MIB)
-    script = """dd if=/dev/zero of=/dev/vda bs=64k oflag=direct 2>&1 | grep -c 'rror'
-dd if=/dev/vda of=/dev/null bs=64k iflag=direct count=4 2>/dev/null && echo read
-blkdiscard /dev/vda && dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct 2>/dev/null && echo room again"""
-    done = vm.run("small", initrd, script=script, params="loglevel=0",
-                  options=["--rwdisk", str(image)]).check()
-    assert done.output.split("\n")[:3] == ["1", "read", "room again"], done.last_words()
+    """A sparse image outgrows its file system."""
+    fill(initrd, "--rwdisk", str(disks.sparse(small_file_system / "disk", 8 * MIB)))
+
+
+def test_full_block_device_is_an_io_error(initrd, small_file_system):
+    """A block device of the host that cannot take what its size promises."""
+    with disks.loop_device(disks.sparse(small_file_system / "disk", 8 * MIB)) as device:
+        fill(initrd, "-b", f"{device},direct")
 
 
 # Each number is on the disk when it is on the console.
