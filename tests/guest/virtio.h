@@ -101,6 +101,7 @@ enum {
 	PCI_BLOCK = 0x1042,
 	PCI_RNG = 0x1044,
 	PCI_BALLOON = 0x1045,
+	PCI_VSOCK = 0x1053,
 	VICTIMS_MAX = 3
 };
 
@@ -216,6 +217,7 @@ static inline void find_regions(struct victim *victim)
 static inline const char *kind_name(uint16_t pci_id)
 {
 	return pci_id == PCI_RNG       ? "rng"
+	       : pci_id == PCI_VSOCK   ? "vsock"
 	       : pci_id == PCI_NET     ? "net"
 	       : pci_id == PCI_BALLOON ? "balloon"
 				       : "blk";

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guest whose vsock driver breaks every rule (tests/guest/hostile_vsock.c); the host's programs are here.
+
+The guest checks what a guest can see; here is what the process has when it rests.
+"""
+import contextlib
+import resource
+import selectors
+import socket
+import threading
+
+import pytest
+import smaps
+import vmm
+from test_hostile_virtio import SANITIZED, check_rest, sample, settle
+
+CASES = ["packets", "connections", "credit", "connects", "resets", "unread", "half-close", "queues"]
+ECHO, UNREAD = 7, 8
+
+
+class Programs:
+    """What listens at the host's ports: one sends back what it gets until its end, one never reads."""
+
+    def __init__(self, path):
+        self.selector = selectors.DefaultSelector()
+        self.kept = []
+        self.stop, other = socket.socketpair()
+        self.selector.register(other, selectors.EVENT_READ, None)
+        self.kept.append(other)
+        self.listen(f"{path}_{ECHO}", self.begin_echo)
+        self.listen(f"{path}_{UNREAD}", self.kept.append)
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def listen(self, path, take):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(1000)
+        self.kept.append(listener)
+        self.selector.register(listener, selectors.EVENT_READ, lambda: take(listener.accept()[0]))
+
+    def begin_echo(self, connection):
+        self.selector.register(connection, selectors.EVENT_READ, lambda: self.echo(connection))
+
+    def echo(self, connection):
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            data = connection.recv(4096)
+            connection.sendall(data)
+        if not data:
+            self.selector.unregister(connection)
+            connection.close()
+
+    def run(self):
+        while True:
+            for key, _ in self.selector.select():
+                if key.data is None:
+                    return
+                key.data()
+
+    def end(self):
+        self.stop.send(b"x")
+        self.thread.join()
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()
+        for kept in [*self.kept, self.stop]:
+            kept.close()
+
+
+@pytest.fixture(name="path")
+def programs(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    path = str(tmp_path / "vsock")
+    running = Programs(path)
+    yield path
+    running.end()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+@pytest.mark.parametrize("case", CASES)
+def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
+    argv = vmm.command("hostile_vsock", case, *jailed, "--vsock", f"cid=42,socket={path}")
+    with open(tmp_path / "log", "w+b") as log, \
+            vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
+        before, resident = sample(process.pid), smaps.own_kib(process.pid, "Rss")
+        process.stdin.write(b"x")
+        said = vmm.read_until(process.stdout, b"end\n", timeout=120)
+        assert b"FAIL" not in said, said
+        assert settle(process.pid, before) == before
+        assert smaps.own_kib(process.pid, "Rss") - resident <= (16384 if SANITIZED else 4096)
+        check_rest(process.pid)
+        process.stdin.write(b"x")
+        assert process.wait(30) == vmm.OK
+        assert f"PASS {case}".encode() in process.stdout.read()
+        log.seek(0)
+        lines = log.read().decode("latin-1").splitlines()
+    assert lines[-1].startswith(vmm.POWERED_OFF) and len(lines) <= 50, lines
