@@ -475,7 +475,10 @@ void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events)
 	}
 	bool is_read = (connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) == 0;
 
-	if (connection->is_hung_up && (!is_read || connection->state == VSOCK_REQUESTED)) {
+	/* What it said before the guest answers waits for that. */
+	if (connection->state == VSOCK_REQUESTED)
+		is_read = vsock_unix_has_bytes(connection->fd);
+	if (connection->is_hung_up && !is_read) {
 		host_has_left(host, connection);
 		return;
 	}

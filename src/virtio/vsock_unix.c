@@ -83,6 +83,13 @@ int vsock_unix_take_greeting(int fd, uint32_t *ret_port)
 	return parse_port(line + prefix, end, ret_port);
 }
 
+bool vsock_unix_has_bytes(int fd)
+{
+	char byte;
+
+	return recv(fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 int vsock_unix_confirm(int fd, uint32_t host_port)
 {
 	char line[sizeof("OK 4294967295\n")];

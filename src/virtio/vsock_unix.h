@@ -33,6 +33,8 @@ MUST_CHECK int vsock_unix_accept(int listener_fd, int *ret_fd);
  * here as a whole, -EPROTO: it is not such a line or the socket ended.
  */
 MUST_CHECK int vsock_unix_take_greeting(int fd, uint32_t *ret_port);
+/* Whether there is something to receive. */
+bool vsock_unix_has_bytes(int fd);
 /* Says "OK PORT\n". */
 MUST_CHECK int vsock_unix_confirm(int fd, uint32_t host_port);
 

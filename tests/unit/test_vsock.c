@@ -500,6 +500,39 @@ static void the_last_words_of_the_host_arrive(void **state)
 	assert_int_equal(header.flags, 3);
 }
 
+/* Of a program that writes and goes without waiting for "OK"; with nothing to say it is forgotten.
+ */
+static void who_goes_before_the_answer_is_heard(void **state)
+{
+	struct rig *rig = *state;
+	uint8_t data[DATA_MAX];
+	struct virtio_vsock_hdr header;
+
+	for (unsigned late = 0; late < 2; late++) {
+		int fd = dial(rig, "CONNECT 52\nlast words");
+
+		if (late == 0)
+			close(fd);
+		header = get(rig, NULL);
+		assert_int_equal(header.op, VIRTIO_VSOCK_OP_REQUEST);
+		if (late == 1)
+			close(fd);
+		fd = dial(rig, "CONNECT 53\n"); /* once it is seen, so is the close */
+		expect(rig, VIRTIO_VSOCK_OP_REQUEST, 53);
+		close(fd);
+		expect(rig, VIRTIO_VSOCK_OP_RST, 53);
+		send_op(rig, VIRTIO_VSOCK_OP_RESPONSE, 52, header.src_port);
+		header = get(rig, data);
+		assert_int_equal(header.op, VIRTIO_VSOCK_OP_RW);
+		assert_int_equal(header.len, 10);
+		assert_memory_equal(data, "last words", 10);
+		header = get(rig, NULL);
+		assert_int_equal(header.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+		assert_int_equal(header.flags, 3);
+		send_op(rig, VIRTIO_VSOCK_OP_RST, 52, header.src_port);
+	}
+}
+
 /* A full table lets nobody in, connects nowhere, and takes the next one when a place is free. */
 static void who_waits_for_a_place_gets_it(void **state)
 {
@@ -562,6 +595,7 @@ int main(void)
 		RIGGED(a_driver_that_ignores_credit_is_reset),
 		RIGGED(the_guests_credit_is_kept),
 		RIGGED(the_last_words_of_the_host_arrive),
+		RIGGED(who_goes_before_the_answer_is_heard),
 		RIGGED(who_waits_for_a_place_gets_it),
 		RIGGED(a_new_driver_hears_that_connections_are_cut),
 	};
