@@ -238,11 +238,12 @@ static int wait_for_jail(struct jail_process *jail, const char *name)
 	return 0;
 }
 
-void device_process_report(const struct device_process *process, const char *name)
+void device_process_report(const struct jail_process *process, const char *name)
 {
 	siginfo_t how = { .si_pid = 0 };
 
-	if (waitid(P_PIDFD, (id_t)process->jail.pidfd, &how, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+	if (process->pid == 0 ||
+		waitid(P_PIDFD, (id_t)process->pidfd, &how, WEXITED | WNOHANG | WNOWAIT) < 0 ||
 		how.si_pid == 0)
 		return;
 	if (how.si_code == CLD_EXITED)
@@ -263,7 +264,7 @@ int device_process_wait(struct device_process *process, const char *name)
 	if (r == 0)
 		r = wait_for_jail(&process->jail, name);
 	if (r == -ESRCH)
-		device_process_report(process, name);
+		device_process_report(&process->jail, name);
 	return r;
 }
 

@@ -103,9 +103,11 @@ static int hand_over(struct server *server)
 	return fd_send(server->process.socket, &byte, sizeof(byte), front_end);
 }
 
-/* Until a signal (0), or -errno; the device's end is -ECHILD. */
+/* Until a signal (0), or -errno; the end of the device or its helper is -ECHILD. */
 static int serve(struct server *server)
 {
+	const struct jail_process *helper = &server->process.helper;
+
 	for (;;) {
 		struct pollfd fds[] = {
 			{ .fd = server->signal_fd, .events = POLLIN },
@@ -113,6 +115,7 @@ static int serve(struct server *server)
 			{ .fd = server->process.socket, .events = POLLIN },
 			{ .fd = server->device_is_free ? server->listener.fd : -1,
 				.events = POLLIN },
+			{ .fd = helper->pid > 0 ? helper->pidfd : -1, .events = POLLIN },
 		};
 		int r = 0;
 
@@ -120,7 +123,7 @@ static int serve(struct server *server)
 			return -errno;
 		if (fds[0].revents != 0)
 			return 0;
-		if (fds[1].revents != 0)
+		if (fds[1].revents != 0 || fds[4].revents != 0)
 			return -ECHILD;
 		if (fds[2].revents != 0)
 			r = take_request(server);
@@ -135,14 +138,17 @@ static int serve(struct server *server)
 /* Lets the device finish what is in flight. */
 static void end_device(struct server *server, int result)
 {
-	struct pollfd pidfd = { .fd = server->process.jail.pidfd, .events = POLLIN };
+	struct device_process *process = &server->process;
+	struct pollfd pidfd = { .fd = process->jail.pidfd, .events = POLLIN };
 
-	fd_close(&server->process.socket);
-	if (result == -ECHILD)
-		device_process_report(&server->process, server->name);
-	else if (server->process.jail.pid > 0 && poll(&pidfd, 1, END_MS) == 0)
+	fd_close(&process->socket);
+	if (result == -ECHILD) {
+		device_process_report(&process->jail, server->name);
+		device_process_report(&process->helper, server->name);
+	} else if (process->jail.pid > 0 && poll(&pidfd, 1, END_MS) == 0) {
 		log_warn("device %s: its process does not end, and is killed", server->name);
-	device_process_end(&server->process);
+	}
+	device_process_end(process);
 }
 
 /* With the device's process there already. */

@@ -15,13 +15,14 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "vm/device_process.h"
 
 /* One that hung up is about to end. */
 enum { LAST_WAIT_MS = 100 };
 
 struct watched {
 	struct device_watch *watch;
-	struct device_process *process;
+	const struct jail_process *process;
 	const char *name;
 	bool stopped;
 	uint64_t stopped_ns; /* since when */
@@ -72,7 +73,7 @@ static void on_end(void *argument)
 {
 	const struct watched *watched = argument;
 
-	evloop_remove(watched->watch->loop, watched->process->jail.pidfd);
+	evloop_remove(watched->watch->loop, watched->process->pidfd);
 	device_watch_lose(watched->watch);
 }
 
@@ -81,7 +82,7 @@ static void look(struct watched *watched)
 {
 	siginfo_t how = { .si_pid = 0 };
 
-	while (waitid(P_PIDFD, (id_t)watched->process->jail.pidfd, &how,
+	while (waitid(P_PIDFD, (id_t)watched->process->pidfd, &how,
 		       WSTOPPED | WCONTINUED | WNOHANG) == 0 &&
 		how.si_pid != 0) {
 		watched->stopped = how.si_code == CLD_STOPPED;
@@ -118,8 +119,8 @@ static void on_child(void *argument)
 static void lose_stopped(const struct watched *watched)
 {
 	log_error("device %s: its process %d was stopped %u s ago and does not go on",
-		watched->name, watched->process->jail.pid, WATCH_STOPPED_MS / 1000);
-	(void)syscall(SYS_pidfd_send_signal, watched->process->jail.pidfd, SIGKILL, NULL, 0);
+		watched->name, watched->process->pid, WATCH_STOPPED_MS / 1000);
+	(void)syscall(SYS_pidfd_send_signal, watched->process->pidfd, SIGKILL, NULL, 0);
 	device_watch_lose(watched->watch);
 }
 
@@ -151,14 +152,15 @@ int device_watch_start(struct device_watch *watch, struct evloop *loop)
 	return r == 0 ? evloop_add(loop, watch->signal_fd, on_child, watch) : r;
 }
 
-int device_watch_add(struct device_watch *watch, struct device_process *process, const char *name)
+int device_watch_add(
+	struct device_watch *watch, const struct jail_process *process, const char *name)
 {
 	if (watch->count == WATCH_MAX)
 		return -ENOSPC;
 	struct watched *watched = &watch->processes[watch->count];
 
 	*watched = (struct watched){ .watch = watch, .process = process, .name = name };
-	int r = evloop_add(watch->loop, process->jail.pidfd, on_end, watched);
+	int r = evloop_add(watch->loop, process->pidfd, on_end, watched);
 
 	watch->count += r == 0;
 	return r;
@@ -169,7 +171,7 @@ void device_watch_report(struct device_watch *watch)
 	struct pollfd ends[WATCH_MAX];
 
 	for (unsigned i = 0; i < watch->count; i++)
-		ends[i] = (struct pollfd){ watch->processes[i].process->jail.pidfd, POLLIN, 0 };
+		ends[i] = (struct pollfd){ watch->processes[i].process->pidfd, POLLIN, 0 };
 	(void)poll(ends, watch->count, LAST_WAIT_MS);
 	for (unsigned i = 0; i < watch->count; i++)
 		if (ends[i].revents != 0)
@@ -182,7 +184,7 @@ void device_watch_free(struct device_watch *watch)
 	if (watch == NULL)
 		return;
 	for (unsigned i = 0; i < watch->count; i++)
-		evloop_remove(watch->loop, watch->processes[i].process->jail.pidfd);
+		evloop_remove(watch->loop, watch->processes[i].process->pidfd);
 	if (watch->loop != NULL) {
 		evloop_remove(watch->loop, watch->signal_fd);
 		evloop_remove(watch->loop, watch->timer_fd);

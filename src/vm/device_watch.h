@@ -10,7 +10,7 @@
 #pragma once
 
 #include "base/evloop.h"
-#include "vm/device_process.h"
+#include "jail/jail.h"
 #include "vm/lifecycle.h"
 
 enum { WATCH_STOPPED_MS = 4000, WATCH_MAX = 256 };
@@ -23,7 +23,7 @@ MUST_CHECK int device_watch_create(struct lifecycle *lifecycle, struct device_wa
 /* From now on. All are borrowed until device_watch_free(). 0 or -errno. */
 MUST_CHECK int device_watch_start(struct device_watch *watch, struct evloop *loop);
 MUST_CHECK int device_watch_add(
-	struct device_watch *watch, struct device_process *process, const char *name);
+	struct device_watch *watch, const struct jail_process *process, const char *name);
 
 /* A process that cannot be spoken to any more; who says it has logged why. */
 void device_watch_lose(struct device_watch *watch);

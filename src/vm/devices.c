@@ -271,6 +271,17 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	return 0;
 }
 
+/* Without either process the device is of no use. */
+static int watch_process(const struct devices *devices, const struct device_slot *slot)
+{
+	const struct device_process *process = &slot->process;
+	int r = device_watch_add(devices->watch, &process->jail, slot->ops->name);
+
+	if (r == 0 && process->helper.pid > 0)
+		r = device_watch_add(devices->watch, &process->helper, slot->ops->helper->name);
+	return r;
+}
+
 /* All enter their jails at the same time. */
 static int await_processes(struct devices *devices)
 {
@@ -285,7 +296,7 @@ static int await_processes(struct devices *devices)
 			continue;
 		r = device_process_wait(&slot->process, slot->ops->name);
 		if (r == 0)
-			r = device_watch_add(devices->watch, &slot->process, slot->ops->name);
+			r = watch_process(devices, slot);
 	}
 	return r;
 }

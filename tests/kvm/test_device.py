@@ -137,6 +137,28 @@ def test_helper_of_vsock(tmp_path):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids.values())
 
 
+def test_a_dead_helper_ends_the_vm(tmp_path):
+    """Else each connection of the guest's would be refused, and nobody would know why."""
+    argv = vmm.command("hang", None, "-u", "--vsock", f"cid=42,socket={tmp_path / 'vsock'}")
+    with vmm.started(argv, until=b"hanging") as process:
+        helper = vmm.device_processes(process.pid)["vsock-to"]
+        os.kill(helper, signal.SIGKILL)
+        status, said = process.wait(10), process.stderr.read().decode()
+    assert status == vmm.DEVICE
+    assert f"device vsock-to: its process {helper} was ended by signal 9" in said
+
+
+def test_a_dead_helper_ends_the_server(tmp_path):
+    argv = [vmm.CROSVM, "device", "vsock", "--socket-path", tmp_path / "sock", f"cid=42,socket={tmp_path / 'vsock'}"]
+    with vmm.started(argv) as process:
+        vmm.wait_until(lambda: os.path.exists(tmp_path / "sock"))
+        helper = vmm.device_processes(process.pid)["vsock-to"]
+        os.kill(helper, signal.SIGKILL)
+        status, said = process.wait(10), process.stderr.read().decode()
+    assert status == vmm.HOST, said
+    assert f"its process {helper} was ended by signal 9" in said
+
+
 # ---- --seccomp-policy-dir ----
 
 @pytest.fixture
