@@ -16,11 +16,14 @@ import time
 import pytest
 import smaps
 import vm
-from netns import own_network
+from netns import in_network, own_network
 
 HOST, GUEST, MASK = "192.168.77.1", "192.168.77.2", "255.255.255.0"
 MAC = "02:12:34:56:78:9a"
 SIZE = 4 << 20
+LARGE = 64 << 20
+NEAR, FAR, NAME = "10.9.8.7", "10.9.8.1", "far.example"
+NEAR_6, FAR_6 = "fd09:8::7", "fd09:8::1"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes taps and a network namespace")
 
@@ -48,7 +51,7 @@ UP = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && "
 class Server:
     """Gives one file over HTTP, and answers what is sent to it with its checksum."""
 
-    def __init__(self, data):
+    def __init__(self, data, family=socket.AF_INET):
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self, body):
                 self.send_response(200)
@@ -66,8 +69,11 @@ class Server:
             def log_message(self, *_):
                 pass
 
+        class Listener(http.server.ThreadingHTTPServer):
+            address_family = family
+
         # The tap's address comes only with the VM.
-        self.server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+        self.server = Listener(("::" if family == socket.AF_INET6 else "0.0.0.0", 0), Handler)
         self.port = self.server.server_port
         self.url = f"http://{HOST}:{self.port}/"
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
@@ -86,8 +92,8 @@ def post(server, host=HOST):
 
 
 @contextlib.contextmanager
-def serving(data):
-    server = Server(data)
+def serving(data, **options):
+    server = Server(data, **options)
     try:
         yield server
     finally:
@@ -166,21 +172,52 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Echo:
+    """Sends back what one client sends, until the connection fails."""
+
+    def __init__(self, enough):
+        self.listener = socket.create_server(("0.0.0.0", 0))
+        self.port = self.listener.getsockname()[1]
+        self.enough = enough
+        self.flowing = threading.Event()  # so much came and went
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        done = 0
+        with contextlib.suppress(OSError):
+            self.peer, _ = self.listener.accept()
+            while data := self.peer.recv(65536):
+                self.peer.sendall(data)
+                done += len(data)
+                if done >= self.enough:
+                    self.flowing.set()
+
+    def close(self):
+        # Who waits in accept() or sendall() is woken by a shutdown, not by a close.
+        for end in (self.listener, getattr(self, "peer", None)):
+            with contextlib.suppress(OSError):
+                end and end.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+
+
 def test_tap_that_vanishes(initrd):
-    """The guest loses its network and nothing else."""
-    argv = vm.command("small", initrd, script=UP + "echo ready; read line; echo alive",
-                      options=network())
-    with vm.piped(argv) as (process, console):
-        vm.expect(console, "ready")
-        subprocess.run(["ip", "link", "delete", "vmtap0"], check=True)
-        before = cpu_seconds(process.pid)
-        time.sleep(2)
-        assert cpu_seconds(process.pid) - before < 1
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        vm.expect(console, "alive")
-        assert process.wait(vm.TIMEOUT) == vm.OK
-        assert b"the guest has no network any more" in process.stderr.read()
+    """In the middle of a transfer both ways the guest loses its network, and nothing else."""
+    with contextlib.closing(Echo(SIZE)) as load:
+        script = UP + f"(nc {HOST} {load.port} </dev/zero >/dev/null &); read line; echo alive"
+        with vm.piped(vm.command("small", initrd, script=script, options=network())) as (process, console):
+            assert load.flowing.wait(vm.TIMEOUT)
+            subprocess.run(["ip", "link", "delete", "vmtap0"], check=True)
+            # What the guest has in flight still goes; then it waits longer and longer for an answer.
+            before = cpu_seconds(process.pid)
+            time.sleep(2)
+            assert cpu_seconds(process.pid) - before < 1
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            vm.expect(console, "alive")
+            assert process.wait(vm.TIMEOUT) == vm.OK
+            assert process.stderr.read().count(b"vmtap0: File descriptor in bad state; "
+                                               b"the guest has no network any more") == 1
 
 
 def test_a_tap_of_the_user(initrd):
@@ -207,14 +244,23 @@ def test_a_tap_of_the_user(initrd):
 # ---- passt: no privileges -----------------------------------------------------------
 
 
+def shell(script):
+    subprocess.run(script, shell=True, check=True)
+
+
 @pytest.fixture
 def uplink():
-    """The way to the world that passt copies: an address and a route that lead nowhere."""
-    subprocess.run("ip link add up0 type veth peer name up1 && ip addr add 10.9.8.7/24 dev up0 && "
-                   "ip link set up0 up && ip link set up1 up && ip route add default via 10.9.8.1",
-                   shell=True, check=True)
-    yield "10.9.8.7"
-    subprocess.run(["ip", "link", "delete", "up0"], check=True)
+    """The way to the world, which passt copies. Yields the network namespace of the one machine there."""
+    with own_network():
+        namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    shell(f"ip link add up0 type veth peer name up1 netns /proc/{os.getpid()}/fd/{namespace}")
+    with in_network(namespace):
+        shell(f"ip addr add {FAR}/24 dev up1 && ip addr add {FAR_6}/64 dev up1 nodad && ip link set up1 up")
+    shell(f"ip addr add {NEAR}/24 dev up0 && ip addr add {NEAR_6}/64 dev up0 nodad && ip link set up0 up && "
+          f"ip route add default via {FAR} && ip -6 route add default via {FAR_6}")
+    yield namespace
+    shell("ip link delete up0")  # not by the end of the namespace, which may come late
+    os.close(namespace)
 
 
 USER_UP = "ip link set eth0 up && udhcpc -q -n -i eth0 -s /udhcpc >/dev/null && "
@@ -226,7 +272,8 @@ def dhcp_initrd(tmp_path_factory):
     directory = tmp_path_factory.mktemp("dhcp")
     script = directory / "udhcpc"
     script.write_text("#!/bin/sh\n[ $1 = bound ] || exit 0\nip addr add $ip/${mask:-24} dev $interface\n"
-                      "ip route add default via $router dev $interface\necho lease $ip\n")
+                      "ip route add default via $router dev $interface\n"
+                      "for i in $dns; do echo nameserver $i; done >/etc/resolv.conf\necho lease $ip\n")
     script.chmod(0o755)
     return vm.make_initramfs(directory / "initrd.gz", "-f", f"{script}:/udhcpc")
 
@@ -260,7 +307,7 @@ def test_user_network(dhcp_initrd, uplink, unprivileged, options):
         argv = vm.command("small", dhcp_initrd, script=script,
                           options=["--net", "user,forward=tcp:127.0.0.1:8080-:80", *options])
         with vm.piped(unprivileged(argv)) as (process, console):
-            vm.expect(console, uplink)
+            vm.expect(console, NEAR)
             vm.expect(console, "up")
             assert server.port
             echoed = b""
@@ -289,6 +336,53 @@ def echo(address, data):
         received = b"".join(iter(lambda: peer.recv(65536), b""))
         sender.join()
     return received
+
+
+class Resolver:
+    """Answers every question for an IPv4 address with FAR, and says that there is nothing else."""
+
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("0.0.0.0", 53))
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                query, peer = self.socket.recvfrom(512)
+                if not query:
+                    return
+                name_end = query.index(0, 12) + 1
+                address = query[name_end:name_end + 2] == b"\0\1"
+                answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(FAR)
+                self.socket.sendto(query[:2] + b"\x81\x80\0\1\0" + bytes([address]) + b"\0\0\0\0"
+                                   + query[12:name_end + 4] + (answer if address else b""), peer)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
+
+
+def test_download_by_name_and_ipv6(dhcp_initrd, uplink, unprivileged, tmp_path):
+    """As apt does it: an ordinary user's guest asks for a name and loads what is large; then the same by IPv6."""
+    data = os.urandom(LARGE)
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {FAR}\n")
+    with in_network(uplink):
+        machine = Resolver(), Server(data, socket.AF_INET6)  # which takes IPv4, too
+    with contextlib.closing(machine[0]), contextlib.closing(machine[1]) as server:
+        script = (USER_UP + f"wget -q -O - http://{NAME}:{server.port}/ | sha256sum && "
+                  "until ip -6 route | grep -q ^default && ! ip -6 addr | grep -q tentative; do sleep 0.1; done; "
+                  f"ip -6 addr show dev eth0 && wget -q -O - http://[{FAR_6}]:{server.port}/ | sha256sum")
+        argv = vm.command("small", dhcp_initrd, script=script, options=["--net", "user"])
+        # passt tells the guest what the host's own resolv.conf says.
+        done = vm.run(unprivileged(argv), wrapper=[
+            "unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"',
+            str(resolv_conf)]).check()
+    assert done.output.count(hashlib.sha256(data).hexdigest()) == 2, done.last_words()
 
 
 def test_passt_that_dies(dhcp_initrd, uplink):
