@@ -328,10 +328,10 @@ build/floor: bench/floor.c
 	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
 # Drivers at a queue of the block and of the network device, without a guest.
-build/blockqueue build/netqueue: build/%: $(B)/%
+build/blockqueue build/netqueue build/vsockqueue: build/%: $(B)/%
 	@ln -sf $(VARIANT)/$(@F) $@
 
-$(B)/blockqueue $(B)/netqueue: $(B)/%: bench/%.c bench/thread_cost.h $(B)/libcrosvm.a
+$(B)/blockqueue $(B)/netqueue $(B)/vsockqueue: $(B)/%: bench/%.c bench/thread_cost.h $(B)/libcrosvm.a
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(LIBS)
 
