@@ -382,8 +382,8 @@ static void start(struct bench *bench)
 
 	check(guest_memory_create(&range, 1, 0, &bench->memory) == 0, "memory");
 	check(vsock_device_class.open(&options, &device) == 0, "open");
-	check(vhost_thread_create(
-		      vsock_device_class.ops, device, bench->memory, &bench->vhost) == 0,
+	check(vhost_thread_create(vsock_device_class.ops, device, bench->memory, &bench->vhost) ==
+			0,
 		"device");
 	check(bench->vhost->ops->set_features(bench->vhost, features) == 0, "features");
 	for (unsigned i = 0; i < QUEUES; i++)

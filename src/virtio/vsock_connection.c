@@ -42,7 +42,12 @@ struct vsock_connection *vsock_table_add(struct vsock_table *table, int fd, enum
 	while (connection->state != VSOCK_FREE)
 		connection++;
 	*connection = (struct vsock_connection){
-		.state = state, .age = connection->age + 1, .fd = fd, .is_readable = true
+		.state = state,
+		.age = connection->age + 1,
+		.fd = fd,
+		.is_readable = true,
+		.window = connection < table->connections + VSOCK_WIDE_MAX ? VSOCK_WIDE
+									   : VSOCK_NARROW,
 	};
 	table->used++;
 	return connection;
@@ -172,7 +177,7 @@ bool vsock_credit_learn(struct vsock_connection *connection, const struct virtio
 static void count_forwarded(struct vsock_connection *connection, size_t bytes)
 {
 	connection->forwarded += (uint32_t)bytes;
-	if (connection->forwarded - connection->reported >= VSOCK_BUFFER_SIZE / 2 &&
+	if (connection->forwarded - connection->reported >= connection->window / 2 &&
 		connection->state == VSOCK_CONNECTED)
 		connection->pending |= VSOCK_BIT(CREDIT_UPDATE);
 }
@@ -180,13 +185,13 @@ static void count_forwarded(struct vsock_connection *connection, size_t bytes)
 static int keep(struct vsock_connection *connection, const struct vsock_data *data, size_t skip)
 {
 	if (connection->buffer == NULL)
-		connection->buffer = malloc(VSOCK_BUFFER_SIZE);
+		connection->buffer = malloc(connection->window);
 	if (connection->buffer == NULL)
 		return -ENOMEM;
 	/* Byte n of the stream lies at n modulo the buffer's size. */
 	for (size_t left = data->size - skip; left > 0;) {
-		uint32_t at = connection->received % VSOCK_BUFFER_SIZE;
-		size_t part = min_u64(left, VSOCK_BUFFER_SIZE - at);
+		uint32_t at = connection->received % connection->window;
+		size_t part = min_u64(left, connection->window - at);
 
 		vsock_data_copy(data, skip, connection->buffer + at, part);
 		connection->received += (uint32_t)part;
@@ -200,7 +205,7 @@ int vsock_forward(struct vsock_connection *connection, const struct vsock_data *
 {
 	ssize_t n = 0;
 
-	if (data->size > VSOCK_BUFFER_SIZE - vsock_buffered(connection))
+	if (data->size > connection->window - vsock_buffered(connection))
 		return -ENOBUFS;
 	if (data->size == 0)
 		return 0;
@@ -220,9 +225,9 @@ int vsock_forward(struct vsock_connection *connection, const struct vsock_data *
 int vsock_flush(struct vsock_connection *connection)
 {
 	while (vsock_buffered(connection) > 0) {
-		uint32_t at = connection->forwarded % VSOCK_BUFFER_SIZE;
+		uint32_t at = connection->forwarded % connection->window;
 		uint32_t size = vsock_buffered(connection);
-		size_t first = min_u64(size, VSOCK_BUFFER_SIZE - at);
+		size_t first = min_u64(size, connection->window - at);
 		const struct iovec iov[] = {
 			{ connection->buffer + at, first },
 			{ connection->buffer, size - first },

@@ -4,9 +4,10 @@
  * to tell the guest, and the credit of both directions.
  *
  * Memory is bounded: VSOCK_CONNECTIONS_MAX connections, of which each buffers
- * VSOCK_BUFFER_SIZE bytes at most for a program of the host that does not
- * read: 64 MiB in all. Nothing is buffered towards the guest: what the guest
- * has no room for stays in the unix socket.
+ * its window at most for a program of the host that does not read: 64 MiB in
+ * all. The first few at a time have a wide window, for with a narrow one the
+ * guest waits for us after each packet. Nothing is buffered towards the guest:
+ * what the guest has no room for stays in the unix socket.
  *
  * The guest chooses ports, credit and the order of packets. The device's lock
  * guards all of it. Source: virtio 1.2, section 5.10.6.3.
@@ -18,7 +19,13 @@
 #include "base/util.h"
 #include "virtio/vsock_packet.h"
 
-enum { VSOCK_CONNECTIONS_MAX = 1024, VSOCK_BUFFER_SIZE = 64 << 10, VSOCK_BUCKETS = 256 };
+enum { VSOCK_CONNECTIONS_MAX = 1024, VSOCK_BUCKETS = 256 };
+/* Powers of two, since the counts of a connection go on modulo 2^32. */
+enum { VSOCK_WIDE_MAX = 64, VSOCK_WIDE = 512 << 10, VSOCK_NARROW = 32 << 10 };
+_Static_assert(
+	VSOCK_WIDE_MAX *VSOCK_WIDE + (VSOCK_CONNECTIONS_MAX - VSOCK_WIDE_MAX) * VSOCK_NARROW <=
+		64 << 20,
+	"64 MiB");
 
 #define VSOCK_BIT(op) (1u << VIRTIO_VSOCK_OP_##op)
 
@@ -43,7 +50,8 @@ struct vsock_connection {
 	unsigned pending; /* VSOCK_BIT() of packets that the guest shall get */
 
 	/* From the guest to the host; the counts go on modulo 2^32. */
-	uint8_t *buffer;    /* VSOCK_BUFFER_SIZE, or NULL while nothing waits */
+	uint32_t window;    /* VSOCK_WIDE or VSOCK_NARROW */
+	uint8_t *buffer;    /* of that size, or NULL while nothing waits */
 	uint32_t received;  /* bytes */
 	uint32_t forwarded; /* of them, to the socket */
 	uint32_t reported;  /* of those, as the guest knows */

@@ -368,7 +368,7 @@ static uint32_t make_for_connection(struct vsock_host *host, struct vsock_connec
 		.type = VIRTIO_VSOCK_TYPE_STREAM,
 		.op = (uint16_t)op,
 		.flags = op == VIRTIO_VSOCK_OP_SHUTDOWN ? connection->host_shutdown : 0,
-		.buf_alloc = VSOCK_BUFFER_SIZE,
+		.buf_alloc = connection->window,
 		.fwd_cnt = connection->forwarded,
 	};
 

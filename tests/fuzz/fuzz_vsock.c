@@ -169,7 +169,7 @@ static void check(const struct machine *machine)
 
 		used += connection->state != VSOCK_FREE;
 		require(connection->state == VSOCK_FREE ||
-			vsock_buffered(connection) <= VSOCK_BUFFER_SIZE);
+			vsock_buffered(connection) <= connection->window);
 	}
 	require(used == table->used && machine->host->reset_count <= VSOCK_RESETS_MAX);
 }
