@@ -346,13 +346,14 @@ static void run_resets(void)
 static void run_unread(void)
 {
 	struct victim *victim = &victims[TRANSMIT];
-	enum { PARTS = 4, PACKETS = 16384, BEFORE_END = 64 };
+	enum { PARTS = 4, BYTES = PARTS * DATA - DATA / 2, PACKETS = (1 << 30) / BYTES + 1 };
+	enum { BEFORE_END = 64 };
 
 	begin_vsock();
 	row = "unread";
 	struct vsock_header header = make_header(OP_RW, connect(UNREAD), UNREAD);
 
-	header.len = PARTS * DATA - DATA / 2;
+	header.len = BYTES;
 	memcpy(victim->buffers->data, &header, sizeof(header));
 	for (unsigned i = 0; i < PACKETS; i++) {
 		set_desc(victim, 0, (uintptr_t)victim->buffers->data, sizeof(header), NEXT, 1);
