@@ -257,7 +257,15 @@ $(FUZZ): %: %.o $(B)/libcrosvm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(COMMON) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
--include $(FUZZ:=.d)
+# What of crosvm-wl its client meets.
+WL_CLIENT := $(patsubst %,$(B)/tests/guest-wl/%.o,bytes objects requests)
+$(WL_CLIENT): $(B)/tests/guest-wl/%.o: guest/wl/%.c $(B)/flags | $(GEN)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) -MMD -MP -c -o $@ $<
+$(B)/tests/fuzz/fuzz_wl_client: $(WL_CLIENT)
+
+-include $(FUZZ:=.d) $(WL_CLIENT:.o=.d)
 
 fuzz-run: $(FUZZ)
 	$(Q)tools/run-unit-tests -j $(JOBS) --timeout $$(($(FUZZ_SECONDS) + 120)) \

@@ -81,3 +81,22 @@ void release_pool(struct proxy *proxy, struct pool *pool)
 	close(pool->fd);
 	free(pool);
 }
+
+void drop_client(struct proxy *proxy, struct client *client)
+{
+	for (unsigned i = 0; i < client->object_count; i++)
+		release_pool(proxy, client->objects[i].pool);
+	for (unsigned i = 0; i < client->held_count; i++)
+		if (client->held[i].fd >= 0)
+			close(client->held[i].fd);
+	for (unsigned i = 0; i < client->fd_count; i++)
+		close(client->fds[i]);
+	device_close_vfd(proxy->device, client->vfd);
+	close(client->fd);
+	free(client->in.data);
+	free(client->out.data);
+	free(client->unsent.data);
+	free(client->batch.data);
+	free(client->objects);
+	*client = (struct client){ .fd = -1 };
+}

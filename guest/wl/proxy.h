@@ -89,6 +89,8 @@ void forget_object(struct proxy *proxy, const struct client *client, uint32_t id
 struct pool *make_pool(struct proxy *proxy, int fd, uint32_t size);
 /* Drops a reference, if there is a pool. */
 void release_pool(struct proxy *proxy, struct pool *pool);
+/* Frees all that a client has; its place is free then. */
+void drop_client(struct proxy *proxy, struct client *client);
 
 /* ---- requests.c and events.c ---- */
 
