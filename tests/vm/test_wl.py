@@ -141,6 +141,7 @@ def test_a_window(guest_files, weston):
         press_return(process)
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         press_return(process)
+        vm.expect(console, "crosvm-init: exit status 0")
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
@@ -160,4 +161,5 @@ def test_a_user(guest_files, weston):
         vm.expect(console, "gone")
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         press_return(process)
+        vm.expect(console, "crosvm-init: exit status 0")
         assert process.wait(vm.TIMEOUT) == vm.OK
