@@ -46,6 +46,8 @@ def network(vhost="off", more=""):
 
 
 UP = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && "
+# The host's side takes up to a second to see that its tap has somebody, and drops what it has for it until then.
+REACH = f"for try in 1 2 3 4 5; do ping -c 1 -W 2 {HOST} >/dev/null && break; done; "
 
 
 class Server:
@@ -105,7 +107,7 @@ def test_both_ways(initrd, vhost):
     """Megabytes to the guest and from it by TCP, a large ping, and the MAC that was asked for."""
     data = os.urandom(SIZE)
     with serving(data) as server:
-        script = (UP + f"cat /sys/class/net/eth0/address && ping -c 3 -s 8000 {HOST} && "
+        script = (UP + f"cat /sys/class/net/eth0/address && {REACH} ping -c 3 -s 8000 {HOST} && "
                   f"wget -q -O /got {server.url} && sha256sum /got && {post(server)}")
         done = vm.run(vm.command("small", initrd, script=script, cpus=2, options=network(vhost))).check()
         assert f"\n{MAC}\n" in "\n" + done.output
@@ -144,14 +146,14 @@ def test_driver_comes_and_goes(initrd, vhost):
     """Each binding of the driver resets the device and starts its rings anew."""
     script = ("cd /sys/bus/virtio/drivers/virtio_net && dev=$(ls -d virtio*) && "
               "for i in 1 2 3; do echo $dev >unbind && echo $dev >bind || exit 1; done; "
-              + UP + f"ping -c 2 {HOST}")
+              + UP + REACH + f"ping -c 2 {HOST}")
     done = vm.run(vm.command("small", initrd, script=script, options=network(vhost))).check()
     assert " 0% packet loss" in done.output
 
 
 def test_stalled_guest_under_a_flood(initrd):
     """Packets without end for a guest that is off the network: no memory, no spin; then it works."""
-    script = UP + "ip link set eth0 down; echo down; sleep 4; ip link set eth0 up; ping -c 2 " + HOST
+    script = UP + "ip link set eth0 down; echo down; sleep 4; ip link set eth0 up; " + REACH + "ping -c 2 " + HOST
     argv = vm.command("small", initrd, script=script, options=network())
     with vm.piped(argv) as (process, console):
         vm.expect(console, "down")
@@ -172,38 +174,45 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Echo:
-    """Sends back what one client sends, until the connection fails."""
+class Load:
+    """Sends to one client without end, and takes all that it sends: neither waits for the other, or both might for good."""
 
     def __init__(self, enough):
         self.listener = socket.create_server(("0.0.0.0", 0))
         self.port = self.listener.getsockname()[1]
         self.enough = enough
-        self.flowing = threading.Event()  # so much came and went
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
+        self.flowing = threading.Event()  # so much came
+        self.threads = [threading.Thread(target=self.receive, daemon=True)]
+        self.threads[0].start()
 
-    def run(self):
+    def receive(self):
         done = 0
         with contextlib.suppress(OSError):
             self.peer, _ = self.listener.accept()
+            self.threads.append(threading.Thread(target=self.send, daemon=True))
+            self.threads[1].start()
             while data := self.peer.recv(65536):
-                self.peer.sendall(data)
                 done += len(data)
                 if done >= self.enough:
                     self.flowing.set()
+
+    def send(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self.peer.sendall(bytes(65536))
 
     def close(self):
         # Who waits in accept() or sendall() is woken by a shutdown, not by a close.
         for end in (self.listener, getattr(self, "peer", None)):
             with contextlib.suppress(OSError):
                 end and end.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
+        for thread in self.threads:
+            thread.join()
 
 
 def test_tap_that_vanishes(initrd):
     """In the middle of a transfer both ways the guest loses its network, and nothing else."""
-    with contextlib.closing(Echo(SIZE)) as load:
+    with contextlib.closing(Load(SIZE)) as load:
         script = UP + f"(nc {HOST} {load.port} </dev/zero >/dev/null &); read line; echo alive"
         with vm.piped(vm.command("small", initrd, script=script, options=network())) as (process, console):
             assert load.flowing.wait(vm.TIMEOUT)
@@ -225,7 +234,7 @@ def test_a_tap_of_the_user(initrd):
     subprocess.run(["ip", "tuntap", "add", "mine", "mode", "tap", "user", "65534"], check=True)
     subprocess.run(["ip", "addr", "add", f"{HOST}/24", "dev", "mine"], check=True)
     subprocess.run(["ip", "link", "set", "mine", "up"], check=True)
-    argv = vm.command("small", initrd, script=UP + f"ping -c 2 {HOST}; echo ready; read line",
+    argv = vm.command("small", initrd, script=UP + REACH + f"ping -c 2 {HOST}; echo ready; read line",
                       options=["--net", "tap-name=mine"])
     try:
         with vm.piped(argv) as (process, console):
