@@ -82,7 +82,7 @@ int device_options_add_session(struct vm_config *config)
 {
 	struct wl_options options = { .socket_count = 1 };
 
-	if (find_device(config, &wl_device_class) != NULL || config->multiprocess)
+	if (find_device(config, &wl_device_class) != NULL)
 		return 0;
 	int r = wl_find_session(
 		getenv("XDG_RUNTIME_DIR"), getenv("WAYLAND_DISPLAY"), &options.sockets[0]);

@@ -62,8 +62,9 @@ struct device_kernel_ops {
 struct device_helper_ops {
 	const char *name;   /* as `ps` shows it: 8 characters */
 	const char *policy; /* of its system calls, without ".policy" */
-	/* The directory that is all it sees. False: no helper is needed, this time. */
-	bool (*directory)(const struct device *device, char *ret_path, size_t size);
+	/* The directory that is all it sees. 1; 0: no helper is needed, this time; -errno, logged.
+	 */
+	int (*directory)(const struct device *device, char *ret_path, size_t size);
 	/* What it does: its exit status. In its copy of the device, whose descriptors are closed.
 	 */
 	int (*serve)(struct device *device, int socket);

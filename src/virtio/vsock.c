@@ -14,13 +14,14 @@
 #include <linux/virtio_ids.h>
 #include <linux/virtio_vsock.h>
 #include <linux/vm_sockets.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/connector.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "virtio/vsock_connector.h"
 #include "virtio/vsock_queue.h"
 #include "virtio/vsock_unix.h"
 
@@ -114,15 +115,24 @@ static unsigned vsock_fds(const struct device *device, int ret_fds[DEVICE_FDS_MA
 	return vsock_host_fds(device->host, ret_fds);
 }
 
-static bool vsock_helper_directory(const struct device *device, char *ret_path, size_t size)
+static int vsock_helper_directory(const struct device *device, char *ret_path, size_t size)
 {
-	return device->host != NULL &&
-	       vsock_connector_directory(vsock_host_path(device->host), ret_path, size);
+	return device->host != NULL
+		       ? connector_directory(vsock_host_path(device->host), ret_path, size)
+		       : 0;
+}
+
+static int connect_port(const void *path, uint32_t port, int *ret_fd)
+{
+	return vsock_unix_connect(path, port, ret_fd);
 }
 
 static int vsock_helper_serve(struct device *device, int socket)
 {
-	return vsock_connector_serve(vsock_host_path(device->host), socket);
+	char inside[VSOCK_PATH_MAX + 2]; /* a '/' may come before it */
+
+	snprintf(inside, sizeof(inside), "/%s", connector_name(vsock_host_path(device->host)));
+	return connector_serve(socket, connect_port, inside);
 }
 
 static void vsock_helper_attach(struct device *device, int socket)
@@ -132,7 +142,7 @@ static void vsock_helper_attach(struct device *device, int socket)
 
 static const struct device_helper_ops vsock_helper_ops = {
 	.name = "vsock-to",
-	.policy = "vsock_connect",
+	.policy = "connector",
 	.directory = vsock_helper_directory,
 	.serve = vsock_helper_serve,
 	.attach = vsock_helper_attach,

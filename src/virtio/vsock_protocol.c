@@ -9,8 +9,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "base/connector.h"
 #include "base/fd.h"
-#include "virtio/vsock_connector.h"
 #include "virtio/vsock_unix.h"
 
 #define SHUTDOWN_BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
@@ -112,7 +112,7 @@ static int connect_to_host(struct vsock_host *host, uint32_t port, int *ret_fd)
 {
 	if (host->connector_fd < 0)
 		return vsock_unix_connect(host->path, port, ret_fd);
-	int r = vsock_connector_ask(host->connector_fd, port, ret_fd);
+	int r = connector_ask(host->connector_fd, port, ret_fd);
 
 	if (r == -ECONNABORTED)
 		log_warn_limited(&host->complaints,

@@ -30,7 +30,7 @@ struct vsock_host {
 	const char *path;
 	uint64_t cid;
 	struct unix_listener listener;
-	int connector_fd; /* borrowed: who connects for us (vsock_connector.h); -1: we do */
+	int connector_fd; /* borrowed: who connects for us (connector.h); -1: we do */
 	int epoll_fd;     /* edges, but for what vsock_queue.c adds */
 	bool is_listener_ready;
 	struct vsock_table table;

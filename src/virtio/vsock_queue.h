@@ -27,7 +27,7 @@ struct device {
 MUST_CHECK int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host);
 /* The descriptors that it needs in a jail. How many. */
 unsigned vsock_host_fds(const struct vsock_host *host, int ret_fds[DEVICE_FDS_MAX]);
-/* Who connects for it there, see vsock_connector.h; borrowed. */
+/* Who connects for it there, see connector.h; borrowed. */
 void vsock_host_attach(struct vsock_host *host, int connector_fd);
 const char *vsock_host_path(const struct vsock_host *host);
 void vsock_host_free(struct vsock_host *host);

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/fd.h"
+#include "base/connector.h"
 
 static const char greeting[] = "CONNECT ";
 
@@ -16,20 +16,11 @@ enum { GREETING_MAX = sizeof(greeting) - 1 + 10 + 2 };
 
 int vsock_unix_connect(const char *path, uint32_t port, int *ret_fd)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, port);
+	char text[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+	int length = snprintf(text, sizeof(text), "%s_%u", path, port);
 
-	if (fd < 0)
-		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
-		return -errno;
-	if (length < 0 || (size_t)length >= sizeof(address.sun_path))
-		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
-		return -ENAMETOOLONG;
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		return -errno;
-	*ret_fd = fd_steal(&fd);
-	return 0;
+	return length < 0 || (size_t)length >= sizeof(text) ? -ENAMETOOLONG
+							    : connector_connect(text, ret_fd);
 }
 
 int vsock_unix_accept(int listener_fd, int *ret_fd)

@@ -19,10 +19,7 @@
 /* The longest PATH: behind it there is room for "_4294967295". */
 enum { VSOCK_PATH_MAX = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("_4294967295") };
 
-/*
- * Connects to PATH_PORT. The one place that looks up a path while the guest
- * runs: for a device in a jail, a helper does it (vsock_connector.h).
- */
+/* Connects to PATH_PORT; for a device in a jail, a helper does (connector.h). */
 MUST_CHECK int vsock_unix_connect(const char *path, uint32_t port, int *ret_fd);
 
 /* The next program that waits at the listener; -EAGAIN: none. */

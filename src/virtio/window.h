@@ -33,4 +33,5 @@ struct window {
 	void *owner;
 	uint64_t gpa; /* where the guest sees it */
 	uint64_t size;
+	int fd; /* that the back half needs for it in a jail, borrowed; -1: none */
 };

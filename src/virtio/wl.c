@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/connector.h"
 #include "base/log.h"
 #include "virtio/wl_options.h"
 #include "virtio/wl_queue.h"
@@ -62,13 +63,83 @@ static void wl_free_device(struct device *device)
 	free(device);
 }
 
+static unsigned wl_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
+{
+	const struct wl_host *host = device->host;
+	const struct window *window = host->table.window;
+	unsigned count = 0;
+
+	ret_fds[count++] = host->in_epoll_fd;
+	ret_fds[count++] = host->out_epoll_fd;
+	if (host->connector_fd >= 0)
+		ret_fds[count++] = host->connector_fd;
+	if (window != NULL && window->fd >= 0)
+		ret_fds[count++] = window->fd;
+	return count;
+}
+
+/* ---- the helper, which connects to the sockets by their index ---- */
+
+/* One directory is what it sees. */
+static int wl_helper_directory(const struct device *device, char *ret_path, size_t size)
+{
+	const struct wl_host *host = device->host;
+	char other[WL_PATH_MAX + 1];
+	int r = connector_directory(host->sockets[0].path, ret_path, size);
+
+	for (unsigned i = 1; r > 0 && i < host->socket_count; i++) {
+		r = connector_directory(host->sockets[i].path, other, sizeof(other));
+		if (r > 0 && strcmp(other, ret_path) != 0) {
+			log_error("wl: the sockets '%s' and '%s' lie in two directories, and a "
+				  "device in a jail has one; leave one socket out, or do without "
+				  "--multiprocess",
+				host->sockets[0].path, host->sockets[i].path);
+			r = -EINVAL;
+		}
+	}
+	return r;
+}
+
+static int connect_socket(const void *owner, uint32_t index, int *ret_fd)
+{
+	const struct wl_host *host = owner;
+	char inside[WL_PATH_MAX + 2]; /* a '/' may come before it */
+
+	if (index >= host->socket_count)
+		return -EINVAL;
+	snprintf(inside, sizeof(inside), "/%s", connector_name(host->sockets[index].path));
+	return connector_connect(inside, ret_fd);
+}
+
+static int wl_helper_serve(struct device *device, int socket)
+{
+	return connector_serve(socket, connect_socket, device->host);
+}
+
+static void wl_helper_attach(struct device *device, int socket)
+{
+	device->host->connector_fd = socket;
+}
+
+static const struct device_helper_ops wl_helper_ops = {
+	.name = "wl-to",
+	.policy = "connector",
+	.directory = wl_helper_directory,
+	.serve = wl_helper_serve,
+	.attach = wl_helper_attach,
+};
+
+/* What it holds at once, and what a message or a command adds before it is counted. */
+enum { SPARE_FDS = WL_DESCRIPTORS_MAX + WL_FDS_MAX + 4 };
+
 #define WL_OPS(id)                                                                                 \
 	{                                                                                          \
 		.name = "wl", .virtio_id = (id), .pci_class = 0x0780, .queue_size = WL_QUEUE_SIZE, \
 		.window_size = WL_WINDOW_SIZE, .queue_count = wl_queue_count,                      \
 		.features = wl_features, .config_read = wl_config_read,                            \
-		.set_window = wl_set_window, .start = wl_start, .serve = wl_serve,                 \
-		.stop = wl_stop, .free = wl_free_device,                                           \
+		.set_window = wl_set_window, .start = wl_start, .serve = wl_serve, .fds = wl_fds,  \
+		.spare_fds = SPARE_FDS, .helper = &wl_helper_ops, .stop = wl_stop,                 \
+		.free = wl_free_device,                                                            \
 	}
 
 static const struct device_ops wl_ops = WL_OPS(ID_FIRST);

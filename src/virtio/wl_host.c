@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/connector.h"
 #include "base/fd.h"
 #include "virtio/wl_stream.h"
 
@@ -25,6 +26,7 @@ int wl_host_create(const struct wl_socket *sockets, unsigned count, struct wl_ho
 	pthread_mutex_init(&host->lock, NULL);
 	memcpy(host->sockets, sockets, count * sizeof(*sockets));
 	host->socket_count = count;
+	host->connector_fd = -1;
 	host->in_epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	host->out_epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (host->in_epoll_fd < 0 || host->out_epoll_fd < 0) {
@@ -134,24 +136,28 @@ static const struct wl_socket *find_socket(const struct wl_host *host, const cha
 	return NULL;
 }
 
+static int connect_to(struct wl_host *host, const struct wl_socket *to, int *ret_fd)
+{
+	if (host->connector_fd < 0)
+		return connector_connect(to->path, ret_fd);
+	int r = connector_ask(host->connector_fd, (uint32_t)(to - host->sockets), ret_fd);
+
+	if (r == -ECONNABORTED)
+		log_warn_limited(&host->complaints,
+			"wl: the helper that connects to '%s' does not answer", to->path);
+	return r;
+}
+
 static int make_context(struct wl_host *host, struct wl_vfd *vfd, const struct wl_command *command)
 {
 	const struct wl_socket *to = find_socket(host, command->name);
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = -1;
+	int r = to != NULL ? connect_to(host, to, &fd) : -ENOENT;
 
-	if (to == NULL)
-		return -ENOENT;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return -errno;
-	int r = wl_own(&host->table, &vfd->fd, fd);
-
+	if (r == 0)
+		r = wl_own(&host->table, &vfd->fd, fd);
 	if (r < 0)
 		return r;
-	memcpy(address.sun_path, to->path, WL_PATH_MAX);
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-		return -errno;
 	vfd->is_socket = vfd->can_read = vfd->can_write = true;
 	vfd->flags = host->trans_flags ? WL_TRANS_READ | WL_TRANS_WRITE : WL_FLAG_CONTROL;
 	return watch_input(host, vfd);

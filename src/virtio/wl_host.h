@@ -42,6 +42,7 @@ struct wl_host {
 	bool trans_flags;
 	int in_epoll_fd;  /* readable when there may be something for the guest */
 	int out_epoll_fd; /* readable when pending data can go on */
+	int connector_fd; /* borrowed: who connects for us (connector.h); -1: we do */
 	struct wl_backlog backlog;
 	struct log_limit complaints;
 };

@@ -111,10 +111,12 @@ static int start_helper(const struct device_jail *how, const struct device_ops *
 	char directory[PATH_MAX];
 	int ends[2];
 
-	if (ops->helper == NULL || !ops->helper->directory(device, directory, sizeof(directory)))
-		return 0;
-	int r = make_pair(ops->name, SOCK_SEQPACKET, ends);
+	int r = ops->helper != NULL ? ops->helper->directory(device, directory, sizeof(directory))
+				    : 0;
 
+	if (r <= 0)
+		return r;
+	r = make_pair(ops->name, SOCK_SEQPACKET, ends);
 	if (r < 0)
 		return r;
 	const struct life life = {

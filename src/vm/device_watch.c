@@ -63,18 +63,13 @@ int device_watch_create(struct lifecycle *lifecycle, struct device_watch **ret_w
 	return 0;
 }
 
-void device_watch_lose(struct device_watch *watch)
-{
-	lifecycle_end(watch->lifecycle, VM_END_DEVICE);
-}
-
 /* Runs in the control loop, as all below. The end of the VM tells how it ended. */
 static void on_end(void *argument)
 {
 	const struct watched *watched = argument;
 
 	evloop_remove(watched->watch->loop, watched->process->pidfd);
-	device_watch_lose(watched->watch);
+	lifecycle_end(watched->watch->lifecycle, VM_END_DEVICE);
 }
 
 /* Brings `stopped` up to date; the process is not reaped. */
@@ -121,7 +116,7 @@ static void lose_stopped(const struct watched *watched)
 	log_error("device %s: its process %d was stopped %u s ago and does not go on",
 		watched->name, watched->process->pid, WATCH_STOPPED_MS / 1000);
 	(void)syscall(SYS_pidfd_send_signal, watched->process->pidfd, SIGKILL, NULL, 0);
-	device_watch_lose(watched->watch);
+	lifecycle_end(watched->watch->lifecycle, VM_END_DEVICE);
 }
 
 static void on_timer(void *argument)

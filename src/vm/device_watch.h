@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Finds out when a device's process is lost: when it ends, when somebody stops
- * it for longer than WATCH_STOPPED_MS, when its front end gives it up. Each is
- * the end of the VM, since a guest cannot go on without its disk. Costs nothing
- * while all is well: the kernel tells of ends by pidfds, of stops by SIGCHLD.
- *
- * For the main thread; device_watch_lose() for every thread.
+ * Finds out when a device's process is lost: when it ends, or somebody stops
+ * it for longer than WATCH_STOPPED_MS. Either is the end of the VM, since a guest
+ * cannot go on without its disk. Costs nothing while all is well: the kernel
+ * tells of ends by pidfds, of stops by SIGCHLD. For the main thread.
  */
 #pragma once
 
@@ -24,9 +22,6 @@ MUST_CHECK int device_watch_create(struct lifecycle *lifecycle, struct device_wa
 MUST_CHECK int device_watch_start(struct device_watch *watch, struct evloop *loop);
 MUST_CHECK int device_watch_add(
 	struct device_watch *watch, const struct jail_process *process, const char *name);
-
-/* A process that cannot be spoken to any more; who says it has logged why. */
-void device_watch_lose(struct device_watch *watch);
 
 /* At the end of a VM that lost a process: logs how each ended that did. */
 void device_watch_report(struct device_watch *watch);

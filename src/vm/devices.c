@@ -15,12 +15,14 @@
 #include <sys/wait.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "bus/pci_host.h"
 #include "virtio/device.h"
 #include "virtio/pci.h"
 #include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
+#include "virtio/window_channel.h"
 #include "vm/device_process.h"
 #include "vm/device_threads.h"
 #include "vm/device_watch.h"
@@ -57,7 +59,10 @@ struct devices {
 	struct device_watch *watch;     /* of the devices' processes; NULL: there are none */
 	struct device_threads *threads; /* of the devices in this process; NULL: there are none */
 	struct vm_window *window;       /* of the one device that wants it; or NULL */
-	int failure_fd;                 /* borrowed; -1: nobody asks */
+	struct window_channel channel;  /* that device's way to it, where it has a process */
+	int window_socket;              /* our end of it, until it is served; -1: none */
+	const struct sandbox *sandbox;
+	int failure_fd; /* borrowed; -1: nobody asks */
 	unsigned count;
 	struct device_slot slots[DEVICES_MAX];
 };
@@ -84,10 +89,43 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 	return r;
 }
 
+/* Where the window will be is known before there is one: beyond the PCI window. */
+static int open_channel(struct devices *devices, const struct vm_config *config,
+	struct device_slot *slot, int *ret_fd)
+{
+	uint64_t gpa = layout_device_window(layout_pci_window(config->memory_size));
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+		int error = errno;
+
+		log_error("device %s: cannot make a socket pair: %s", slot->ops->name,
+			strerror(error));
+		return -error;
+	}
+	devices->window_socket = ends[0];
+	*ret_fd = ends[1];
+	window_channel_init(&devices->channel, ends[1], gpa, slot->ops->window_size);
+	slot->ops->set_window(slot->device, &devices->channel.window);
+	return 0;
+}
+
 static bool is_kernels(const struct device_slot *slot)
 {
 	return slot->ops->kernel != NULL && slot->device != NULL &&
 	       slot->ops->kernel->fd(slot->device) >= 0;
+}
+
+static int start_process(
+	struct devices *devices, const struct vm_config *config, struct device_slot *slot)
+{
+	CLEANUP_FD int window_fd = -1; /* the device's, which gets a copy */
+	int r = slot->ops->window_size == 0 ? 0 : open_channel(devices, config, slot, &window_fd);
+
+	if (r == 0)
+		r = device_process_start(&config->jail, slot->ops, slot->device, SOCK_STREAM,
+			device_process_serve, &slot->process);
+	return r;
 }
 
 /* All files are open by now, and there is one thread still. */
@@ -104,8 +142,7 @@ static int start_processes(
 
 		/* The kernel, or another program, serves its rings: there is nothing to jail. */
 		if (slot->device != NULL && !is_kernels(slot))
-			r = device_process_start(&config->jail, slot->ops, slot->device,
-				SOCK_STREAM, device_process_serve, &slot->process);
+			r = start_process(devices, config, slot);
 	}
 	return r;
 }
@@ -118,7 +155,8 @@ int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
 
 	if (devices == NULL)
 		return -ENOMEM;
-	devices->failure_fd = -1;
+	devices->failure_fd = devices->window_socket = -1;
+	devices->sandbox = sandbox;
 	devices->lifecycle = lifecycle;
 	for (unsigned i = 0; r == 0 && i < config->device_count; i++)
 		r = open_device(devices, &config->devices[i]);
@@ -152,10 +190,10 @@ static int create_bus(struct devices *devices, const struct kvm_machine *machine
 	return r;
 }
 
-/* A vCPU thread or the control loop. */
-static void lose_process(void *watch)
+/* Any thread: a device in another process, ours or not, broke its protocol or is gone. */
+static void lose_device(void *lifecycle)
 {
-	device_watch_lose(watch);
+	lifecycle_end(lifecycle, VM_END_DEVICE);
 }
 
 /*
@@ -177,24 +215,17 @@ static void on_program_end(void *argument)
 	lifecycle_end(slot->devices->lifecycle, VM_END_HOST);
 }
 
-/* Likewise: a back end of others, whose process is not ours to watch. */
-static void lose_foreign(void *lifecycle)
-{
-	lifecycle_end(lifecycle, VM_END_DEVICE);
-}
-
 /* Puts the device behind the contract, wherever it runs. */
 static int create_vhost(
 	struct device_slot *slot, const struct guest_memory *memory, struct vhost **ret_vhost)
 {
-	const struct device_loss loss = { lose_foreign, slot->devices->lifecycle };
-	const struct device_loss own = { lose_process, slot->devices->watch };
+	const struct device_loss loss = { lose_device, slot->devices->lifecycle };
 
 	if (slot->foreign.name != NULL)
 		return foreign_device_greet(&slot->foreign, memory, &loss, ret_vhost);
 	if (slot->process.jail.pid > 0)
 		return device_process_connect(
-			&slot->process, slot->ops, slot->device, memory, &own, ret_vhost);
+			&slot->process, slot->ops, slot->device, memory, &loss, ret_vhost);
 	bool kernel = is_kernels(slot);
 	struct device *device = slot->device;
 
@@ -209,7 +240,7 @@ static int create_vhost(
 	return r;
 }
 
-/* Its place is beyond the PCI window, which is beyond the RAM. */
+/* Its place is beyond the PCI window, which is beyond the RAM. A device's process knows it. */
 static int give_window(struct devices *devices, const struct device_slot *slot,
 	const struct kvm_machine *machine, uint64_t pci_window_gpa)
 {
@@ -217,7 +248,7 @@ static int give_window(struct devices *devices, const struct device_slot *slot,
 	int r = vm_window_create(
 		machine, WINDOW_SLOT, gpa, slot->ops->window_size, &devices->window);
 
-	if (r == 0)
+	if (r == 0 && slot->process.jail.pid == 0)
 		slot->ops->set_window(slot->device, vm_window_get(devices->window));
 	return r;
 }
@@ -301,10 +332,23 @@ static int await_processes(struct devices *devices)
 	return r;
 }
 
+static int serve_window(struct devices *devices)
+{
+	const struct device_loss loss = { lose_device, devices->lifecycle };
+
+	return devices->window_socket < 0
+		       ? 0
+		       : vm_window_serve(devices->window, fd_steal(&devices->window_socket),
+				 devices->sandbox, &loss);
+}
+
 int devices_start(struct devices *devices)
 {
-	if (devices->watch != NULL)
-		return await_processes(devices);
+	if (devices->watch != NULL) {
+		int r = await_processes(devices);
+
+		return r == 0 ? serve_window(devices) : r;
+	}
 	return devices->threads != NULL ? device_threads_start(devices->threads) : 0;
 }
 
@@ -438,6 +482,7 @@ void devices_free(struct devices *devices)
 	device_threads_free(devices->threads);
 	pci_host_free(devices->host);
 	vm_window_free(devices->window);
+	fd_close(&devices->window_socket);
 	vm_fabric_free(devices->fabric);
 	free(devices);
 }

@@ -7,9 +7,16 @@
 #include <linux/magic.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "virtio/window_channel.h"
 
 struct mapping {
 	void *hva; /* NULL: the slot is free */
@@ -24,6 +31,13 @@ struct vm_window {
 	pthread_mutex_t lock; /* all below */
 	unsigned used;        /* no mapping from here on */
 	struct mapping mappings[VM_WINDOW_MAPPINGS_MAX];
+
+	/* For a device in another process; the thread only reads them. */
+	int socket; /* -1: there is none */
+	bool is_served;
+	pthread_t thread;
+	const struct sandbox *sandbox;
+	struct device_loss loss;
 };
 
 /* 0, or -EINVAL for a file whose pages could go away under the guest. */
@@ -164,7 +178,9 @@ int vm_window_create(const struct kvm_machine *machine, unsigned first_slot, uin
 		.owner = window,
 		.gpa = gpa,
 		.size = size,
+		.fd = -1,
 	};
+	window->socket = -1;
 	window->machine = machine;
 	window->first_slot = first_slot;
 	pthread_mutex_init(&window->lock, NULL);
@@ -172,10 +188,46 @@ int vm_window_create(const struct kvm_machine *machine, unsigned first_slot, uin
 	return 0;
 }
 
+static void *serve(void *argument)
+{
+	struct vm_window *window = argument;
+	int r = sandbox_enter(window->sandbox, "main_window");
+
+	if (r == 0)
+		r = window_channel_serve(window->socket, &window->window);
+	if (r < 0) {
+		log_error("a device asks for shared memory, and breaks the protocol: %s",
+			strerror(-r));
+		window->loss.lost(window->loss.owner);
+	}
+	return NULL;
+}
+
+int vm_window_serve(struct vm_window *window, int socket, const struct sandbox *sandbox,
+	const struct device_loss *loss)
+{
+	window->socket = socket;
+	window->sandbox = sandbox;
+	window->loss = *loss;
+	int r = thread_start(&window->thread, serve, window);
+
+	window->is_served = r == 0;
+	if (r < 0)
+		log_error("cannot start the thread that shows a device's memory: %s; check the "
+			  "limit on processes",
+			strerror(-r));
+	return r;
+}
+
 void vm_window_free(struct vm_window *window)
 {
 	if (window == NULL)
 		return;
+	if (window->is_served) {
+		(void)shutdown(window->socket, SHUT_RDWR);
+		pthread_join(window->thread, NULL);
+	}
+	fd_close(&window->socket);
 	for (unsigned i = 0; i < VM_WINDOW_MAPPINGS_MAX; i++)
 		if (window->mappings[i].hva != NULL)
 			remove_mapping(window, &window->mappings[i]);

@@ -8,8 +8,10 @@
  */
 #pragma once
 
+#include "jail/sandbox.h"
 #include "kvm/machine.h"
 #include "virtio/window.h"
+#include "vm/device_process.h"
 
 /* What a device can show at a time. */
 enum { VM_WINDOW_MAPPINGS_MAX = 1024 };
@@ -23,3 +25,14 @@ void vm_window_free(struct vm_window *window);
 
 /* What the device gets; it lives as long as the window. */
 const struct window *vm_window_get(const struct vm_window *window);
+
+/*
+ * Serves the device in another process, by a thread of its own: whoever waits
+ * for that device, the control loop too, may wait for one that waits for this.
+ * `socket`, the VMM's half of a window_channel, is the window's also if this
+ * fails; the thread goes when its device has or by vm_window_free(). `loss` is
+ * told, by it, of a device that breaks the protocol, which was logged. 0 or
+ * -errno, logged.
+ */
+MUST_CHECK int vm_window_serve(struct vm_window *window, int socket, const struct sandbox *sandbox,
+	const struct device_loss *loss);

@@ -108,21 +108,29 @@ def test_taken_path(tmp_path):
     assert path.read_text() == "text"
 
 
-# ---- the helper of vsock with socket= ----
+# ---- the helper that connects to sockets: of vsock with socket=, and of wl ----
 
-def test_helper_of_vsock(tmp_path):
+# The device, its option, and what it makes in the sockets' directory.
+HELPED = [("vsock", ("--vsock", "cid=42,socket={}/sock"), ["sock"]), ("wl", ("--wayland-sock", "{}/sock"), [])]
+
+
+def helped_argv(tmp_path, words):
+    return vmm.command("hang", None, "-u", *(word.format(tmp_path) for word in words))
+
+
+@pytest.mark.parametrize("kind, words, made", HELPED)
+def test_helper(tmp_path, kind, words, made):
     """It sees the directory of the sockets and can change nothing there; the device sees nothing."""
     (tmp_path / "beside").write_text("text")
-    argv = vmm.command("hang", None, "-u", "--vsock", f"cid=42,socket={tmp_path / 'vsock'}")
-    with vmm.started(argv, until=b"hanging") as process:
+    with vmm.started(helped_argv(tmp_path, words), until=b"hanging") as process:
         pids = vmm.device_processes(process.pid)
-        assert set(pids) == {"vsock", "vsock-to", "rng"}
-        helper = pids["vsock-to"]
-        assert sorted(os.listdir(f"/proc/{helper}/root/")) == ["beside", "vsock"]
+        assert set(pids) == {kind, f"{kind}-to", "rng"}
+        helper = pids[f"{kind}-to"]
+        assert sorted(os.listdir(f"/proc/{helper}/root/")) == ["beside", *made]
         for line in pathlib.Path(f"/proc/{helper}/mountinfo").read_text().splitlines():
             assert "ro,nosuid,nodev,noexec" in line
-        assert os.listdir(f"/proc/{pids['vsock']}/root/") == []
-        for pid in (helper, pids["vsock"]):
+        assert os.listdir(f"/proc/{pids[kind]}/root/") == []
+        for pid in (helper, pids[kind]):
             for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
                 assert int(jails.status(pid, field), 16) == 0
             assert (jails.status(pid, "NoNewPrivs"), jails.status(pid, "Seccomp")) == ("1", "2")
@@ -137,15 +145,34 @@ def test_helper_of_vsock(tmp_path):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids.values())
 
 
-def test_a_dead_helper_ends_the_vm(tmp_path):
+@pytest.mark.parametrize("kind, words, made", HELPED)
+def test_a_dead_helper_ends_the_vm(tmp_path, kind, words, made):
     """Else each connection of the guest's would be refused, and nobody would know why."""
-    argv = vmm.command("hang", None, "-u", "--vsock", f"cid=42,socket={tmp_path / 'vsock'}")
-    with vmm.started(argv, until=b"hanging") as process:
-        helper = vmm.device_processes(process.pid)["vsock-to"]
+    with vmm.started(helped_argv(tmp_path, words), until=b"hanging") as process:
+        helper = vmm.device_processes(process.pid)[f"{kind}-to"]
         os.kill(helper, signal.SIGKILL)
         status, said = process.wait(10), process.stderr.read().decode()
     assert status == vmm.DEVICE
-    assert f"device vsock-to: its process {helper} was ended by signal 9" in said
+    assert f"device {kind}-to: its process {helper} was ended by signal 9" in said
+
+
+def test_sockets_in_two_directories(tmp_path):
+    """A jailed device has one; in threads any are fine."""
+    words = ("--wayland-sock", "/one/wayland-0", "--wayland-sock", "/two/wayland-0,name=second")
+    done = vmm.run(vmm.command("hang", None, "-u", *words))
+    assert done.returncode == vmm.HOST
+    assert "'/one/wayland-0' and '/two/wayland-0' lie in two directories" in done.stderr
+    assert done.stderr.count("\n") == 1
+    with vmm.started(vmm.command("hang", None, *words), until=b"hanging") as process:
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
+@pytest.mark.no_kvm
+def test_wl_needs_a_vm(tmp_path):
+    done = vmm.run([vmm.CROSVM, "device", "wl", "--socket-path", tmp_path / "sock", "/run/wayland-0"])
+    assert done.returncode == vmm.HOST
+    assert "shows files to the guest, which takes 'crosvm run'" in done.stderr and done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_dead_helper_ends_the_server(tmp_path):

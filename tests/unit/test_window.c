@@ -2,15 +2,19 @@
 /*
  * The window in which a device shows files to the guest: each mapping is a
  * memory slot, slots are used again, and a device that asks for what it must
- * not have gets nothing. KVM is a fake that remembers slots.
+ * not have gets nothing, also when it asks from another process. KVM is a fake
+ * that remembers slots.
  */
 #include "unit/unit.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "virtio/window_channel.h"
 #include "vm/window.h"
 
 enum { FIRST_SLOT = 3, SLOTS = FIRST_SLOT + VM_WINDOW_MAPPINGS_MAX };
@@ -166,6 +170,106 @@ static void a_device_cannot_map_what_it_must_not(void **state)
 	close(kernels);
 }
 
+/* ---- a device in another process ---- */
+
+static const struct sandbox no_sandbox = { .on = false };
+
+static void lose(void *lost)
+{
+	++*(_Atomic int *)lost;
+}
+
+/* The device's half, of a window that is served. */
+static struct window_channel serve(struct vm_window *window, _Atomic int *lost)
+{
+	const struct device_loss loss = { lose, lost };
+	struct window_channel channel;
+	int ends[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(vm_window_serve(window, ends[0], &no_sandbox, &loss), 0);
+	window_channel_init(&channel, ends[1], GPA, SIZE);
+	return channel;
+}
+
+static void await_loss(const _Atomic int *lost)
+{
+	for (int i = 0; i < 10000 && *lost == 0; i++)
+		(void)poll(NULL, 0, 1);
+	assert_int_equal(*lost, 1);
+}
+
+static void another_process_maps_by_its_channel(void **state)
+{
+	int good = file_of(8192, 0, F_SEAL_SHRINK), shrinkable = file_of(8192, 0, F_SEAL_GROW);
+	_Atomic int lost = 0;
+	struct window_channel channel = serve(*state, &lost);
+	const struct window_ops *ops = channel.window.ops;
+
+	assert_int_equal(ops->map(&channel, 0x10000, 8192, good, true), 0);
+	assert_int_equal(slots[FIRST_SLOT].gpa, GPA + 0x10000);
+	assert_true(slots[FIRST_SLOT].writable);
+	assert_int_equal(ops->map(&channel, 0x20000, 4096, good, false), 0);
+	assert_false(slots[FIRST_SLOT + 1].writable);
+	assert_int_equal(ops->map(&channel, 0x11000, 4096, good, true), -EEXIST);
+	assert_int_equal(ops->map(&channel, 0x30000, 4096, shrinkable, true), -EINVAL);
+	assert_int_equal(ops->map(&channel, 0x30000, 0, good, true), -EINVAL);
+	assert_int_equal(ops->map(&channel, 0x30000, 4096, -1, true), -EINVAL);
+	assert_int_equal(ops->map(&channel, SIZE, 4096, good, true), -EINVAL);
+	assert_int_equal(ops->unmap(&channel, 0x30000), -ENOENT);
+	for (unsigned i = 0; i < 1000; i++) {
+		assert_int_equal(ops->map(&channel, 0x30000, 4096, good, true), 0);
+		assert_int_equal(ops->unmap(&channel, 0x30000), 0);
+	}
+	assert_int_equal(used_slots, 2);
+	assert_int_equal(ops->unmap(&channel, 0x10000), 0);
+	close(channel.window.fd); /* it ends, which is no fault */
+	vm_window_free(*state);
+	*state = NULL;
+	assert_int_equal(used_slots, 0);
+	assert_int_equal(lost, 0);
+	close(good);
+	close(shrinkable);
+}
+
+/* A process that a guest owns: what is no request is its last; a VMM that is gone is an error. */
+static void a_message_that_is_none_ends_it(void **state)
+{
+	int good = file_of(8192, 0, F_SEAL_SHRINK);
+	static const char bytes[100];
+
+	for (size_t size = 1; size <= sizeof(bytes); size += 33) {
+		_Atomic int lost = 0;
+		struct window_channel channel = serve(*state, &lost);
+
+		assert_int_equal(channel.window.ops->map(&channel, 0, 4096, good, true), 0);
+		assert_int_equal(send(channel.window.fd, bytes, size, 0), (ssize_t)size);
+		await_loss(&lost);
+		vm_window_free(*state);
+		assert_true(channel.window.ops->map(&channel, 8192, 4096, good, true) < 0);
+		assert_int_equal(used_slots, 0);
+		close(channel.window.fd);
+		assert_int_equal(make(state), 0);
+	}
+	close(good);
+}
+
+/* It never reads an answer: that is no reason to wait at the end. */
+static void a_device_that_does_not_read_holds_nobody(void **state)
+{
+	const uint64_t request[3] = { 0, 0, 0 };
+	_Atomic int lost = 0;
+	struct window_channel channel = serve(*state, &lost);
+
+	while (send(channel.window.fd, request, sizeof(request), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(errno, EAGAIN);
+	vm_window_free(*state);
+	*state = NULL;
+	assert_int_equal(lost, 0);
+	close(channel.window.fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make, unmake)
 
 int main(void)
@@ -174,6 +278,9 @@ int main(void)
 		TEST(a_file_is_a_slot),
 		TEST(slots_are_used_again),
 		TEST(a_device_cannot_map_what_it_must_not),
+		TEST(another_process_maps_by_its_channel),
+		TEST(a_message_that_is_none_ends_it),
+		TEST(a_device_that_does_not_read_holds_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,11 +127,12 @@ def press_return(process):
     process.stdin.flush()
 
 
-def test_a_window(guest_files, weston):
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_a_window(guest_files, weston, options):
     """Exactly the client's pixels, while it moves, and none after it; then the same again after a new compositor."""
     script = PROXY + ("weston-simple-shm & client=$!; read line; kill $client; wait $client; echo closed; "
                       "read line; weston-simple-shm & read line; echo end")
-    with vm.piped(command(guest_files, weston, script)) as (process, console):
+    with vm.piped(command(guest_files, weston, script, *options)) as (process, console):
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         press_return(process)
         vm.expect(console, "closed")

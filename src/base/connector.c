@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * Numbers one way, connected sockets the other. To the helper the device is
+ * hostile, but four bytes are all that it may say.
+ */
+#include "base/connector.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/fd_passing.h"
+
+int connector_directory(const char *path, char *ret_directory, size_t size)
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
+
+	if (length >= size)
+		return -ENAMETOOLONG;
+	memcpy(ret_directory, slash == NULL ? "." : path, length);
+	ret_directory[length] = '\0';
+	return 1;
+}
+
+const char *connector_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash == NULL ? path : slash + 1;
+}
+
+int connector_connect(const char *path, int *ret_fd)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t length = strlen(path);
+
+	if (length >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, length);
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
+		return -errno;
+	*ret_fd = fd_steal(&fd);
+	return 0;
+}
+
+int connector_serve(int socket, int (*connect)(const void *owner, uint32_t number, int *ret_fd),
+	const void *owner)
+{
+	struct connector_answer answer;
+	CLEANUP_FD int unasked = -1;
+
+	while (fd_receive(socket, &answer.number, sizeof(answer.number), &unasked) == 0) {
+		CLEANUP_FD int fd = -1;
+
+		answer.result = connect(owner, answer.number, &fd);
+		fd_close(&unasked);
+		if (fd_send(socket, &answer, sizeof(answer), fd) < 0)
+			break;
+	}
+	return 0;
+}
+
+int connector_ask(int socket, uint32_t number, int *ret_fd)
+{
+	uint64_t deadline_ns = clock_monotonic_ns() + CONNECTOR_MS * NS_PER_MS;
+	CLEANUP_FD int fd = -1;
+	struct connector_answer answer = { 0 };
+	int r = fd_send(socket, &number, sizeof(number), -1);
+
+	if (r < 0)
+		return -ECONNABORTED;
+	do {
+		fd_close(&fd); /* another number's */
+		r = fd_wait(socket, POLLIN, deadline_ns);
+		if (r == 0)
+			r = fd_receive(socket, &answer, sizeof(answer), &fd);
+	} while (r == 0 && answer.number != number);
+	if (r < 0 || (answer.result == 0 && fd < 0))
+		return -ECONNABORTED;
+	if (answer.result != 0)
+		return answer.result < 0 ? answer.result : -ECONNABORTED;
+	*ret_fd = fd_steal(&fd);
+	return 0;
+}
