@@ -59,11 +59,10 @@ struct jail_config {
 	/*
 	 * A directory, with what is mounted below it, that becomes the root instead of
 	 * an empty one: read-only, nosuid, nodev, noexec. NULL: none. Relative to the
-	 * caller's working directory.
+	 * caller's working directory. To reach what is there, root's process becomes
+	 * the owner of the directory, and not nobody.
 	 */
 	const char *root;
-	/* Stay root where the caller is, without capabilities, to reach root's files there. */
-	bool keep_user;
 	/*
 	 * Go on where the host refuses a step, and say so in jail_wait_ready(). Never
 	 * without no_new_privs, the closed descriptors, the seccomp filter, and the
@@ -74,7 +73,7 @@ struct jail_config {
 	bool log_violations;
 };
 
-/* Who root's device becomes: only its parent may map other ids than its own. */
+/* Who root's process becomes: only its parent may map other ids than its own. */
 struct jail_identity {
 	uid_t uid;
 	gid_t gid;

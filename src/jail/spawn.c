@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@
 #include "jail/jail.h"
 #include "jail/stages.h"
 
-/* Whom root's devices become: nobody, on every distribution. */
+/* Whom root's processes become: nobody, on every distribution. */
 enum { NOBODY = 65534 };
 
 static const struct {
@@ -149,10 +150,11 @@ static int write_map(pid_t pid, const char *name, unsigned id)
 }
 
 /* A container may have no nobody; its root, which is no root of the host's, must do then. */
-static int map_one(pid_t pid, const char *name, unsigned (*own)(void), unsigned *ret_id)
+static int map_one(
+	pid_t pid, const char *name, unsigned wanted, unsigned (*own)(void), unsigned *ret_id)
 {
-	*ret_id = NOBODY;
-	int r = write_map(pid, name, NOBODY);
+	*ret_id = wanted;
+	int r = write_map(pid, name, wanted);
 
 	if (r == -EPERM || r == -EINVAL) {
 		*ret_id = own();
@@ -162,25 +164,30 @@ static int map_one(pid_t pid, const char *name, unsigned (*own)(void), unsigned 
 }
 
 /* Only a process of the namespace above may map other ids than its own. */
-static int map_ids(pid_t pid, struct jail_identity *ret_mapped)
+static int map_ids(pid_t pid, const struct jail_birth *birth, struct jail_identity *ret_mapped)
 {
 	struct jail_identity mapped;
-	int r = map_one(pid, "gid_map", getegid, &mapped.gid);
+	int r = map_one(pid, "gid_map", birth->gid, getegid, &mapped.gid);
 
 	if (r == 0)
-		r = map_one(pid, "uid_map", geteuid, &mapped.uid);
+		r = map_one(pid, "uid_map", birth->uid, geteuid, &mapped.uid);
 	if (r == 0)
 		*ret_mapped = mapped;
 	return r;
 }
 
-static void fill_birth(const struct jail_config *config, struct jail_birth *birth)
+static int fill_birth(const struct jail_config *config, struct jail_birth *birth)
 {
-	bool root = geteuid() == 0 && !config->keep_user;
+	struct stat owner = { .st_uid = NOBODY, .st_gid = NOBODY };
 
-	birth->by_root = root;
-	birth->uid = root ? NOBODY : geteuid();
-	birth->gid = root ? NOBODY : getegid();
+	birth->by_root = geteuid() == 0;
+	if (!birth->by_root)
+		owner = (struct stat){ .st_uid = geteuid(), .st_gid = getegid() };
+	else if (config->root != NULL && stat(config->root, &owner) < 0)
+		return -errno;
+	birth->uid = owner.st_uid;
+	birth->gid = owner.st_gid;
+	return 0;
 }
 
 /*
@@ -225,7 +232,9 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 		r = open_self(&self);
 	if (r < 0)
 		return refused(config, "prepare it", -r, "are there too many open files?");
-	fill_birth(config, &birth);
+	r = fill_birth(config, &birth);
+	if (r < 0)
+		return refused(config, "look at its directory", -r, "is it there?");
 	birth.parent_pidfd = self;
 	birth.status_fd = theirs;
 	process.pid = clone_with_namespaces(config->best_effort, &birth, &process.pidfd);
@@ -241,7 +250,7 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 		live(config, &birth, main, argument);
 	}
 	if (birth.by_root && (birth.missing & JAIL_LACKS_USER_NAMESPACE) == 0) {
-		r = map_ids(process.pid, &process.mapped);
+		r = map_ids(process.pid, &birth, &process.mapped);
 		if (r < 0) {
 			jail_end(&process, NULL);
 			return refused(config, "map its ids", -r, jail_advice("/proc/sys", -r));

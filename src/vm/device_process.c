@@ -129,7 +129,6 @@ static int start_helper(const struct device_jail *how, const struct device_ops *
 		.keep_fd_count = 1,
 		.limits = { .spare_fds = FDS_OF_HELPER, .threads = 1 },
 		.root = directory,
-		.keep_user = true,
 	};
 
 	r = spawn_by_policy(how, ops->helper->policy, &config, &life, ret_process);

@@ -145,6 +145,22 @@ def test_helper(tmp_path, kind, words, made):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids.values())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes another user's directory")
+@pytest.mark.parametrize("kind, words, made", HELPED)
+def test_helper_in_the_directory_of_a_user(tmp_path, kind, words, made):
+    """Root's helper is that user there: to root without capabilities the directory is closed."""
+    session = tmp_path / "session"
+    session.mkdir(mode=0o700)
+    os.chown(session, 65534, 65533)
+    with vmm.started(helped_argv(session, words), until=b"hanging") as process:
+        helper = vmm.device_processes(process.pid)[f"{kind}-to"]
+        assert os.listdir(f"/proc/{helper}/root/") == made
+        assert jails.status(helper, "Uid").split() == ["65534"] * 4
+        assert jails.status(helper, "Gid").split() == ["65533"] * 4
+        assert jails.status(helper, "Groups").split() == []
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
 @pytest.mark.parametrize("kind, words, made", HELPED)
 def test_a_dead_helper_ends_the_vm(tmp_path, kind, words, made):
     """Else each connection of the guest's would be refused, and nobody would know why."""

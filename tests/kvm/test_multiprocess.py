@@ -26,7 +26,7 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
 def status(pid, field):
     text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return re.search(rf"^{field}:\s*(.*)$", text, re.MULTILINE)[1]
+    return re.search(rf"^{field}:[ \t]*(.*)$", text, re.MULTILINE)[1]
 
 
 @pytest.fixture
