@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Windows of Debian's Wayland programs in a stock Debian guest, on a compositor of the host; pictures are counted."""
 import contextlib
+import glob
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -14,7 +17,8 @@ import vm
 WIDTH, HEIGHT, CLIENT = 640, 480, 250
 BACKGROUND = WIDTH * HEIGHT
 COLOUR = (32, 64, 96)
-PROGRAMS = ["weston", "weston-simple-shm", "weston-screenshooter", "pngtopam", "ppmhist"]
+PROGRAMS = ["weston", "weston-simple-shm", "weston-screenshooter", "pngtopam", "ppmhist", "sway", "foot", "wtype",
+            "wl-copy", "wl-paste"]
 INI = """[core]
 idle-time=0
 [shell]
@@ -27,7 +31,7 @@ close-animation=none
 """
 
 pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, PROGRAMS)), reason="no weston or netpbm: install tests/host/packages")
+    not all(map(shutil.which, PROGRAMS)), reason="no weston, sway or their programs: install tests/host/packages")
 
 
 class Weston:
@@ -96,19 +100,98 @@ def weston(tmp_path_factory):
     compositor.stop()
 
 
+NOBODY = 65534
+
+
+class Sway:
+    """A headless compositor with a keyboard and a clipboard, which refuses to run as root."""
+
+    CONFIG = "xwayland disable\noutput HEADLESS-1 resolution 640x480\ndefault_border none\n"
+
+    def __init__(self, directory):
+        self.directory = directory
+        (directory / "config").write_text(self.CONFIG)
+        self.log = directory / "log"
+        self.log.touch()
+        for path in (directory, self.log):
+            os.chown(path, NOBODY, NOBODY)
+        directory.chmod(0o700)
+        self.environment = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(directory), "HOME": str(directory)}
+        headless = {"WLR_BACKENDS": "headless", "WLR_LIBINPUT_NO_DEVICES": "1", "WLR_RENDERER": "pixman"}
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.argv("sway", "-c", f"{directory}/config"), stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, env={**self.environment, **headless})
+        self.wait_for(lambda: list(directory.glob("wayland-?")) and list(directory.glob("sway-ipc.*.sock")))
+        self.socket = str(next(directory.glob("wayland-?")))
+        self.environment["WAYLAND_DISPLAY"] = self.socket
+        self.environment["SWAYSOCK"] = str(next(directory.glob("sway-ipc.*.sock")))
+        self.typist = None
+
+    @staticmethod
+    def argv(*command_):
+        return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command_]
+
+    def wait_for(self, condition):
+        end = time.monotonic() + vm.TIMEOUT
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()[-2000:]
+            time.sleep(0.1)
+
+    def run(self, *command_):
+        """What a program of its user prints; wl-paste fails while there is nothing."""
+        return subprocess.run(self.argv(*command_), env=self.environment, check=False, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=vm.TIMEOUT).stdout
+
+    def type_line(self, text):
+        """And stay: a program may change the clipboard if it has the keyboard, which goes with who types."""
+        self.typist = subprocess.Popen(
+            self.argv("wtype", "-s", "500", text, "-s", "200", "-k", "Return", "-s", "3600000"), env=self.environment)
+
+    def focused(self):
+        """The program whose window has the keyboard."""
+        def search(node):
+            children = map(search, node["nodes"] + node["floating_nodes"])
+            return node.get("app_id") if node["focused"] else next(filter(None, children), None)
+        return search(json.loads(self.run("swaymsg", "-t", "get_tree")))
+
+    def stop(self):
+        for process in filter(None, [self.typist, self.process]):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def sway(tmp_path_factory):
+    # Above its own directory the user must find the way.
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="crosvm-sway-"))
+    compositor = Sway(directory)
+    yield compositor
+    compositor.stop()
+    shutil.rmtree(directory)
+
+
 def libraries(program):
     """What a dynamic program needs, its loader included."""
     text = subprocess.run(["ldd", program], check=True, stdout=subprocess.PIPE, text=True).stdout
     return re.findall(r"(/\S+)", text)
 
 
+CLIENTS = ["weston-simple-shm", "foot", "wl-copy", "wl-paste"]
+# What foot needs beside its libraries: a font, how to find it, a directory of keymaps, and a locale for UTF-8.
+FOOT = ["/etc/fonts/fonts.conf", "/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf", "/usr/share/terminfo/f/foot",
+        "/usr/share/X11/xkb/rules/evdev", *glob.glob("/usr/lib/locale/C.utf8/LC_*")]
+
+
 @pytest.fixture(scope="session")
 def guest_files(tmp_path_factory):
-    """An initramfs with crosvm-wl, Debian's weston-simple-shm as it is, and the module for drivers in user space."""
-    client = shutil.which("weston-simple-shm")
+    """An initramfs with crosvm-wl, Debian's clients as they are, and the module for drivers in user space."""
     modules = pathlib.Path(vm.kernel("cloud-6.1")).parent / "modules"
-    files = [f"{client}:/bin/weston-simple-shm", f"{vm.ROOT / 'build/guest/crosvm-wl'}:/bin/crosvm-wl"]
-    files += [f"{pathlib.Path(library).resolve()}:{library}" for library in libraries(client)]
+    clients = [shutil.which(client) for client in CLIENTS]
+    files = [f"{vm.ROOT / 'build/guest/crosvm-wl'}:/bin/crosvm-wl"]
+    files += [f"{client}:/bin/{os.path.basename(client)}" for client in clients]
+    needed = {library for client in clients for library in libraries(client)} | set(filter(os.path.isfile, FOOT))
+    files += [f"{pathlib.Path(file).resolve()}:{file}" for file in sorted(needed)]
     return vm.make_initramfs(tmp_path_factory.mktemp("wl") / "initrd.gz", "-m", str(modules), "uio_pci_generic",
                              *[word for file in files for word in ("-f", file)])
 
@@ -117,9 +200,9 @@ PROXY = ("crosvm-wl & while [ ! -S /run/wayland-0 ]; do sleep 0.1; done; "
          "export XDG_RUNTIME_DIR=/run WAYLAND_DISPLAY=wayland-0; ")
 
 
-def command(initrd, weston, script, *options):
+def command(initrd, compositor, script, *options):
     return vm.command("cloud-6.1", initrd, script=script, cpus=2, mem="512",
-                      options=("--wayland-sock", weston.socket, *options))
+                      options=("--wayland-sock", compositor.socket, *options))
 
 
 def press_return(process):
@@ -162,5 +245,22 @@ def test_a_user(guest_files, weston):
         vm.expect(console, "gone")
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         press_return(process)
+        vm.expect(console, "crosvm-init: exit status 0")
+        assert process.wait(vm.TIMEOUT) == vm.OK
+
+
+def test_keyboard_and_clipboard(guest_files, sway):
+    """What is typed on the host arrives in the guest's terminal; text is copied both ways."""
+    script = ("export HOME=/root LANG=C.UTF-8; mkdir -p /tmp; " + PROXY + "foot sh -c 'read text; echo typed: $text >/dev/ttyS0'; "
+              "printf 'from the guest' | wl-copy; echo copied; read line; echo pasted: $(wl-paste -n)")
+    with vm.piped(command(guest_files, sway, script, "-u")) as (process, console):
+        sway.wait_for(lambda: sway.focused() == "foot")
+        sway.type_line("hello")
+        vm.expect(console, "typed: hello")
+        vm.expect(console, "copied")
+        sway.wait_for(lambda: sway.run("wl-paste", "-n") == "from the guest")
+        sway.run("wl-copy", "from the host")
+        press_return(process)
+        vm.expect(console, "pasted: from the host")
         vm.expect(console, "crosvm-init: exit status 0")
         assert process.wait(vm.TIMEOUT) == vm.OK
