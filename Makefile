@@ -330,7 +330,8 @@ build/guest/crosvm-wl: $(wildcard guest/wl/*.[ch])
 	$(Q)$(GUEST_TOOL) -Wconversion -o $@ $(filter %.c,$^)
 
 # The least that a VMM can do, which benchmarks compare with: no hardening, nothing of ours.
-build/floor: bench/floor.c
+# And a Wayland client, which runs on hosts and guests alike.
+build/floor build/wlframes: build/%: bench/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)gcc -std=gnu17 -O2 -static -D_GNU_SOURCE -Wall -Wextra -o $@ $<
@@ -361,7 +362,7 @@ soak: build/crosvm guests
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
 .PHONY: bench
-bench: build/crosvm guests build/floor build/blockqueue
+bench: build/crosvm guests build/floor build/blockqueue build/wlframes
 	bench/syscalls
 	bench/memory
 	bench/memory --vms 8
@@ -371,6 +372,7 @@ bench: build/crosvm guests build/floor build/blockqueue
 	bench/control
 	$(BENCH_HOST) bench/boot
 	tests/host/run --nested -- bench/block
+	tests/host/run -- bench/wl
 
 # ---- installation ------------------------------------------------------------
 

@@ -210,6 +210,16 @@ def press_return(process):
     process.stdin.flush()
 
 
+def pixels_mapped(pid):
+    """The files that the guest draws into, for each time that the process maps one."""
+    return re.findall(r"(\d+) +/memfd:crosvm-wl", pathlib.Path(f"/proc/{pid}/maps").read_text())
+
+
+def device_process(pid):
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return next(child for child in children if pathlib.Path(f"/proc/{child}/comm").read_text() == "crosvm-wl\n")
+
+
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_a_window(guest_files, weston, options):
     """Exactly the client's pixels, while it moves, and none after it; then the same again after a new compositor."""
@@ -217,6 +227,10 @@ def test_a_window(guest_files, weston, options):
                       "read line; weston-simple-shm & read line; echo end")
     with vm.piped(command(guest_files, weston, script, *options)) as (process, console):
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
+        # For the guest alone: the VMM copies no pixel, and a jailed device has none to copy.
+        buffers = pixels_mapped(process.pid)
+        assert len(buffers) == len(set(buffers)) == 2
+        assert not options or pixels_mapped(device_process(process.pid)) == []
         press_return(process)
         vm.expect(console, "closed")
         weston.wait_for(lambda: weston.count() == BACKGROUND)
