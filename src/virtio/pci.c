@@ -331,6 +331,7 @@ static void reset_device(struct virtio_pci *device)
 		stop_device(device);
 	(void)!back(device)->reset(device->vhost);
 	device->status = 0;
+	device->is_barred = false;
 	device->accepted = 0;
 	device->offered_select = device->accepted_select = 0;
 	device->queue_select = 0;
@@ -463,8 +464,26 @@ static void release_queues(struct virtio_pci *device)
 void virtio_pci_resume(struct virtio_pci *device)
 {
 	pthread_mutex_lock(&device->lock);
-	release_queues(device);
+	if (!device->is_barred)
+		release_queues(device);
 	pthread_mutex_unlock(&device->lock);
+}
+
+/*
+ * A driver in user space that died has no other way: uio_pci_generic clears the
+ * bit when its file closes. One that never set it is served all the same.
+ */
+void virtio_pci_set_master(struct virtio_pci *device, bool is_master)
+{
+	if (device->is_master && !is_master) {
+		device->is_barred = true;
+		if (hold_queues(device) < 0)
+			need_reset(device);
+	} else if (device->is_barred && is_master) {
+		device->is_barred = false;
+		release_queues(device);
+	}
+	device->is_master = is_master;
 }
 
 void virtio_pci_on_failure(struct virtio_pci *device, void (*function)(void *owner), void *owner)

@@ -222,6 +222,7 @@ static void config_written(void *owner, unsigned offset, unsigned size)
 		pthread_mutex_lock(&device->lock);
 		device->intx_disabled = (command & PCI_COMMAND_INTX_DISABLE) != 0;
 		virtio_pci_update_line(device);
+		virtio_pci_set_master(device, (command & PCI_COMMAND_MASTER) != 0);
 		pthread_mutex_unlock(&device->lock);
 	}
 	if (touches(offset, size, CAP_MSIX + PCI_MSIX_FLAGS, 2)) {

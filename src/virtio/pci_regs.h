@@ -63,6 +63,8 @@ struct virtio_pci {
 	uint8_t generation; /* of the device configuration */
 	uint8_t isr;
 	bool intx_disabled; /* by the driver, in the command register */
+	bool is_master;     /* likewise: of the bus, it may reach memory */
+	bool is_barred;     /* it was, and its driver took that away: no queue runs */
 	bool intx_asserted;
 	bool watching;          /* call eventfds, for INTx */
 	uint64_t bar_gpa;       /* 0: nowhere */
@@ -87,6 +89,8 @@ static inline bool virtio_pci_is_running(const struct virtio_pci *device)
 void virtio_pci_set_status(struct virtio_pci *device, uint8_t status);
 void virtio_pci_reset_queue(struct virtio_pci *device, unsigned index);
 void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index);
+/* The driver has set or cleared bus mastering. */
+void virtio_pci_set_master(struct virtio_pci *device, bool is_master);
 /* Attaches doorbells and interrupts as state, BAR and MSI-X say. */
 void virtio_pci_update_notifications(struct virtio_pci *device);
 /* Pulls the INTx line or lets go of it, after any change of ISR, MSI-X or INTx disable. */

@@ -140,6 +140,46 @@ static void a_ring_that_cannot_go_on_is_a_failure(void **state)
 	assert_int_equal(failures, 1);
 }
 
+/* uio_pci_generic does it when a driver in user space has died. */
+static void without_bus_mastering_no_ring_runs(void **state)
+{
+	struct machine *machine = *state;
+	const struct fake_vhost *vhost = &machine->vhost;
+	const uint16_t memory = PCI_COMMAND_MEMORY, master = memory | PCI_COMMAND_MASTER;
+
+	/* Never set: some drivers do without. */
+	start_device(machine, MACHINE_FEATURES);
+	config_write(machine, PCI_COMMAND, 2, memory);
+	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
+	config_write(machine, PCI_COMMAND, 2, master);
+	assert_int_equal(vhost->starts, VHOST_QUEUES);
+	config_write(machine, PCI_COMMAND, 2, memory);
+	assert_int_equal(fake_running(vhost), 0);
+	/* A suspension in between changes nothing of it. */
+	assert_int_equal(virtio_pci_suspend(machine->device), 0);
+	virtio_pci_resume(machine->device);
+	assert_int_equal(fake_running(vhost), 0);
+	config_write(machine, PCI_COMMAND, 2, master);
+	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
+	assert_int_equal(get_status(machine), STATUS_RUNNING);
+	/* The next driver begins anew. */
+	config_write(machine, PCI_COMMAND, 2, memory);
+	start_device(machine, MACHINE_FEATURES);
+	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
+}
+
+static void a_ring_that_cannot_be_barred_is_a_failure(void **state)
+{
+	struct machine *machine = *state;
+
+	start_device(machine, MACHINE_FEATURES);
+	config_write(machine, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	machine->vhost.fail_stop = -EIO;
+	config_write(machine, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	assert_int_equal(get_status(machine), STATUS_RUNNING | VIRTIO_CONFIG_S_NEEDS_RESET);
+	machine->vhost.fail_stop = 0;
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_machine, free_machine)
@@ -150,6 +190,8 @@ int main(void)
 		TEST(a_reset_while_held_forgets_the_hold),
 		TEST(a_ring_that_cannot_be_held_is_an_error),
 		TEST(a_ring_that_cannot_go_on_is_a_failure),
+		TEST(without_bus_mastering_no_ring_runs),
+		TEST(a_ring_that_cannot_be_barred_is_a_failure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
