@@ -174,8 +174,9 @@ tests: $(UNIT)
 
 ## make check          unit tests, layer and size checks, hardening of the binary (CC=, SAN= as above)
 .PHONY: check
+# The slow ones wait most of their time.
 check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue)
-	$(Q)$(SAN_ENV) tools/run-unit-tests -j $(JOBS) $(UNIT) $(if $(SAN),,$(CHECKS))
+	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(UNIT) $(if $(SAN),,$(CHECKS))
 
 -include $(UNIT:=.d)
 
