@@ -182,14 +182,16 @@ static void count_forwarded(struct vsock_connection *connection, size_t bytes)
 		connection->pending |= VSOCK_BIT(CREDIT_UPDATE);
 }
 
-static int keep(struct vsock_connection *connection, const struct vsock_data *data, size_t skip)
+int vsock_keep(struct vsock_connection *connection, const struct vsock_data *data)
 {
+	size_t skip = 0;
+
 	if (connection->buffer == NULL)
 		connection->buffer = malloc(connection->window);
 	if (connection->buffer == NULL)
 		return -ENOMEM;
 	/* Byte n of the stream lies at n modulo the buffer's size. */
-	for (size_t left = data->size - skip; left > 0;) {
+	for (size_t left = data->size; left > 0;) {
 		uint32_t at = connection->received % connection->window;
 		size_t part = min_u64(left, connection->window - at);
 
@@ -201,25 +203,20 @@ static int keep(struct vsock_connection *connection, const struct vsock_data *da
 	return 0;
 }
 
-int vsock_forward(struct vsock_connection *connection, const struct vsock_data *data)
+int vsock_forward(struct vsock_connection *connection, struct vsock_data *data)
 {
-	ssize_t n = 0;
-
 	if (data->size > connection->window - vsock_buffered(connection))
 		return -ENOBUFS;
-	if (data->size == 0)
+	if (data->size == 0 || vsock_buffered(connection) > 0)
 		return 0;
-	if (vsock_buffered(connection) == 0)
-		n = vsock_unix_send(connection->fd, data->iov, data->count);
-	if (n < 0 && n != -EAGAIN)
-		return (int)n;
-	if (n > 0) {
-		connection->received += (uint32_t)n;
-		count_forwarded(connection, (size_t)n);
-	}
-	size_t taken = n > 0 ? (size_t)n : 0;
+	ssize_t n = vsock_unix_send(connection->fd, data->iov, data->count);
 
-	return taken < data->size ? keep(connection, data, taken) : 0;
+	if (n < 0)
+		return n == -EAGAIN ? 0 : (int)n;
+	connection->received += (uint32_t)n;
+	count_forwarded(connection, (size_t)n);
+	vsock_data_skip(data, (size_t)n);
+	return 0;
 }
 
 int vsock_flush(struct vsock_connection *connection)

@@ -50,8 +50,9 @@ struct vsock_connection {
 	unsigned pending; /* VSOCK_BIT() of packets that the guest shall get */
 
 	/* From the guest to the host; the counts go on modulo 2^32. */
-	uint32_t window;    /* VSOCK_WIDE or VSOCK_NARROW */
-	uint8_t *buffer;    /* of that size, or NULL while nothing waits */
+	uint32_t window; /* VSOCK_WIDE or VSOCK_NARROW */
+	uint8_t *buffer; /* of that size, or NULL while nothing waits */
+	bool is_watched_for_room;
 	uint32_t received;  /* bytes */
 	uint32_t forwarded; /* of them, to the socket */
 	uint32_t reported;  /* of those, as the guest knows */
@@ -114,9 +115,11 @@ static inline uint32_t vsock_buffered(const struct vsock_connection *connection)
 }
 
 /*
- * Hands bytes of the guest to the socket and keeps what it does not take. 0;
- * -ENOBUFS: more than the credit; -ENOMEM; or the socket's -errno.
+ * Hands bytes of the guest to the socket, unless earlier ones are kept; `data`
+ * is then the rest. 0; -ENOBUFS: more than the credit; or the socket's -errno.
  */
-MUST_CHECK int vsock_forward(struct vsock_connection *connection, const struct vsock_data *data);
+MUST_CHECK int vsock_forward(struct vsock_connection *connection, struct vsock_data *data);
+/* Keeps that rest in memory. 0 or -ENOMEM. */
+MUST_CHECK int vsock_keep(struct vsock_connection *connection, const struct vsock_data *data);
 /* Hands over what was kept. 0, also if the socket does not take all, or -errno. */
 MUST_CHECK int vsock_flush(struct vsock_connection *connection);

@@ -19,18 +19,32 @@ enum {
 	VSOCK_HEADER_SIZE = sizeof(struct virtio_vsock_hdr),
 	/* Of what the guest sends; a driver that goes by our credit stays far below. */
 	VSOCK_DATA_MAX = 64 << 10,
+	/* Of one connection to the guest at once: Linux offers 4 KiB for each. */
+	VSOCK_PACKETS_MAX = 16,
+	VSOCK_IOV_MAX = 2 * VSOCK_QUEUE_SIZE,
 };
 
 /* Bytes of the guest, one buffer after the other. */
 struct vsock_data {
-	struct iovec iov[VSOCK_QUEUE_SIZE];
+	struct iovec iov[VSOCK_IOV_MAX];
 	unsigned count;
 	uint32_t size;
 };
 
-/* The part [skip, skip + size) of buffers that hold as much, VSOCK_QUEUE_SIZE at most. */
-void vsock_data_slice(const struct iovec *iov, unsigned count, size_t skip, uint32_t size,
-	struct vsock_data *ret_data);
+/* Chains that the guest offered, for packets to be written to. All hold a header and a byte. */
+struct vsock_room {
+	unsigned count;
+	struct virtqueue_chain chains[VSOCK_PACKETS_MAX];
+	uint32_t sizes[VSOCK_PACKETS_MAX]; /* of the packets that were written */
+	struct iovec iov[VSOCK_IOV_MAX];   /* of all chains */
+};
+
+/* Adds the part [skip, skip + size) of buffers that hold as much; all have VSOCK_IOV_MAX at most.
+ */
+void vsock_data_add(struct vsock_data *data, const struct iovec *iov, unsigned count, size_t skip,
+	uint32_t size);
+/* Takes its first bytes away; it has as many. */
+void vsock_data_skip(struct vsock_data *data, size_t size);
 /* Copies [skip, skip + size) out of the data. The caller knows that it is there. */
 void vsock_data_copy(const struct vsock_data *data, size_t skip, void *to, size_t size);
 

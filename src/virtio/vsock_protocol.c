@@ -73,14 +73,37 @@ static void host_takes_no_more(struct vsock_host *host, struct vsock_connection 
 	vsock_table_schedule(&host->table, connection);
 }
 
-static int watch(struct vsock_host *host, struct vsock_connection *connection)
+static int control_watch(struct vsock_host *host, struct vsock_connection *connection, int op)
 {
 	struct epoll_event event = {
-		.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+		.events = EPOLLIN | EPOLLRDHUP | EPOLLET,
 		.data.u64 = vsock_table_tag(&host->table, connection),
 	};
 
-	return epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, connection->fd, &event) < 0 ? -errno : 0;
+	if (connection->is_watched_for_room)
+		event.events |= EPOLLOUT;
+	return epoll_ctl(host->epoll_fd, op, connection->fd, &event) < 0 ? -errno : 0;
+}
+
+static int watch(struct vsock_host *host, struct vsock_connection *connection)
+{
+	return control_watch(host, connection, EPOLL_CTL_ADD);
+}
+
+static bool is_full(const struct vsock_host *host, const struct vsock_connection *connection)
+{
+	return host->is_full && host->data_tag == vsock_table_tag(&host->table, connection);
+}
+
+/* While bytes wait for it; else each read of a host's program were an event. */
+static int watch_room(struct vsock_host *host, struct vsock_connection *connection)
+{
+	bool is_wanted = vsock_buffered(connection) > 0 || is_full(host, connection);
+
+	if (connection->is_watched_for_room == is_wanted)
+		return 0;
+	connection->is_watched_for_room = is_wanted;
+	return control_watch(host, connection, EPOLL_CTL_MOD);
 }
 
 /* The guest sends no more, and the host has got all of it. */
@@ -141,20 +164,18 @@ static void open_connection(struct vsock_host *host, const struct virtio_vsock_h
 }
 
 static void take_response(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtio_vsock_hdr *header, const struct vsock_data *data)
+	const struct virtio_vsock_hdr *header)
 {
 	(void)header;
-	(void)data;
 	connection->state = VSOCK_CONNECTED;
 	if (vsock_unix_confirm(connection->fd, connection->host_port) < 0)
 		host_takes_no_more(host, connection);
 }
 
 static void take_reset(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtio_vsock_hdr *header, const struct vsock_data *data)
+	const struct virtio_vsock_hdr *header)
 {
 	(void)header;
-	(void)data;
 	connection->state = VSOCK_CLOSED;
 	connection->pending = 0;
 	fd_close(&connection->fd);
@@ -163,10 +184,9 @@ static void take_reset(struct vsock_host *host, struct vsock_connection *connect
 
 /* Both ends: the guest is done, and waits for a RST only. What it sent is still delivered. */
 static void take_shutdown(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtio_vsock_hdr *header, const struct vsock_data *data)
+	const struct virtio_vsock_hdr *header)
 {
 	(void)host;
-	(void)data;
 	connection->guest_shutdown |= header->flags & SHUTDOWN_BOTH;
 	pass_end_on(connection);
 	if ((connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) != 0) {
@@ -180,30 +200,63 @@ static void take_shutdown(struct vsock_host *host, struct vsock_connection *conn
 	}
 }
 
-static void take_data(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtio_vsock_hdr *header, const struct vsock_data *data)
+/* Hands bytes over, or keeps them, or leaves them for later if the caller is to wait. */
+static void deliver(struct vsock_host *host, struct vsock_connection *connection, bool keep)
 {
-	(void)header;
-	if ((connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) != 0) {
-		reset(host, connection);
-		return;
-	}
-	/* Sent before the guest knew that nobody takes it. */
-	if (connection->fd < 0 || (connection->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) != 0)
-		return;
-	int r = vsock_forward(connection, data);
+	int r = vsock_forward(connection, &host->data);
+	/* Who did not read in time is not waited for again until all is read. */
+	bool wait = !keep && vsock_buffered(connection) == 0 && connection->window == VSOCK_WIDE;
 
+	if (r == 0 && host->data.size > 0) {
+		host->data_tag = vsock_table_tag(&host->table, connection);
+		host->is_full = wait;
+		r = wait ? 0 : vsock_keep(connection, &host->data);
+		if (r == 0 && watch_room(host, connection) < 0)
+			r = -ENOMEM;
+	}
+	if (r < 0)
+		host->is_full = false;
 	if (r == -ENOBUFS || r == -ENOMEM)
 		reset(host, connection);
 	else if (r < 0)
 		host_takes_no_more(host, connection);
 }
 
+static bool wants_data(const struct vsock_connection *connection)
+{
+	return connection->fd >= 0 && (connection->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) == 0;
+}
+
+bool vsock_take_rest(struct vsock_host *host, bool keep)
+{
+	struct vsock_connection *connection = vsock_table_at(&host->table, host->data_tag);
+
+	host->is_full = false;
+	/* The host's program may have left meanwhile. */
+	if (connection != NULL && connection->state == VSOCK_CONNECTED && wants_data(connection)) {
+		deliver(host, connection, keep);
+		vsock_table_schedule(&host->table, connection);
+	}
+	return !host->is_full;
+}
+
+static void take_data(struct vsock_host *host, struct vsock_connection *connection,
+	const struct virtio_vsock_hdr *header)
+{
+	(void)header;
+	if ((connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) != 0) {
+		reset(host, connection);
+		return;
+	}
+	/* Else it was sent before the guest knew that nobody takes it. */
+	if (wants_data(connection))
+		deliver(host, connection, false);
+}
+
 static void take_credit(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtio_vsock_hdr *header, const struct vsock_data *data)
+	const struct virtio_vsock_hdr *header)
 {
 	(void)host;
-	(void)data;
 	if (header->op == VIRTIO_VSOCK_OP_CREDIT_REQUEST)
 		connection->pending |= VSOCK_BIT(CREDIT_UPDATE);
 }
@@ -214,7 +267,7 @@ static void take_credit(struct vsock_host *host, struct vsock_connection *connec
 static const struct {
 	unsigned states;
 	void (*take)(struct vsock_host *host, struct vsock_connection *connection,
-		const struct virtio_vsock_hdr *header, const struct vsock_data *data);
+		const struct virtio_vsock_hdr *header);
 } takers[] = {
 	[VIRTIO_VSOCK_OP_RESPONSE] = { STATE(REQUESTED), take_response },
 	[VIRTIO_VSOCK_OP_RST] = { STATE(REQUESTED) | STATE(CONNECTED) | STATE(CLOSED), take_reset },
@@ -225,7 +278,7 @@ static const struct {
 };
 
 static void take_for_connection(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtio_vsock_hdr *header, const struct vsock_data *data)
+	const struct virtio_vsock_hdr *header)
 {
 	bool is_known = header->op < ARRAY_SIZE(takers) && takers[header->op].take != NULL;
 	bool is_legal = is_known && (takers[header->op].states & 1u << connection->state) != 0;
@@ -237,23 +290,22 @@ static void take_for_connection(struct vsock_host *host, struct vsock_connection
 		reset(host, connection);
 		return;
 	}
-	takers[header->op].take(host, connection, header, data);
+	takers[header->op].take(host, connection, header);
 }
 
-void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *chain)
+bool vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *chain)
 {
 	struct virtio_vsock_hdr header;
-	struct vsock_data data = { .count = 0 };
-	int r = vsock_packet_take(chain, &header, &data);
+	int r = vsock_packet_take(chain, &header, &host->data);
 
 	if (r == -EPROTO) {
 		log_warn_limited(
 			&host->complaints, "vsock: the guest sent a packet without a header");
-		return;
+		return true;
 	}
 	/* Nobody else is reachable, and nobody else sends. */
 	if (header.src_cid != host->cid || header.dst_cid != VMADDR_CID_HOST)
-		return;
+		return true;
 	struct vsock_connection *connection =
 		header.type == VIRTIO_VSOCK_TYPE_STREAM
 			? vsock_table_find(&host->table, header.src_port, header.dst_port)
@@ -262,7 +314,7 @@ void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *ch
 	if (connection != NULL && r < 0)
 		reset(host, connection);
 	else if (connection != NULL)
-		take_for_connection(host, connection, &header, &data);
+		take_for_connection(host, connection, &header);
 	else if (header.type == VIRTIO_VSOCK_TYPE_STREAM && r == 0)
 		open_connection(host, &header);
 	else
@@ -270,6 +322,7 @@ void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *ch
 	connection = vsock_table_find(&host->table, header.src_port, header.dst_port);
 	if (connection != NULL)
 		vsock_table_schedule(&host->table, connection);
+	return !host->is_full;
 }
 
 /* ---- packets for the guest ---- */
@@ -288,15 +341,25 @@ static uint32_t write_header(struct vsock_host *host, const struct virtqueue_cha
 	return VSOCK_HEADER_SIZE + header->len;
 }
 
-/* Reads straight into the guest's buffers, behind the header. Bytes, 0 when there are none. */
-static uint32_t read_data(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtqueue_chain *chain)
+static uint32_t data_room(const struct virtqueue_chain *chain)
 {
-	uint32_t room = chain->writable_bytes - VSOCK_HEADER_SIZE;
-	struct vsock_data data;
+	return chain->writable_bytes - VSOCK_HEADER_SIZE;
+}
 
-	vsock_data_slice(chain->iov, chain->writable, VSOCK_HEADER_SIZE,
-		(uint32_t)min_u64(room, vsock_credit(connection)), &data);
+/* Reads straight into the guest's buffers, behind the headers. Bytes, 0 when there are none. */
+static uint32_t read_data(
+	struct vsock_host *host, struct vsock_connection *connection, const struct vsock_room *room)
+{
+	uint32_t left = vsock_credit(connection);
+	struct vsock_data data = { .count = 0 };
+
+	for (unsigned i = 0; i < room->count && left > 0; i++) {
+		const struct virtqueue_chain *chain = &room->chains[i];
+		uint32_t size = (uint32_t)min_u64(data_room(chain), left);
+
+		vsock_data_add(&data, chain->iov, chain->writable, VSOCK_HEADER_SIZE, size);
+		left -= size;
+	}
 	ssize_t n = vsock_unix_receive(connection->fd, &data);
 
 	if (n > 0)
@@ -318,7 +381,7 @@ static uint32_t read_data(struct vsock_host *host, struct vsock_connection *conn
 
 /* Which packet comes next, or -1. Bytes go before the end of them. */
 static int choose_op(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtqueue_chain *chain, uint32_t *ret_size)
+	const struct vsock_room *room, uint32_t *ret_bytes)
 {
 	static const uint16_t first[] = { VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_REQUEST,
 		VIRTIO_VSOCK_OP_RESPONSE, VIRTIO_VSOCK_OP_CREDIT_REQUEST };
@@ -329,8 +392,8 @@ static int choose_op(struct vsock_host *host, struct vsock_connection *connectio
 			return first[i];
 	if (connection->state == VSOCK_CONNECTED && connection->is_readable &&
 		vsock_credit(connection) > 0) {
-		*ret_size = read_data(host, connection, chain);
-		if (*ret_size > 0)
+		*ret_bytes = read_data(host, connection, room);
+		if (*ret_bytes > 0)
 			return VIRTIO_VSOCK_OP_RW;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(later); i++)
@@ -353,30 +416,36 @@ static void count_packet(struct vsock_connection *connection, const struct virti
 	}
 }
 
-static uint32_t make_for_connection(struct vsock_host *host, struct vsock_connection *connection,
-	const struct virtqueue_chain *chain)
+static unsigned make_for_connection(
+	struct vsock_host *host, struct vsock_connection *connection, struct vsock_room *room)
 {
-	uint32_t size = 0;
-	int op = choose_op(host, connection, chain, &size);
+	uint32_t bytes = 0;
+	int op = choose_op(host, connection, room, &bytes);
+	unsigned count = 0;
 
 	if (op < 0)
 		return 0;
-	struct virtio_vsock_hdr header = {
-		.src_port = connection->host_port,
-		.dst_port = connection->guest_port,
-		.len = size,
-		.type = VIRTIO_VSOCK_TYPE_STREAM,
-		.op = (uint16_t)op,
-		.flags = op == VIRTIO_VSOCK_OP_SHUTDOWN ? connection->host_shutdown : 0,
-		.buf_alloc = connection->window,
-		.fwd_cnt = connection->forwarded,
-	};
+	do {
+		const struct virtqueue_chain *chain = &room->chains[count];
+		struct virtio_vsock_hdr header = {
+			.src_port = connection->host_port,
+			.dst_port = connection->guest_port,
+			.len = (uint32_t)min_u64(bytes, data_room(chain)),
+			.type = VIRTIO_VSOCK_TYPE_STREAM,
+			.op = (uint16_t)op,
+			.flags = op == VIRTIO_VSOCK_OP_SHUTDOWN ? connection->host_shutdown : 0,
+			.buf_alloc = connection->window,
+			.fwd_cnt = connection->forwarded,
+		};
 
-	count_packet(connection, &header);
-	return write_header(host, chain, &header);
+		count_packet(connection, &header);
+		room->sizes[count++] = write_header(host, chain, &header);
+		bytes -= header.len;
+	} while (bytes > 0);
+	return count;
 }
 
-uint32_t vsock_make_packet(struct vsock_host *host, const struct virtqueue_chain *chain)
+unsigned vsock_make_packets(struct vsock_host *host, struct vsock_room *room)
 {
 	if (host->reset_count > 0) {
 		struct virtio_vsock_hdr header = host->resets[host->reset_first];
@@ -384,17 +453,18 @@ uint32_t vsock_make_packet(struct vsock_host *host, const struct virtqueue_chain
 		header.op = VIRTIO_VSOCK_OP_RST;
 		host->reset_first = (host->reset_first + 1) % VSOCK_RESETS_MAX;
 		host->reset_count--;
-		return write_header(host, chain, &header);
+		room->sizes[0] = write_header(host, &room->chains[0], &header);
+		return 1;
 	}
 	struct vsock_connection *connection = vsock_table_next(&host->table);
 
 	if (connection == NULL)
 		return 0;
-	uint32_t size = make_for_connection(host, connection, chain);
+	unsigned count = make_for_connection(host, connection, room);
 
 	vsock_table_schedule(&host->table, connection);
 	finish_if_done(host, connection);
-	return size;
+	return count;
 }
 
 /* ---- the host's sockets ---- */
@@ -446,9 +516,9 @@ void vsock_accept(struct vsock_host *host)
 /* What the host did not take is tried again; then its end. */
 static void take_room(struct vsock_host *host, struct vsock_connection *connection)
 {
-	if (vsock_buffered(connection) == 0)
+	if (!connection->is_watched_for_room)
 		return;
-	if (vsock_flush(connection) < 0) {
+	if (vsock_flush(connection) < 0 || watch_room(host, connection) < 0) {
 		host_takes_no_more(host, connection);
 		return;
 	}
@@ -483,7 +553,8 @@ void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events)
 		return;
 	}
 	/* Bytes before the end are still there to be read. */
-	connection->is_readable = is_read;
+	if ((events & ~(uint32_t)EPOLLOUT) != 0)
+		connection->is_readable = is_read;
 	vsock_table_schedule(&host->table, connection);
 	if ((events & (EPOLLOUT | EPOLLHUP)) != 0)
 		take_room(host, connection);
@@ -494,4 +565,5 @@ void vsock_cut(struct vsock_host *host)
 	host->was_cut |= host->table.used > 0;
 	vsock_table_close_all(&host->table);
 	host->reset_count = 0;
+	host->is_full = false;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What vsock's packets do: guest to host, packet by packet; host to guest, one
- * packet at a time for whom a buffer is there; and the host's sockets, by epoll.
+ * What vsock's packets do: guest to host, packet by packet; host to guest, as
+ * buffers are there for them; and the host's sockets, by epoll.
  *
  * Every answer is a bit or a count of its connection, or one of RESETS_MAX
  * resets for what is no connection; so no packet waits in memory. All of it is
@@ -13,6 +13,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/log_limit.h"
 #include "base/unix_listener.h"
@@ -21,10 +22,13 @@
 enum { VSOCK_RESETS_MAX = 128 };
 
 /* Tags of the epoll descriptor; all others are vsock_table_tag(). */
-#define VSOCK_TAG_LISTENER UINT64_MAX
-#define VSOCK_TAG_WAKE     (UINT64_MAX - 1)
-#define VSOCK_TAG_KICK     (UINT64_MAX - 2)
-#define VSOCK_TAG_STOP     (UINT64_MAX - 3)
+#define VSOCK_TAG_LISTENER      UINT64_MAX
+#define VSOCK_TAG_WAKE          (UINT64_MAX - 1)
+#define VSOCK_TAG_KICK          (UINT64_MAX - 2)
+#define VSOCK_TAG_STOP          (UINT64_MAX - 3)
+#define VSOCK_TAG_TRANSMIT_KICK (UINT64_MAX - 4)
+
+struct device_queue;
 
 struct vsock_host {
 	const char *path;
@@ -33,6 +37,10 @@ struct vsock_host {
 	int connector_fd; /* borrowed: who connects for us (connector.h); -1: we do */
 	int epoll_fd;     /* edges, but for what vsock_queue.c adds */
 	bool is_listener_ready;
+	/* What the newest packet of the guest holds, less what its socket took; whose it is. */
+	struct vsock_data data;
+	uint64_t data_tag;
+	bool is_full; /* that socket has no room for all */
 	struct vsock_table table;
 	/* RSTs for packets that belong to no connection: a ring. */
 	struct virtio_vsock_hdr resets[VSOCK_RESETS_MAX];
@@ -40,25 +48,36 @@ struct vsock_host {
 	unsigned reset_count;
 	struct log_limit complaints;
 
-	/* vsock_queue.c's: turns at the lock, in the order of asking. */
-	pthread_mutex_t lock;
-	pthread_cond_t turn;
-	uint64_t next_ticket;
-	uint64_t served_ticket;
+	/* vsock_queue.c's. */
+	pthread_mutex_t lock; /* of all of this */
+	pthread_cond_t lent;
+	atomic_bool is_lending; /* a thread wants the lock, to lend its queue or to take it back */
+	struct device_queue *transmit; /* lent, or NULL */
+	int transmit_error;            /* why it was given back */
+	uint16_t full_head;            /* of the packet whose socket is full */
+	uint64_t patience_ns;          /* the end of the wait for that */
+	unsigned packets_wanted;       /* for which room is looked for at once; 0 as 1 */
 	int wake_receive_fd;
 	int wake_transmit_fd;
-	bool is_receive_asleep;
-	bool is_transmit_paused; /* until there is room for resets */
-	bool was_cut;            /* a stop ended connections: the driver shall hear of it */
+	bool was_cut; /* a stop ended connections: the driver shall hear of it */
 };
 
-/* Takes one packet; reset_count < VSOCK_RESETS_MAX. */
-void vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *chain);
+/*
+ * Takes one packet; reset_count < VSOCK_RESETS_MAX. False: its socket is full,
+ * and is waited for a moment, so that bytes need no copy: vsock_take_rest()
+ * follows before the next packet. The chain is in use until then.
+ */
+MUST_CHECK bool vsock_take_packet(struct vsock_host *host, const struct virtqueue_chain *chain);
+/* Tries once more, and with `keep` takes what the socket does not. As vsock_take_packet(). */
+MUST_CHECK bool vsock_take_rest(struct vsock_host *host, bool keep);
 
 /* Whether vsock_make_packet() may have one. */
 MUST_CHECK bool vsock_has_packet(const struct vsock_host *host);
-/* Writes the next packet into the chain. Its size, or 0: there was none after all. */
-MUST_CHECK uint32_t vsock_make_packet(struct vsock_host *host, const struct virtqueue_chain *chain);
+/*
+ * Writes the next packet, or several of one connection, to the first chains,
+ * of which there is one at least. How many; 0: there was none after all.
+ */
+MUST_CHECK unsigned vsock_make_packets(struct vsock_host *host, struct vsock_room *room);
 
 /* Takes an event of a listener's or connection's tag. */
 void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events);

@@ -2,7 +2,7 @@
 /*
  * The threads of vsock's rings. Buffers and their number are the guest's: it
  * may offer none, then sockets are not read and nothing spins; it may send
- * without end, then stop and the other thread have their turn all the same.
+ * without end, then stop and the other direction have their turn all the same.
  */
 #include "virtio/vsock_queue.h"
 
@@ -14,10 +14,13 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 
 enum { BATCH = 64, EVENTS = 32, BACKLOG = 128 };
+/* For a program of the host to read, before what it has no room for is copied. */
+enum { PATIENCE_MS = 1, PATIENCE_NS = 1000000 };
 
 /* ---- life ---- */
 
@@ -53,7 +56,7 @@ int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host
 	host->listener.fd = host->epoll_fd = host->wake_receive_fd = host->wake_transmit_fd = -1;
 	vsock_table_init(&host->table);
 	pthread_mutex_init(&host->lock, NULL);
-	pthread_cond_init(&host->turn, NULL);
+	pthread_cond_init(&host->lent, NULL);
 	int r = unix_listener_open("--vsock", path, &host->listener);
 
 	if (r == 0) {
@@ -101,7 +104,7 @@ void vsock_host_free(struct vsock_host *host)
 	fd_close(&host->epoll_fd);
 	fd_close(&host->wake_receive_fd);
 	fd_close(&host->wake_transmit_fd);
-	pthread_cond_destroy(&host->turn);
+	pthread_cond_destroy(&host->lent);
 	pthread_mutex_destroy(&host->lock);
 	free(host);
 }
@@ -109,27 +112,16 @@ void vsock_host_free(struct vsock_host *host)
 void vsock_host_stop(struct vsock_host *host)
 {
 	vsock_cut(host);
-	host->is_receive_asleep = host->is_transmit_paused = false;
 }
 
-/* ---- both threads ---- */
+/* ---- both ways ---- */
 
-static void take_turn(struct vsock_host *host)
+/* A thread that lends has the first turn. */
+static void enter(struct vsock_host *host)
 {
 	pthread_mutex_lock(&host->lock);
-	uint64_t ticket = host->next_ticket++;
-
-	while (host->served_ticket != ticket)
-		pthread_cond_wait(&host->turn, &host->lock);
-	pthread_mutex_unlock(&host->lock);
-}
-
-static void give_turn(struct vsock_host *host)
-{
-	pthread_mutex_lock(&host->lock);
-	host->served_ticket++;
-	pthread_cond_broadcast(&host->turn);
-	pthread_mutex_unlock(&host->lock);
+	while (atomic_load(&host->is_lending))
+		pthread_cond_wait(&host->lent, &host->lock);
 }
 
 static void publish(struct device_queue *queue)
@@ -140,107 +132,255 @@ static void publish(struct device_queue *queue)
 
 /* ---- host to guest ---- */
 
-/* One packet. 1: there may be more, 0: none, -ENOBUFS: no buffer of the guest, -EBADMSG. */
-static int receive_packet(struct device_queue *queue, struct iovec *iov)
+/* Gives back the packets that were written, and takes back the pops of the other chains. */
+static void give_room(struct device_queue *queue, const struct vsock_room *room, unsigned written)
+{
+	for (unsigned i = 0; i < written; i++)
+		virtqueue_push(&queue->vq, room->chains[i].head, room->sizes[i]);
+	for (unsigned i = room->count; i > written; i--)
+		virtqueue_unpop(&queue->vq, room->chains[i - 1].head);
+}
+
+/* Takes chains: one, and what else is there for as many packets as may come at once. 0; -ENOBUFS:
+ * there is none; -EBADMSG. */
+static int take_room(struct device_queue *queue, struct vsock_room *room)
+{
+	unsigned iov_count = 0;
+	int r = 1;
+
+	room->count = 0;
+	do {
+		struct virtqueue_chain *chain = &room->chains[room->count];
+
+		chain->iov = room->iov + iov_count;
+		chain->iov_max = queue->size;
+		r = virtqueue_pop(&queue->vq, chain);
+		if (r <= 0)
+			break;
+		room->count++;
+		iov_count += chain->writable;
+		/* A header and a byte must fit; to read from there is nothing for us. */
+		if (chain->writable_bytes <= VSOCK_HEADER_SIZE || chain->readable != 0)
+			r = -EBADMSG;
+	} while (r == 1 && room->count < queue->device->host->packets_wanted &&
+		 iov_count + queue->size <= ARRAY_SIZE(room->iov));
+	if (r < 0)
+		give_room(queue, room, 0);
+	else if (room->count == 0)
+		r = -ENOBUFS;
+	return r < 0 ? r : 0;
+}
+
+/* How many packets, of one connection; 0: none; -ENOBUFS: no buffer of the guest; -EBADMSG. */
+static int receive_packets(struct device_queue *queue, struct vsock_room *room)
+{
+	struct vsock_host *host = queue->device->host;
+	int r;
+
+	/* There may be none after all. */
+	do {
+		if (!vsock_has_packet(host))
+			return 0;
+		r = take_room(queue, room);
+		if (r < 0)
+			return r;
+		r = (int)vsock_make_packets(host, room);
+		give_room(queue, room, (unsigned)r);
+	} while (r == 0);
+	/* One that is not full may be the end of a load. */
+	host->packets_wanted = (unsigned)r == room->count
+				       ? (unsigned)min_u64(2 * room->count, VSOCK_PACKETS_MAX)
+				       : host->packets_wanted / 2;
+	return r;
+}
+
+/* A bounded number of packets. 1: there may be more; or as receive_packets(). */
+static int receive_batch(struct device_queue *queue)
+{
+	struct vsock_room room;
+	int r = 1;
+
+	for (int n = 0; r > 0 && n < BATCH; n += r)
+		r = receive_packets(queue, &room);
+	publish(queue);
+	if (r > 0)
+		return 1;
+	/* Kicks are wanted only where buffers are missing. */
+	if (r == -ENOBUFS)
+		return virtqueue_enable_kicks(&queue->vq) ? 1 : 0;
+	virtqueue_disable_kicks(&queue->vq);
+	return r;
+}
+
+/* ---- guest to host ---- */
+
+/* Once more, with a socket that was full: it has room, or patience is over. */
+static void finish_packet(struct device_queue *queue, bool keep)
+{
+	struct vsock_host *host = queue->device->host;
+
+	if (vsock_take_rest(host, keep))
+		virtqueue_push(&queue->vq, host->full_head, 0);
+}
+
+/* 1: there may be more, 0: none, or none for now, -EBADMSG. */
+static int transmit_packet(struct device_queue *queue, struct iovec *iov, uint64_t *bytes)
 {
 	struct virtqueue_chain chain = { .iov = iov, .iov_max = queue->size };
 	struct vsock_host *host = queue->device->host;
 
-	if (!vsock_has_packet(host))
+	/* The guest must take resets first. */
+	if (host->reset_count == VSOCK_RESETS_MAX)
 		return 0;
 	int r = virtqueue_pop(&queue->vq, &chain);
 
 	if (r <= 0)
-		return r == 0 ? -ENOBUFS : r;
-	/* A header and a byte must fit; to read from there is nothing for us. */
-	if (chain.writable_bytes <= VSOCK_HEADER_SIZE || chain.readable != 0) {
-		virtqueue_unpop(&queue->vq, chain.head);
-		return -EBADMSG;
+		return r;
+	*bytes += chain.readable_bytes;
+	if (vsock_take_packet(host, &chain)) {
+		virtqueue_push(&queue->vq, chain.head, 0);
+		return 1;
 	}
-	uint32_t size = vsock_make_packet(host, &chain);
-
-	if (size > 0)
-		virtqueue_push(&queue->vq, chain.head, size);
-	else
-		virtqueue_unpop(&queue->vq, chain.head);
-	return 1;
+	host->full_head = chain.head;
+	host->patience_ns = clock_monotonic_ns() + PATIENCE_NS;
+	return 0;
 }
 
-/* A bounded number of packets. As receive_packet(). */
-static int receive_batch(struct device_queue *queue)
+/* As transmit_packet(). So little that the guest hears of its credit while it has some left. */
+static int transmit_batch(struct device_queue *queue)
 {
 	struct vsock_host *host = queue->device->host;
 	struct iovec iov[VSOCK_QUEUE_SIZE];
+	uint64_t bytes = 0;
 	int r = 1;
 
-	take_turn(host);
-	for (unsigned n = 0; r == 1 && n < BATCH; n++)
-		r = receive_packet(queue, iov);
-	vsock_accept(host); /* in the places that the packets freed, too */
-	if (host->is_transmit_paused && host->reset_count < VSOCK_RESETS_MAX / 2) {
-		host->is_transmit_paused = false;
-		(void)eventfd_write(host->wake_transmit_fd, 1);
-	}
-	host->is_receive_asleep = r == 0;
-	give_turn(host);
+	if (host->is_full)
+		finish_packet(queue, clock_monotonic_ns() >= host->patience_ns);
+	for (unsigned n = 0; r == 1 && n < BATCH && bytes < VSOCK_WIDE / 2 && !host->is_full; n++)
+		r = transmit_packet(queue, iov, &bytes);
 	publish(queue);
+	if (r == 0 && !host->is_full && host->reset_count < VSOCK_RESETS_MAX)
+		r = virtqueue_enable_kicks(&queue->vq) ? 1 : 0;
 	return r;
 }
 
-static void take_events(
-	struct device_queue *queue, const struct epoll_event *events, int count, bool *ret_stop)
+/* The transmit queue is lent by its thread while that waits for its end. */
+static int serve_lent_queue(struct vsock_host *host)
+{
+	struct device_queue *queue = host->transmit;
+	int r = queue != NULL ? transmit_batch(queue) : 0;
+
+	if (r >= 0)
+		return r;
+	host->transmit = NULL;
+	host->transmit_error = r;
+	(void)eventfd_write(host->wake_transmit_fd, 1);
+	return 0;
+}
+
+static void lend(struct vsock_host *host, struct device_queue *queue)
+{
+	atomic_store(&host->is_lending, true);
+	pthread_mutex_lock(&host->lock);
+	if (queue == NULL && host->transmit != NULL && host->is_full)
+		finish_packet(host->transmit, true);
+	if (queue == NULL && host->transmit != NULL)
+		publish(host->transmit);
+	host->transmit = queue;
+	atomic_store(&host->is_lending, false);
+	pthread_cond_broadcast(&host->lent);
+	pthread_mutex_unlock(&host->lock);
+	(void)eventfd_write(host->wake_receive_fd, 1);
+}
+
+int vsock_serve_transmit(struct device_queue *queue)
+{
+	struct vsock_host *host = queue->device->host;
+	struct pollfd fds[] = {
+		{ .fd = queue->stop_fd, .events = POLLIN },
+		{ .fd = host->wake_transmit_fd, .events = POLLIN },
+	};
+	eventfd_t ignored;
+
+	host->transmit_error = 0;
+	(void)eventfd_read(host->wake_transmit_fd, &ignored);
+	int r = watch(host, queue->kick_fd, EPOLLIN, VSOCK_TAG_TRANSMIT_KICK);
+
+	if (r < 0)
+		return r;
+	lend(host, queue);
+	while (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno == EINTR)
+		;
+	lend(host, NULL);
+	(void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, queue->kick_fd, NULL);
+	return host->transmit_error;
+}
+
+/* ---- the thread of the receive queue ---- */
+
+static void take_events(struct device_queue *queue, const struct epoll_event *events, int count)
 {
 	struct vsock_host *host = queue->device->host;
 	eventfd_t ignored;
 
-	take_turn(host);
-	host->is_receive_asleep = false;
 	for (int i = 0; i < count; i++) {
 		uint64_t tag = events[i].data.u64;
 
-		if (tag == VSOCK_TAG_STOP)
-			*ret_stop = true;
-		else if (tag == VSOCK_TAG_KICK)
+		if (tag == VSOCK_TAG_KICK)
 			(void)eventfd_read(queue->kick_fd, &ignored);
+		else if (tag == VSOCK_TAG_TRANSMIT_KICK && host->transmit != NULL)
+			(void)eventfd_read(host->transmit->kick_fd, &ignored);
 		else if (tag == VSOCK_TAG_WAKE)
 			(void)eventfd_read(host->wake_receive_fd, &ignored);
-		else
+		else if (tag != VSOCK_TAG_STOP && tag != VSOCK_TAG_TRANSMIT_KICK)
 			vsock_take_event(host, tag, events[i].events);
 	}
-	give_turn(host);
 }
 
-/* Waits, or only looks. 1: go on, 0: stop, or -errno. */
-static int wait_for_events(struct device_queue *queue, bool wait)
+static bool has_tag(const struct epoll_event *events, int count, uint64_t tag)
 {
+	for (int i = 0; i < count; i++)
+		if (events[i].data.u64 == tag)
+			return true;
+	return false;
+}
+
+/* 0 with how long to wait for the next events, in milliseconds, or -errno. */
+static int serve_round(struct device_queue *queue, const struct epoll_event *events, int count,
+	int *ret_timeout_ms)
+{
+	struct vsock_host *host = queue->device->host;
+
+	take_events(queue, events, count);
+	bool more = serve_lent_queue(host) == 1;
+	bool was_paused = host->reset_count == VSOCK_RESETS_MAX;
+	int r = receive_batch(queue);
+
+	vsock_accept(host); /* in the places that the packets freed, too */
+	if (r == 1 || (was_paused && host->reset_count < VSOCK_RESETS_MAX))
+		more = true;
+	*ret_timeout_ms = more ? 0 : host->is_full ? PATIENCE_MS : -1;
+	return r < 0 ? r : 0;
+}
+
+static int serve(struct device_queue *queue)
+{
+	struct vsock_host *host = queue->device->host;
 	struct epoll_event events[EVENTS];
-	bool stop = false;
-	int n = epoll_wait(queue->device->host->epoll_fd, events, EVENTS, wait ? -1 : 0);
+	int count = 0, timeout_ms;
 
-	if (n < 0)
-		return errno == EINTR ? 1 : -errno;
-	if (n > 0)
-		take_events(queue, events, n, &stop);
-	return stop ? 0 : 1;
-}
+	while (!has_tag(events, count, VSOCK_TAG_STOP)) {
+		enter(host);
+		int r = serve_round(queue, events, count, &timeout_ms);
 
-static int serve_receive(struct device_queue *queue)
-{
-	int r = 1;
-
-	while (r == 1) {
-		int more = receive_batch(queue);
-
-		if (more < 0 && more != -ENOBUFS)
-			return more;
-		/* Kicks are wanted only where buffers are missing. */
-		if (more == -ENOBUFS)
-			more = virtqueue_enable_kicks(&queue->vq) ? 1 : 0;
-		else
-			virtqueue_disable_kicks(&queue->vq);
-		r = wait_for_events(queue, more == 0);
+		pthread_mutex_unlock(&host->lock);
+		if (r < 0)
+			return r;
+		count = epoll_wait(host->epoll_fd, events, EVENTS, timeout_ms);
+		if (count < 0 && errno != EINTR)
+			return -errno;
 	}
-	return r;
+	return 0;
 }
 
 int vsock_serve_receive(struct device_queue *queue)
@@ -251,102 +391,40 @@ int vsock_serve_receive(struct device_queue *queue)
 	if (r == 0)
 		r = watch(host, queue->stop_fd, EPOLLIN, VSOCK_TAG_STOP);
 	if (r == 0)
-		r = serve_receive(queue);
+		r = serve(queue);
 	(void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, queue->kick_fd, NULL);
 	(void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, queue->stop_fd, NULL);
-	publish(queue);
 	return r;
 }
 
-/* ---- guest to host ---- */
-
-/* 1: there may be more, 0: none, -ENOBUFS: the guest must take resets first, -EBADMSG. */
-static int transmit_packet(struct device_queue *queue, struct iovec *iov)
-{
-	struct virtqueue_chain chain = { .iov = iov, .iov_max = queue->size };
-	struct vsock_host *host = queue->device->host;
-
-	if (host->reset_count == VSOCK_RESETS_MAX)
-		return -ENOBUFS;
-	int r = virtqueue_pop(&queue->vq, &chain);
-
-	if (r == 1) {
-		vsock_take_packet(host, &chain);
-		virtqueue_push(&queue->vq, chain.head, 0);
-	}
-	return r;
-}
-
-static int transmit_batch(struct device_queue *queue)
-{
-	struct vsock_host *host = queue->device->host;
-	struct iovec iov[VSOCK_QUEUE_SIZE];
-	int r = 1;
-
-	take_turn(host);
-	for (unsigned n = 0; r == 1 && n < BATCH; n++)
-		r = transmit_packet(queue, iov);
-	host->is_transmit_paused = r == -ENOBUFS;
-	if (host->is_receive_asleep && (vsock_has_packet(host) || vsock_can_accept(host))) {
-		host->is_receive_asleep = false;
-		(void)eventfd_write(host->wake_receive_fd, 1);
-	}
-	give_turn(host);
-	publish(queue);
-	return r;
-}
+/* ---- events ---- */
 
 /* 1: go on, 0: stop, or -errno. */
-static int wait_for_kick(const struct device_queue *queue, bool kick, int timeout_ms)
+static int wait_for_kick(const struct device_queue *queue, int timeout_ms)
 {
-	const struct vsock_host *host = queue->device->host;
-	bool is_transmit = queue->index == VSOCK_TX;
 	struct pollfd fds[] = {
 		{ .fd = queue->stop_fd, .events = POLLIN },
-		{ .fd = is_transmit ? host->wake_transmit_fd : -1, .events = POLLIN },
-		{ .fd = kick ? queue->kick_fd : -1, .events = POLLIN },
+		{ .fd = queue->kick_fd, .events = POLLIN },
 	};
 	eventfd_t ignored;
 
 	if (poll(fds, ARRAY_SIZE(fds), timeout_ms) < 0)
 		return errno == EINTR ? 1 : -errno;
-	if (fds[0].revents != 0)
-		return 0;
 	if (fds[1].revents != 0)
-		(void)eventfd_read(host->wake_transmit_fd, &ignored);
-	if (fds[2].revents != 0)
 		(void)eventfd_read(queue->kick_fd, &ignored);
-	return 1;
+	return fds[0].revents == 0;
 }
-
-int vsock_serve_transmit(struct device_queue *queue)
-{
-	int r = 1;
-
-	while (r == 1) {
-		int more = transmit_batch(queue);
-
-		if (more < 0 && more != -ENOBUFS)
-			return more;
-		if (more == 0 && virtqueue_enable_kicks(&queue->vq))
-			more = 1;
-		r = wait_for_kick(queue, more == 0, more == 1 ? 0 : -1);
-	}
-	return r;
-}
-
-/* ---- events ---- */
 
 /* The one event there is: the connections from before a stop are no more. */
 static uint32_t report_cut(struct device *device, const struct virtqueue_chain *chain)
 {
 	const struct virtio_vsock_event event = { .id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET };
 	const uint8_t *bytes = (const uint8_t *)&event;
-	struct vsock_data to;
+	struct vsock_data to = { .count = 0 };
 
 	if (chain->writable_bytes < sizeof(event))
 		return 0;
-	vsock_data_slice(chain->iov + chain->readable, chain->writable, 0, sizeof(event), &to);
+	vsock_data_add(&to, chain->iov + chain->readable, chain->writable, 0, sizeof(event));
 	for (unsigned i = 0; i < to.count; bytes += to.iov[i++].iov_len)
 		memcpy(to.iov[i].iov_base, bytes, to.iov[i].iov_len);
 	device->host->was_cut = false;
@@ -371,7 +449,7 @@ int vsock_serve_event(struct device_queue *queue)
 		publish(queue);
 		bool more = popped == 1 || virtqueue_enable_kicks(&queue->vq);
 
-		r = wait_for_kick(queue, true, more ? 0 : -1);
+		r = wait_for_kick(queue, more ? 0 : -1);
 	}
 	struct pollfd stop = { .fd = queue->stop_fd, .events = POLLIN };
 

@@ -3,11 +3,10 @@
  * The inside of the vsock device, shared by vsock.c (what it is) and
  * vsock_queue.c (its rings, where the kernel does not serve them).
  *
- * Two threads: that of the transmit queue takes the guest's packets and writes
- * to the sockets; that of the receive queue waits for the sockets and makes
- * packets for the guest. What they share is in struct vsock_host under its
- * lock, which each holds for a bounded batch and gets in the order of asking.
- * A thread that leaves work for the other wakes it by an eventfd.
+ * One thread does it all, that of the receive queue: a packet of one direction
+ * mostly has an answer in the other, and waking a thread for it costs more than
+ * the packet. The thread of the transmit queue lends its queue, waits for its
+ * end and takes it back; struct vsock_host is under its lock for that.
  */
 #pragma once
 

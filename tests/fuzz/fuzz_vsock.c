@@ -42,7 +42,7 @@ struct machine {
 	int peers[SLOTS];
 };
 
-static uint8_t memory[VSOCK_HEADER_SIZE + VSOCK_DATA_MAX + 64];
+static uint8_t memory[VSOCK_PACKETS_MAX * (VSOCK_HEADER_SIZE + 1) + VSOCK_DATA_MAX];
 
 static void open_machine(struct machine *machine)
 {
@@ -61,17 +61,26 @@ static void open_machine(struct machine *machine)
 	unlink(path);
 }
 
-/* Cuts the buffer in two, at `cut`. */
-static void make_chain(struct virtqueue_chain *chain, struct iovec *iov, uint32_t size,
+/* Cuts the buffer at memory + at in two, at `cut`. */
+static void make_chain(struct virtqueue_chain *chain, struct iovec *iov, uint32_t at, uint32_t size,
 	uint32_t cut, bool writable)
 {
 	uint32_t first = (uint32_t)min_u64(cut, size);
 
-	iov[0] = (struct iovec){ memory, first };
-	iov[1] = (struct iovec){ memory + first, size - first };
+	iov[0] = (struct iovec){ memory + at, first };
+	iov[1] = (struct iovec){ memory + at + first, size - first };
 	*chain = (struct virtqueue_chain){ .iov = iov, .iov_max = 2 };
 	*(writable ? &chain->writable : &chain->readable) = 2;
 	*(writable ? &chain->writable_bytes : &chain->readable_bytes) = size;
+}
+
+static void take_events(struct machine *machine)
+{
+	struct epoll_event events[8];
+	int n = epoll_wait(machine->host->epoll_fd, events, 8, 0);
+
+	for (int i = 0; i < n; i++)
+		vsock_take_event(machine->host, events[i].data.u64, events[i].events);
 }
 
 static void send_packet(struct machine *machine, const struct step *step)
@@ -94,26 +103,40 @@ static void send_packet(struct machine *machine, const struct step *step)
 	if (machine->host->reset_count == VSOCK_RESETS_MAX)
 		return;
 	memcpy(memory, &header, sizeof(header));
-	make_chain(&chain, iov, (step->lies & 0x40) != 0 ? step->cut : step->length + 44u,
+	make_chain(&chain, iov, 0, (step->lies & 0x40) != 0 ? step->cut : step->length + 44u,
 		step->cut, false);
-	vsock_take_packet(machine->host, &chain);
+	bool done = vsock_take_packet(machine->host, &chain);
+
+	/* What a program of the host does meanwhile. */
+	for (uint8_t more = step->lies; !done; more /= 2) {
+		if (step->op >= 128)
+			take_events(machine);
+		done = vsock_take_rest(machine->host, more == 0);
+	}
 }
 
-static void get_packet(struct machine *machine, const struct step *step)
+/* Chains of one size, cut in different places. */
+static void get_packets(struct machine *machine, const struct step *step)
 {
-	struct virtqueue_chain chain;
+	struct vsock_room room = { .count = 1 + step->lies % VSOCK_PACKETS_MAX };
+	uint32_t chain_size = VSOCK_HEADER_SIZE + 1u + step->length / room.count;
 	struct virtio_vsock_hdr header;
-	struct iovec iov[2];
 
-	make_chain(&chain, iov, VSOCK_HEADER_SIZE + 1u + step->length, step->cut, true);
+	for (unsigned i = 0; i < room.count; i++)
+		make_chain(&room.chains[i], room.iov + 2 * i, i * chain_size, chain_size,
+			step->cut + i, true);
 	if (!vsock_has_packet(machine->host))
 		return;
-	uint32_t size = vsock_make_packet(machine->host, &chain);
+	unsigned count = vsock_make_packets(machine->host, &room);
 
-	memcpy(&header, memory, sizeof(header));
-	require(size <= chain.writable_bytes);
-	require(size == 0 || (size == sizeof(header) + header.len && header.dst_cid == CID &&
-				     header.src_cid == 2 && header.op >= 1 && header.op <= 7));
+	require(count <= room.count);
+	for (unsigned i = 0; i < count; i++) {
+		memcpy(&header, memory + i * chain_size, sizeof(header));
+		require(room.sizes[i] <= chain_size);
+		require(room.sizes[i] == sizeof(header) + header.len && header.dst_cid == CID &&
+			header.src_cid == 2 && header.op >= 1 && header.op <= 7);
+		require(count == 1 || header.op == VIRTIO_VSOCK_OP_RW);
+	}
 }
 
 static void host_step(struct machine *machine, const struct step *step)
@@ -150,15 +173,6 @@ static void dial(struct machine *machine, const struct step *step)
 	close(ends[0]);
 }
 
-static void take_events(struct machine *machine)
-{
-	struct epoll_event events[8];
-	int n = epoll_wait(machine->host->epoll_fd, events, 8, 0);
-
-	for (int i = 0; i < n; i++)
-		vsock_take_event(machine->host, events[i].data.u64, events[i].events);
-}
-
 static void check(const struct machine *machine)
 {
 	const struct vsock_table *table = &machine->host->table;
@@ -179,7 +193,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const steps[])(struct machine * machine, const struct step *step) = {
-		send_packet, send_packet, send_packet, get_packet, get_packet, host_step, dial
+		send_packet, send_packet, send_packet, get_packets, get_packets, host_step, dial
 	};
 	static struct machine machine;
 	struct step step;
