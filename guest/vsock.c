@@ -6,11 +6,14 @@
  *	vsock connect CID PORT    stdin to the socket, the socket to stdout
  *	vsock echo PORT COUNT     answers COUNT connections, one after the other,
  *	                          with what they send
+ *	vsock many CID PORT COUNT has so many connections at once, says its number
+ *	                          on each, and then hears how many answer with it
  */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -79,13 +82,44 @@ static int run_echo(unsigned port, unsigned count)
 	return 0;
 }
 
+static int run_many(unsigned cid, unsigned port, unsigned count)
+{
+	const struct rlimit limit = { count + 16, count + 16 };
+	struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
+	int *fds = calloc(count, sizeof(*fds));
+	unsigned answered = 0;
+
+	if (fds == NULL || setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return fail("vsock many");
+	for (unsigned i = 0; i < count; i++) {
+		fds[i] = socket(AF_VSOCK, SOCK_STREAM, 0);
+		if (fds[i] < 0 || connect(fds[i], (struct sockaddr *)&address, sizeof(address)) < 0)
+			return fail("vsock connect");
+	}
+	for (unsigned i = 0; i < count; i++)
+		if (write(fds[i], &i, sizeof(i)) != sizeof(i))
+			return fail("vsock write");
+	for (unsigned i = 0, answer; i < count; i++) {
+		if (read(fds[i], &answer, sizeof(answer)) == sizeof(answer) && answer == i)
+			answered++;
+		close(fds[i]);
+	}
+	printf("%u answered\n", answered);
+	free(fds);
+	return 0;
+}
+
+static unsigned number(const char *text)
+{
+	return (unsigned)strtoul(text, NULL, 10);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 5 && strcmp(argv[1], "many") == 0)
+		return run_many(number(argv[2]), number(argv[3]), number(argv[4]));
 	if (argc != 4)
 		return 2;
-	unsigned first = (unsigned)strtoul(argv[2], NULL, 10);
-	unsigned second = (unsigned)strtoul(argv[3], NULL, 10);
-
-	return strcmp(argv[1], "connect") == 0 ? run_connect(first, second)
-					       : run_echo(first, second);
+	return strcmp(argv[1], "connect") == 0 ? run_connect(number(argv[2]), number(argv[3]))
+					       : run_echo(number(argv[2]), number(argv[3]));
 }

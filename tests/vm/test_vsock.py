@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sockets between Linux guests and this host, by the host's vhost-vsock."""
+"""Sockets between Linux guests and this host: by the host's vhost-vsock, and by unix sockets, each with and without -u."""
 import hashlib
 import os
+import pathlib
 import re
+import resource
 import socket
+import stat
 import threading
 
 import pytest
@@ -11,125 +14,171 @@ import vm
 
 CID = 42
 SIZE = 8 << 20
-CONNECTIONS = 200
+CONNECTIONS = 1000  # at once
+IN_TURN = 250
 
-# The nested host always has it.
-pytestmark = pytest.mark.skipif(not vm.EMULATED and not os.path.exists("/dev/vhost-vsock"), reason="the host has no vhost-vsock")
+
+class Vhost:
+    """The host's kernel carries the packets."""
+
+    def __init__(self, options):
+        self.options = ["--cid", str(CID), *options]
+
+    def listen(self):
+        """(listening socket, its port)"""
+        listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        listener.listen(CONNECTIONS)
+        listener.settimeout(vm.TIMEOUT)
+        return listener, listener.getsockname()[1]
+
+    def dial(self, port):
+        connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        connection.settimeout(vm.TIMEOUT)
+        connection.connect((CID, port))
+        return connection
+
+
+class Unix:
+    """A device of ours: guests find PATH_PORT, programs of the host say at PATH which port they want."""
+
+    def __init__(self, directory, options):
+        self.path = str(directory / "vsock")
+        self.options = ["--vsock", f"cid={CID},socket={self.path}", *options]
+        self.port = 70
+
+    def listen(self):
+        self.port += 1
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{self.path}_{self.port}")
+        listener.listen(CONNECTIONS)
+        listener.settimeout(vm.TIMEOUT)
+        return listener, self.port
+
+    def dial(self, port):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(vm.TIMEOUT)
+        connection.connect(self.path)
+        connection.sendall(b"CONNECT %d\n" % port)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            byte = connection.recv(1)
+            if not byte:
+                raise ConnectionRefusedError
+            answer += byte
+        assert re.fullmatch(rb"OK \d+\n", answer)
+        return connection
+
+
+@pytest.fixture(params=["vhost", "vhost-u", "unix", "unix-u"])
+def host(request, tmp_path):
+    options = ["-u"] if request.param.endswith("-u") else []
+    if request.param.startswith("unix"):
+        yield Unix(tmp_path, options)
+        assert not os.path.exists(tmp_path / "vsock"), "the socket is removed at the end"
+        return
+    if not vm.EMULATED and not os.path.exists("/dev/vhost-vsock"):  # the nested host always has it
+        pytest.skip("the host has no vhost-vsock")
+    yield Vhost(options)
+
+
+TOOL = ("-f", f"{vm.ROOT / 'build/guest/vsock'}:/bin/vsock")
 
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory):
     """An initramfs with guest/vsock.c."""
-    return vm.make_initramfs(tmp_path_factory.mktemp("vsock") / "initrd.gz", "-f",
-                             f"{vm.ROOT / 'build/guest/vsock'}:/bin/vsock")
+    return vm.make_initramfs(tmp_path_factory.mktemp("vsock") / "initrd.gz", *TOOL)
 
 
-def command(initrd, script, *options, kernel="small", **kwargs):
-    return vm.command(kernel, initrd, script=script, options=("--cid", str(CID), *options), **kwargs)
+@pytest.fixture(scope="module")
+def stock_tools(tmp_path_factory):
+    """The same for Debian's kernel."""
+    modules = pathlib.Path(vm.kernel("cloud-6.1")).parent / "modules"
+    return vm.make_initramfs(tmp_path_factory.mktemp("stock") / "initrd.gz", *TOOL, "-m", str(modules), "virtio_pci",
+                             "vmw_vsock_virtio_transport")
+
+
+def command(initrd, host, script, kernel="small", **kwargs):
+    return vm.command(kernel, initrd, script=script, options=host.options, **kwargs)
 
 
 def receive_all(connection):
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def answer_often(listener, data, repeats, heard):
-    """A thread that takes one connection: hears as many pieces of that size, then says the data as often."""
-    def serve():
-        connection, peer = listener.accept()
-        heard.append(peer)
-        with connection:
-            for _ in range(repeats):
-                digest, left = hashlib.sha256(), len(data)
-                while left > 0 and (piece := connection.recv(min(left, 65536))):
-                    digest.update(piece)
-                    left -= len(piece)
-                heard.append(digest.hexdigest())
-            heard.append(connection.recv(1))
-            for _ in range(repeats):
-                connection.sendall(data)
-
-    thread = threading.Thread(target=serve, daemon=True)
+def start(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
     thread.start()
     return thread
 
 
-def send_often(port, size, repeats):
-    """The guest's part: a file of random bytes, its checksum and that of what comes back."""
-    return (f"dd if=/dev/urandom of=/data bs=1M count={size >> 20} 2>/dev/null && sha256sum /data && "
-            f"for i in $(seq {repeats}); do cat /data; done | vsock connect 2 {port} | sha256sum")
+def answer_often(listener, data, repeats, heard):
+    """Takes one connection: hears as many pieces of that size, then says the data as often."""
+    connection, peer = listener.accept()
+    heard.append(peer)
+    with connection:
+        for _ in range(repeats):
+            digest, left = hashlib.sha256(), len(data)
+            while left > 0 and (piece := connection.recv(min(left, 65536))):
+                digest.update(piece)
+                left -= len(piece)
+            heard.append(digest.hexdigest())
+        heard.append(connection.recv(1))
+        for _ in range(repeats):
+            connection.sendall(data)
 
 
-def check_sums(output, data, repeats, heard):
-    sums = re.findall(r"^([0-9a-f]{64}) ", output, re.MULTILINE)
-    back = hashlib.sha256()
-    for _ in range(repeats):
-        back.update(data)
-    assert heard[1:] == [sums[0]] * repeats + [b""] and sums[1:] == [back.hexdigest()]
+MAKE_DATA = "dd if=/dev/urandom of=/data bs=1M count={} 2>/dev/null && sha256sum /data && "
 
 
-class Listener:
-    """Answers one connection of the guest with what `answer` makes of all that it sent."""
-
-    def __init__(self, answer):
-        self.socket = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-        self.socket.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
-        self.socket.listen()
-        self.socket.settimeout(vm.TIMEOUT)
-        self.port = self.socket.getsockname()[1]
-        self.peer = None
-        self.thread = threading.Thread(target=self.serve, args=(answer,), daemon=True)
-        self.thread.start()
-
-    def serve(self, answer):
-        connection, self.peer = self.socket.accept()
-        with connection:
-            connection.sendall(answer(receive_all(connection)))
-
-    def close(self):
-        self.thread.join(vm.TIMEOUT)
-        self.socket.close()
+def sums(text):
+    return re.findall(r"^([0-9a-f]{64}) ", text, re.MULTILINE)
 
 
 # With the last one 1 GiB each way.
-@pytest.mark.parametrize("cpus, repeats", [(1, 1), (2, 2), pytest.param(2, 128, marks=pytest.mark.soak)])
-def test_guest_connects(tools, cpus, repeats):
+@pytest.mark.parametrize("size, repeats", [(SIZE, 1), pytest.param(8 * SIZE, 16, marks=pytest.mark.soak)])
+def test_guest_connects(tools, host, size, repeats):
     """Half close, and megabytes both ways: the host answers when it has heard everything."""
-    data, heard = os.urandom(SIZE), []
-    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as listener:
-        listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
-        listener.listen()
-        thread = answer_often(listener, data, repeats, heard)
-        script = send_often(listener.getsockname()[1], SIZE, repeats)
-        done = vm.run(command(tools, script, cpus=cpus), timeout=1200 if repeats > 2 else vm.TIMEOUT).check()
+    data, heard = os.urandom(size), []
+    listener, port = host.listen()
+    with listener:
+        thread = start(answer_often, listener, data, repeats, heard)
+        script = (MAKE_DATA.format(size >> 20) +
+                  f"for i in $(seq {repeats}); do cat /data; done | vsock connect 2 {port} | sha256sum")
+        done = vm.run(command(tools, host, script, cpus=2), timeout=1200 if repeats > 1 else vm.TIMEOUT).check()
         thread.join(vm.TIMEOUT)
-    check_sums(done.output, data, repeats, heard)
-    assert heard[0][0] == CID
+    back = hashlib.sha256()
+    for _ in range(repeats):
+        back.update(data)
+    sent, received = sums(done.output)
+    assert heard[1:] == [sent] * repeats + [b""] and received == back.hexdigest()
+    if isinstance(host, Vhost):
+        assert heard[0][0] == CID
 
 
-def test_host_connects(tools):
-    """Many connections one after the other, then one with much to say while it listens."""
-    with vm.piped(command(tools, f"vsock echo 1234 {CONNECTIONS + 1}")) as (process, console):
+def test_host_connects(tools, host):
+    """Many connections one after the other, then one with much to say while it listens. Where nobody does, none."""
+    script = f"vsock connect 2 5 </dev/null || echo refused by the host; vsock echo 1234 {IN_TURN + 1}"
+    with vm.piped(command(tools, host, script)) as (process, console):
+        vm.expect(console, "refused by the host")
         vm.expect(console, "listening")
-        for number in range(CONNECTIONS):
-            with connected() as connection:
+        with pytest.raises((ConnectionRefusedError, ConnectionResetError)):
+            host.dial(9)
+        if isinstance(host, Unix):
+            assert stat.S_IMODE(os.stat(host.path).st_mode) == 0o600
+        for number in range(IN_TURN):
+            with host.dial(1234) as connection:
                 text = b"%d" % number
                 connection.sendall(text)
                 connection.shutdown(socket.SHUT_WR)
                 assert receive_all(connection) == text
         data = os.urandom(SIZE)
-        with connected() as connection:
-            sender = threading.Thread(target=send_and_end, args=(connection, data), daemon=True)
-            sender.start()
-            assert receive_all(connection) == data
+        with host.dial(1234) as connection:
+            sender = start(send_and_end, connection, data)
+            assert hashlib.sha256(receive_all(connection)).digest() == hashlib.sha256(data).digest()
             sender.join()
         assert process.wait(vm.TIMEOUT) == vm.OK
-
-
-def connected():
-    connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    connection.settimeout(vm.TIMEOUT)
-    connection.connect((CID, 1234))
-    return connection
 
 
 def send_and_end(connection, data):
@@ -137,20 +186,84 @@ def send_and_end(connection, data):
     connection.shutdown(socket.SHUT_WR)
 
 
-def test_driver_comes_and_goes(tools):
+def press_return(process):
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+@pytest.fixture
+def many_descriptors():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 4 * CONNECTIONS), max(before[1], 4 * CONNECTIONS)))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_many_at_once_slow_and_lost_ones(stock_tools, host, many_descriptors):
+    """Debian's kernel: a thousand connections of the guest at once; one whose host does not read, one whose guest does
+    not; some that end in the middle. None of them keeps another one from working."""
+    listener, port = host.listen()
+    script = (MAKE_DATA.format(SIZE >> 20) + f"vsock many 2 {port} {CONNECTIONS}; "
+              # The host does not read this one yet.
+              f"vsock connect 2 {port} </data >/dev/null & slow=$!; "
+              # Nor is this one read here.
+              f"vsock connect 2 {port} </dev/null | (until [ -e /go ]; do sleep 0.1; done; sha256sum) & lazy=$!; "
+              "read line; "
+              f"vsock connect 2 {port} </data >/dev/null; echo was reset; "
+              f"vsock connect 2 {port} </dev/zero >/dev/null & sleep 1; kill -KILL $!; "
+              "read line; touch /go; wait $slow $lazy; echo end")
+    data = os.urandom(SIZE)
+    with listener, vm.piped(command(stock_tools, host, script, kernel="cloud-6.1", cpus=2)) as (process, console):
+        sent = vm.expect(console, "  /data")[-64:]
+        peers = [listener.accept()[0] for _ in range(CONNECTIONS)]
+        for peer in peers:  # only now; all of them are there
+            peer.sendall(peer.recv(100))
+        vm.expect(console, f"{CONNECTIONS} answered")
+        for peer in peers:
+            peer.close()
+        ways = {}
+        for _ in range(2):  # which of the two comes first is open
+            peer, _ = listener.accept()
+            peer.settimeout(vm.TIMEOUT)
+            ways[peer.recv(1, socket.MSG_PEEK) != b""] = peer
+        sender = start(send_and_end, ways[False], data)
+        press_return(process)
+        lost, _ = listener.accept()
+        assert lost.recv(10)
+        lost.close()  # with much unread
+        vm.expect(console, "was reset")
+        killed, _ = listener.accept()
+        assert hashlib.sha256(receive_all(ways[True])).hexdigest() == sent
+        ways[True].close()
+        assert set(receive_all(killed)) == {0}
+        killed.close()
+        assert sender.is_alive()
+        press_return(process)
+        assert vm.expect(console, "  -")[-64:] == hashlib.sha256(data).hexdigest()
+        sender.join()
+        vm.expect(console, "end")
+        assert process.wait(vm.TIMEOUT) == vm.OK
+
+
+@pytest.mark.parametrize("host", ["vhost", "unix"], indirect=True)
+def test_driver_comes_and_goes(tools, host):
     """Each binding of the driver resets the device and starts its rings anew."""
-    listener = Listener(lambda received: received[::-1])
+    heard = []
+    listener, port = host.listen()
     script = ("cd /sys/bus/virtio/drivers/vmw_vsock_virtio_transport && dev=$(ls -d virtio*) && "
               "for i in 1 2 3; do echo $dev >unbind && echo $dev >bind || exit 1; done; "
-              f"echo live | vsock connect 2 {listener.port}; echo")
-    done = vm.run(command(tools, script)).check()
-    listener.close()
-    assert "\nevil" in done.output
+              f"echo live | vsock connect 2 {port}; echo")
+    with listener:
+        thread = start(answer_often, listener, b"evil\n", 1, heard)
+        done = vm.run(command(tools, host, script)).check()
+        thread.join(vm.TIMEOUT)
+    assert done.output.startswith("evil\n") and heard[1] == hashlib.sha256(b"live\n").hexdigest()
 
 
-def test_context_id_in_use(tools):
-    with vm.piped(command(tools, "echo ready; sleep 1000")) as (_, console):
+@pytest.mark.parametrize("host", ["vhost"], indirect=True)
+def test_context_id_in_use(tools, host):
+    with vm.piped(command(tools, host, "echo ready; sleep 1000")) as (_, console):
         vm.expect(console, "ready")
-        second = vm.run(command(tools, "true"))
+        second = vm.run(command(tools, host, "true"))
         assert second.status == vm.HOST
         assert f"context id {CID} belongs to another VM" in second.stderr
