@@ -373,6 +373,8 @@ bench: build/crosvm guests build/floor build/blockqueue build/wlframes
 	bench/control
 	$(BENCH_HOST) bench/boot
 	tests/host/run --nested -- bench/block
+	tests/host/run --nested -- bench/net
+	tests/host/run --nested -- bench/vsock
 	tests/host/run -- bench/wl
 
 # ---- installation ------------------------------------------------------------

@@ -130,15 +130,58 @@ def test_words_of_the_first_crosvm(initrd):
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
-def test_several_queues(initrd):
-    """As many pairs as processors; the driver turns them on by the control queue."""
+@pytest.fixture(scope="module")
+def tools_initrd(tmp_path_factory):
+    return vm.make_initramfs(tmp_path_factory.mktemp("tools") / "initrd.gz",
+                             *vm.with_program("iperf3"), *vm.with_program("ethtool"))
+
+
+@contextlib.contextmanager
+def iperf3_server():
+    process = subprocess.Popen(["iperf3", "-s"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_several_queues(tools_initrd, options):
+    """As many pairs as processors, which the driver turns on by the control queue; four streams each way at once."""
     data = os.urandom(SIZE)
-    with serving(data) as server:
+    with serving(data) as server, iperf3_server():
         script = (UP + "ls /sys/class/net/eth0/queues && for i in 1 2 3 4; do "
-                  f"wget -q -O - {server.url} | sha256sum & done; wait")
-        done = vm.run(vm.command("small", initrd, script=script, cpus=4, options=network(more=",queues=4"))).check()
+                  f"wget -q -O - {server.url} | sha256sum & done; wait; "
+                  f"iperf3 -c {HOST} -P 4 -t 2 --bidir | grep SUM.*receiver")
+        argv = vm.command("small", tools_initrd, script=script, cpus=4, options=[*network(more=",queues=4"), *options])
+        done = vm.run(argv).check()
     assert re.findall(r"rx-\d", done.output) == ["rx-0", "rx-1", "rx-2", "rx-3"]
     assert done.output.count(hashlib.sha256(data).hexdigest()) == 4
+    moved = re.findall(r"([TR]X)-C.* sec +([\d.]+) [KMG]Bytes", done.output)
+    assert {way for way, amount in moved if float(amount) > 0} == {"TX", "RX"}, done.last_words()
+
+
+def offloads(name):
+    text = subprocess.run(["ethtool", "-k", name], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return dict(re.findall(r"^\s*([a-z0-9-]+): (on|off)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+def test_offloads_that_the_guest_turns_off(tools_initrd, options):
+    """What Linux does not want any more (CTRL_GUEST_OFFLOADS), the tap does not give it; the same later on again."""
+    script = UP + REACH + ("for state in off on; do ethtool -K eth0 rx-gro-hw $state && "
+                           f"ping -c 1 {HOST} >/dev/null && echo gro $state && read line; done")
+    argv = vm.command("small", tools_initrd, script=script, options=[*network(), *options])
+    with vm.piped(argv) as (process, console):
+        for state in ("off", "on"):
+            vm.expect(console, f"gro {state}")
+            now = offloads("vmtap0")
+            assert (now["tx-tcp-segmentation"], now["tx-tcp6-segmentation"]) == (state, state)
+            assert now["tx-checksumming"] == "on"
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        assert process.wait(vm.TIMEOUT) == vm.OK
 
 
 @pytest.mark.parametrize("vhost", vhosts())
@@ -151,19 +194,23 @@ def test_driver_comes_and_goes(initrd, vhost):
     assert " 0% packet loss" in done.output
 
 
-def test_stalled_guest_under_a_flood(initrd):
+@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.soak)])
+def test_stalled_guest_under_a_flood(initrd, seconds):
     """Packets without end for a guest that is off the network: no memory, no spin; then it works."""
-    script = UP + "ip link set eth0 down; echo down; sleep 4; ip link set eth0 up; " + REACH + "ping -c 2 " + HOST
-    argv = vm.command("small", initrd, script=script, options=network())
-    with vm.piped(argv) as (process, console):
+    script = UP + "ip link set eth0 down; echo down; read line; ip link set eth0 up; " + REACH + "ping -c 2 " + HOST
+    with vm.piped(vm.command("small", initrd, script=script, options=network())) as (process, console):
         vm.expect(console, "down")
         subprocess.run(["ip", "neigh", "replace", GUEST, "lladdr", MAC, "dev", "vmtap0"], check=True)
-        before = smaps.own_kib(process.pid, "Rss")
+        memory, used = smaps.own_kib(process.pid, "Rss"), cpu_seconds(process.pid)
+        end = time.monotonic() + seconds
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
-            for _ in range(20000):
+            while time.monotonic() < end:
                 with contextlib.suppress(OSError):
                     flood.sendto(b"x" * 1400, (GUEST, 9))
-        assert smaps.own_kib(process.pid, "Rss") - before < 1024
+        assert smaps.own_kib(process.pid, "Rss") - memory < 1024
+        assert cpu_seconds(process.pid) - used < 1
+        process.stdin.write(b"\n")
+        process.stdin.flush()
         vm.expect(console, " 0% packet loss")
         assert process.wait(vm.TIMEOUT) == vm.OK
 

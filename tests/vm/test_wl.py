@@ -171,12 +171,6 @@ def sway(tmp_path_factory):
     shutil.rmtree(directory)
 
 
-def libraries(program):
-    """What a dynamic program needs, its loader included."""
-    text = subprocess.run(["ldd", program], check=True, stdout=subprocess.PIPE, text=True).stdout
-    return re.findall(r"(/\S+)", text)
-
-
 CLIENTS = ["weston-simple-shm", "foot", "wl-copy", "wl-paste"]
 # What foot needs beside its libraries: a font, how to find it, a directory of keymaps, and a locale for UTF-8.
 FOOT = ["/etc/fonts/fonts.conf", "/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf", "/usr/share/terminfo/f/foot",
@@ -190,7 +184,7 @@ def guest_files(tmp_path_factory):
     clients = [shutil.which(client) for client in CLIENTS]
     files = [f"{vm.ROOT / 'build/guest/crosvm-wl'}:/bin/crosvm-wl"]
     files += [f"{client}:/bin/{os.path.basename(client)}" for client in clients]
-    needed = {library for client in clients for library in libraries(client)} | set(filter(os.path.isfile, FOOT))
+    needed = {library for client in clients for library in vm.libraries(client)} | set(filter(os.path.isfile, FOOT))
     files += [f"{pathlib.Path(file).resolve()}:{file}" for file in sorted(needed)]
     return vm.make_initramfs(tmp_path_factory.mktemp("wl") / "initrd.gz", "-m", str(modules), "uio_pci_generic",
                              *[word for file in files for word in ("-f", file)])

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,21 @@ def make_initramfs(path, *args):
     """Runs guest/mkinitramfs with these arguments; returns the path as text."""
     subprocess.run([ROOT / "guest/mkinitramfs", "-o", path, *args], check=True)
     return str(path)
+
+
+def libraries(program):
+    """What a dynamic program needs, its loader included."""
+    text = subprocess.run(["ldd", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return re.findall(r"(/\S+)", text)
+
+
+def with_program(name):
+    """Arguments of make_initramfs() that put a program of this machine and what it needs into a guest."""
+    program = shutil.which(name)
+    if program is None:
+        pytest.fail(f"no {name}: run tools/install-packages tests/host/packages")
+    files = {f"/bin/{name}": program, **{library: library for library in libraries(program)}}
+    return [word for dest, file in files.items() for word in ("-f", f"{pathlib.Path(file).resolve()}:{dest}")]
 
 
 class Ended(NamedTuple):
