@@ -158,7 +158,8 @@ CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
 	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
 	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64 seccomp/aarch64' \
-	'tests/unit/check-block-cost $(B)/blockqueue'
+	'tests/unit/check-block-cost $(B)/blockqueue' \
+	'tests/unit/check-net-cost $(B)/netqueue'
 
 $(B)/tests/%.o: tests/%.c $(B)/flags | $(GEN)
 	@mkdir -p $(@D)
@@ -175,7 +176,7 @@ tests: $(UNIT)
 ## make check          unit tests, layer and size checks, hardening of the binary (CC=, SAN= as above)
 .PHONY: check
 # The slow ones wait most of their time.
-check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue)
+check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue $(B)/netqueue)
 	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(UNIT) $(if $(SAN),,$(CHECKS))
 
 -include $(UNIT:=.d)
@@ -363,12 +364,16 @@ soak: build/crosvm guests
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
 .PHONY: bench
-bench: build/crosvm guests build/floor build/blockqueue build/wlframes
+bench: build/crosvm guests build/floor build/blockqueue build/netqueue build/vsockqueue build/wlframes
 	bench/syscalls
 	bench/memory
 	bench/memory --vms 8
 	bench/start
 	tests/unit/check-block-cost build/blockqueue
+	tests/unit/check-net-cost build/netqueue
+	build/vsockqueue
+	build/vsockqueue -r
+	build/vsockqueue -p
 	bench/multiprocess
 	bench/control
 	$(BENCH_HOST) bench/boot

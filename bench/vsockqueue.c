@@ -2,7 +2,8 @@
 /*
  * A driver of our own at the queues of vsock by sockets, without a guest: it
  * does what Linux does (packets as large as the credit lets them be, 64 KiB at
- * most; 128 buffers of 4 KiB to receive; 256 KiB of room), and copies nothing.
+ * most; 128 buffers of 4 KiB to receive; 256 KiB of room, of which the host
+ * hears when less than 64 KiB are left that it knows of), and copies nothing.
  * Its peer is a program of the host, a thread here. Prints bytes a second, or
  * round trips of a byte, beside those of a Unix socket pair between two threads.
  *
@@ -40,7 +41,7 @@ enum {
 	PACKET_MAX = 64 << 10,
 	SLOT = 128 << 10, /* of guest memory, for one packet */
 	ROOM = 256 << 10,
-	UPDATE_AT = 64 << 10, /* of room that the host does not know of */
+	UPDATE_AT = 192 << 10, /* of room that the host does not know of */
 	ROUNDS = 5,
 	ROUND_TRIPS = 20000,
 	PATIENCE_MS = 10000,

@@ -402,13 +402,22 @@ static int choose_op(struct vsock_host *host, struct vsock_connection *connectio
 	return -1;
 }
 
+/* Linux speaks of its room when most of it is filled; asked earlier, it need not be waited for. */
+static bool has_half_credit(const struct vsock_connection *connection)
+{
+	return vsock_credit(connection) >= connection->peer_buf_alloc / 2;
+}
+
 /* What the guest knows once it has the packet. */
 static void count_packet(struct vsock_connection *connection, const struct virtio_vsock_hdr *header)
 {
+	bool had_half = has_half_credit(connection);
+
 	connection->pending &= ~(1u << header->op | VSOCK_BIT(CREDIT_UPDATE));
 	connection->reported = connection->forwarded;
 	connection->sent += header->len;
-	if (header->op == VIRTIO_VSOCK_OP_RW && vsock_credit(connection) == 0)
+	if (header->op == VIRTIO_VSOCK_OP_RW &&
+		(had_half != has_half_credit(connection) || vsock_credit(connection) == 0))
 		connection->pending |= VSOCK_BIT(CREDIT_REQUEST);
 	if (header->op == VIRTIO_VSOCK_OP_RST && connection->is_listed) {
 		LIST_REMOVE(connection, bucket);

@@ -47,7 +47,7 @@ def test_power_button(initrd, path, cpus):
     assert not os.path.lexists(path)
 
 
-@pytest.mark.parametrize("kernel, cpus", [("small", 2), ("cloud-6.1", 1)])
+@pytest.mark.parametrize("kernel, cpus", [("small", 2), pytest.param("cloud-6.1", 1, marks=pytest.mark.soak)])
 def test_suspend_ten_seconds(initrd, path, kernel, cpus, record_property):
     """The clocks went on, the shell answers, no watchdog barks, and what the serial line carried is whole."""
     with vm.started(kernel, initrd, cpus=cpus, options=["-s", path]) as guest:
@@ -214,7 +214,7 @@ def ext4(tmp_path):
         yield mount
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.soak), ("-u",)], ids=["threads", "jailed"])
 def test_a_slow_disk_is_not_lost(initrd, path, ext4, options):
     """What is in flight takes the host longer than a device may take to answer: no suspension, and no harm."""
     image = disks.sparse(ext4 / "disk.img", 4 * MIB)

@@ -45,6 +45,8 @@ def network(vhost="off", more=""):
     return ["--net", f"host-ip={HOST},netmask={MASK},mac={MAC},vhost={vhost}{more}"]
 
 
+# The same code, and the jail is the harder place for it.
+THREADS_IN_SOAK = [pytest.param((), marks=pytest.mark.soak), ("-u",)]
 UP = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && "
 # The host's side takes up to a second to see that its tap has somebody, and drops what it has for it until then.
 REACH = f"for try in 1 2 3 4 5; do ping -c 1 -W 2 {HOST} >/dev/null && break; done; "
@@ -146,7 +148,7 @@ def iperf3_server():
         process.wait()
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", THREADS_IN_SOAK, ids=["threads", "jailed"])
 def test_several_queues(tools_initrd, options):
     """As many pairs as processors, which the driver turns on by the control queue; four streams each way at once."""
     data = os.urandom(SIZE)
@@ -167,7 +169,7 @@ def offloads(name):
     return dict(re.findall(r"^\s*([a-z0-9-]+): (on|off)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", THREADS_IN_SOAK, ids=["threads", "jailed"])
 def test_offloads_that_the_guest_turns_off(tools_initrd, options):
     """What Linux does not want any more (CTRL_GUEST_OFFLOADS), the tap does not give it; the same later on again."""
     script = UP + REACH + ("for state in off on; do ethtool -K eth0 rx-gro-hw $state && "

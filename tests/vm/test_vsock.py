@@ -82,6 +82,8 @@ def host(request, tmp_path):
     yield Vhost(options)
 
 
+# Each kind of device in each kind of process; the other two in the soak.
+SAMPLE = ["vhost", pytest.param("vhost-u", marks=pytest.mark.soak), pytest.param("unix", marks=pytest.mark.soak), "unix-u"]
 TOOL = ("-f", f"{vm.ROOT / 'build/guest/vsock'}:/bin/vsock")
 
 
@@ -157,6 +159,7 @@ def test_guest_connects(tools, host, size, repeats):
         assert heard[0][0] == CID
 
 
+@pytest.mark.parametrize("host", SAMPLE, indirect=True)
 def test_host_connects(tools, host):
     """Many connections one after the other, then one with much to say while it listens. Where nobody does, none."""
     script = f"vsock connect 2 5 </dev/null || echo refused by the host; vsock echo 1234 {IN_TURN + 1}"
@@ -199,6 +202,7 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.parametrize("host", SAMPLE, indirect=True)
 def test_many_at_once_slow_and_lost_ones(stock_tools, host, many_descriptors):
     """Debian's kernel: a thousand connections of the guest at once; one whose host does not read, one whose guest does
     not; some that end in the middle. None of them keeps another one from working."""
