@@ -165,7 +165,7 @@ echo failed
 """
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.soak), ("-u",)], ids=["threads", "jailed"])
 def test_every_verb_under_load(initrd, fio, path, tmp_path, options):
     """Disk and entropy are busy all the time; what was written before the end is there after it."""
     image = disks.sparse(tmp_path / "disk.img", 8 * MIB)
