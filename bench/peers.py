@@ -86,6 +86,11 @@ def spread(values):
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def ratio_spread(values, base):
+    """The same of the rounds' ratios of two columns that were measured in turn."""
+    return spread([a / b for a, b in zip(values, base)])
+
+
 def show(arguments_, title, header, rows, facts):
     """Prints the result: a markdown table, or JSON of the facts."""
     if arguments_.json:

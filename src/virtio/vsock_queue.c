@@ -20,7 +20,7 @@
 
 enum { BATCH = 64, EVENTS = 32, BACKLOG = 128 };
 /* For a program of the host to read, before what it has no room for is copied. */
-enum { PATIENCE_MS = 1, PATIENCE_NS = 1000000 };
+enum { PATIENCE_MS = 1 };
 
 /* ---- life ---- */
 
@@ -242,7 +242,7 @@ static int transmit_packet(struct device_queue *queue, struct iovec *iov, uint64
 		return 1;
 	}
 	host->full_head = chain.head;
-	host->patience_ns = clock_monotonic_ns() + PATIENCE_NS;
+	host->patience_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
 	return 0;
 }
 
@@ -282,10 +282,11 @@ static void lend(struct vsock_host *host, struct device_queue *queue)
 {
 	atomic_store(&host->is_lending, true);
 	pthread_mutex_lock(&host->lock);
-	if (queue == NULL && host->transmit != NULL && host->is_full)
-		finish_packet(host->transmit, true);
-	if (queue == NULL && host->transmit != NULL)
+	if (host->transmit != NULL) { /* taken back */
+		if (host->is_full)
+			finish_packet(host->transmit, true);
 		publish(host->transmit);
+	}
 	host->transmit = queue;
 	atomic_store(&host->is_lending, false);
 	pthread_cond_broadcast(&host->lent);

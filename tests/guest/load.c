@@ -2,8 +2,8 @@
 /*
  * Keeps block, entropy and network devices started, for tests that look at who
  * serves them or end it: at rest, or with one request after the other; or
- * counts on a disk, for tests that look at the disk afterwards. It never
- * ends by itself. Or reads from a disk and counts, for benchmarks.
+ * counts on a disk, for tests that look at the disk afterwards; or reads from
+ * a disk and counts, for benchmarks. It never ends by itself.
  */
 #include "virtio.h"
 

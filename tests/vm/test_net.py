@@ -181,8 +181,7 @@ def test_offloads_that_the_guest_turns_off(tools_initrd, options):
             now = offloads("vmtap0")
             assert (now["tx-tcp-segmentation"], now["tx-tcp6-segmentation"]) == (state, state)
             assert now["tx-checksumming"] == "on"
-            process.stdin.write(b"\n")
-            process.stdin.flush()
+            vm.press_return(process)
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
@@ -211,8 +210,7 @@ def test_stalled_guest_under_a_flood(initrd, seconds):
                     flood.sendto(b"x" * 1400, (GUEST, 9))
         assert smaps.own_kib(process.pid, "Rss") - memory < 1024
         assert cpu_seconds(process.pid) - used < 1
-        process.stdin.write(b"\n")
-        process.stdin.flush()
+        vm.press_return(process)
         vm.expect(console, " 0% packet loss")
         assert process.wait(vm.TIMEOUT) == vm.OK
 
@@ -270,8 +268,7 @@ def test_tap_that_vanishes(initrd):
             before = cpu_seconds(process.pid)
             time.sleep(2)
             assert cpu_seconds(process.pid) - before < 1
-            process.stdin.write(b"\n")
-            process.stdin.flush()
+            vm.press_return(process)
             vm.expect(console, "alive")
             assert process.wait(vm.TIMEOUT) == vm.OK
             assert process.stderr.read().count(b"vmtap0: File descriptor in bad state; "
@@ -292,8 +289,7 @@ def test_a_tap_of_the_user(initrd):
             second = vm.run(argv)
             assert second.status == vm.HOST
             assert "another program has it open" in second.stderr
-            process.stdin.write(b"\n")
-            process.stdin.flush()
+            vm.press_return(process)
             assert process.wait(vm.TIMEOUT) == vm.OK
     finally:
         subprocess.run(["ip", "link", "delete", "mine"], check=True)
@@ -375,8 +371,7 @@ def test_user_network(dhcp_initrd, uplink, unprivileged, options):
                 with contextlib.suppress(ConnectionError):
                     echoed = echo(("127.0.0.1", 8080), data)
             assert hashlib.sha256(echoed).hexdigest() == hashlib.sha256(data).hexdigest()
-            process.stdin.write(b"\n")
-            process.stdin.flush()
+            vm.press_return(process)
             assert process.wait(vm.TIMEOUT) == vm.OK
         assert "passt" not in subprocess.run(["ps", "-e"], stdout=subprocess.PIPE, check=True).stdout.decode()
 
@@ -452,8 +447,7 @@ def test_passt_that_dies(dhcp_initrd, uplink):
         [passt] = subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE,
                                  check=True).stdout.split()
         os.kill(int(passt), signal.SIGKILL)
-        process.stdin.write(b"\n")
-        process.stdin.flush()
+        vm.press_return(process)
         vm.expect(console, "alive")
         assert process.wait(vm.TIMEOUT) == vm.OK
         assert process.stderr.read().count(b"the guest has no network any more") == 1

@@ -199,11 +199,6 @@ def command(initrd, compositor, script, *options):
                       options=("--wayland-sock", compositor.socket, *options))
 
 
-def press_return(process):
-    process.stdin.write(b"\n")
-    process.stdin.flush()
-
-
 def pixels_mapped(pid):
     """The files that the guest draws into, for each time that the process maps one."""
     return re.findall(r"(\d+) +/memfd:crosvm-wl", pathlib.Path(f"/proc/{pid}/maps").read_text())
@@ -225,14 +220,14 @@ def test_a_window(guest_files, weston, options):
         buffers = pixels_mapped(process.pid)
         assert len(buffers) == len(set(buffers)) == 2
         assert not options or pixels_mapped(device_process(process.pid)) == []
-        press_return(process)
+        vm.press_return(process)
         vm.expect(console, "closed")
         weston.wait_for(lambda: weston.count() == BACKGROUND)
         weston.stop()
         weston.start()
-        press_return(process)
+        vm.press_return(process)
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
-        press_return(process)
+        vm.press_return(process)
         vm.expect(console, "crosvm-init: exit status 0")
         assert process.wait(vm.TIMEOUT) == vm.OK
 
@@ -252,7 +247,7 @@ def test_a_user(guest_files, weston):
         vm.expect(console, "ended: 0")
         vm.expect(console, "gone")
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
-        press_return(process)
+        vm.press_return(process)
         vm.expect(console, "crosvm-init: exit status 0")
         assert process.wait(vm.TIMEOUT) == vm.OK
 
@@ -268,7 +263,7 @@ def test_keyboard_and_clipboard(guest_files, sway):
         vm.expect(console, "copied")
         sway.wait_for(lambda: sway.run("wl-paste", "-n") == "from the guest")
         sway.run("wl-copy", "from the host")
-        press_return(process)
+        vm.press_return(process)
         vm.expect(console, "pasted: from the host")
         vm.expect(console, "crosvm-init: exit status 0")
         assert process.wait(vm.TIMEOUT) == vm.OK

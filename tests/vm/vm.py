@@ -210,6 +210,12 @@ class Guest:
         os.close(self.other_side)
 
 
+def press_return(process):
+    """An empty line for a guest of piped()."""
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
 @contextlib.contextmanager
 def piped(argv):
     """(process, console) of a guest whose init is up, with pipes instead of a terminal; killed at the end."""
