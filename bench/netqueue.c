@@ -185,15 +185,13 @@ static void *flood(void *argument)
 	return NULL;
 }
 
-static void run_receive(struct bench *bench)
+static void receive_frames(struct bench *bench)
 {
-	pthread_t thread;
 	uint64_t done = 0;
 
 	for (unsigned n = 0; n < QUEUE_SIZE; n++)
 		offer(bench, n);
 	kick(bench);
-	check(bench->burst != 0 || pthread_create(&thread, NULL, flood, bench) == 0, "thread");
 	while (done < bench->frames) {
 		send_frames(bench, bench->burst);
 		uint16_t count = await(bench, bench->burst != 0 ? (uint16_t)bench->burst : 1);
@@ -203,8 +201,18 @@ static void run_receive(struct bench *bench)
 		done += count;
 		kick(bench);
 	}
-	if (bench->burst != 0)
+}
+
+static void run_receive(struct bench *bench)
+{
+	if (bench->burst != 0) {
+		receive_frames(bench);
 		return;
+	}
+	pthread_t thread;
+
+	check(pthread_create(&thread, NULL, flood, bench) == 0, "thread");
+	receive_frames(bench);
 	pthread_cancel(thread);
 	pthread_join(thread, NULL);
 }
