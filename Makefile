@@ -177,7 +177,7 @@ tests: $(UNIT)
 .PHONY: check
 # The slow ones wait most of their time.
 check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue $(B)/netqueue)
-	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(UNIT) $(if $(SAN),,$(CHECKS))
+	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(if $(SAN),,$(CHECKS)) $(UNIT)
 
 -include $(UNIT:=.d)
 
