@@ -67,8 +67,7 @@ def test_snapshot(tree, tmp_path, monkeypatch):
     before = image.read_bytes()
     script = """grep ' / ' /proc/mounts; dd if=/dev/urandom of=/big bs=64k count=64 2>/dev/null
 echo hello >/etc/mark && sync && echo 3 >/proc/sys/vm/drop_caches && cat /etc/mark && md5sum /big /big && sleep 1000"""
-    guest = vm.Guest(command("small", *attached(image, root="true", snapshot="true"), script=script))
-    try:
+    with vm.Guest(command("small", *attached(image, root="true", snapshot="true"), script=script)) as guest:
         assert "/dev/root / ext4 rw" in guest.expect("hello")
         guest.expect("/big")
         guest.expect("/big")
@@ -76,8 +75,7 @@ echo hello >/etc/mark && sync && echo 3 >/proc/sys/vm/drop_caches && cat /etc/ma
                    if os.readlink(f"/proc/{guest.pid}/fd/{fd}").startswith(str(room)))
         assert held >= 4 * MIB
         assert not list(room.iterdir())
-    finally:
-        guest.close()  # kill -9
+    # It was killed with kill -9.
     assert not list(room.iterdir())
     assert image.read_bytes() == before
 
@@ -100,9 +98,9 @@ def test_stock_debian_to_a_login(init):
     if not image.exists():
         pytest.skip("no Debian: run guest/fetch-debian")
     words = [] if init == "systemd" else ["-p", f"init={init} -- 115200 ttyS0"]
-    guest = vm.Guest([vm.CROSVM, "run", "-m", "512", "-c", "2", "-i", str(image / "initrd.img"), *words,
-                      *attached(image / "root.ext4", root="true", snapshot="true"), str(image / "vmlinuz")])
-    try:
+    argv = [vm.CROSVM, "run", "-m", "512", "-c", "2", "-i", str(image / "initrd.img"), *words,
+            *attached(image / "root.ext4", root="true", snapshot="true"), str(image / "vmlinuz")]
+    with vm.Guest(argv) as guest:
         guest.expect(" login: ", timeout=5 * vm.TIMEOUT)
         guest.send("root\n")
         guest.expect(":~# ")
@@ -110,8 +108,6 @@ def test_stock_debian_to_a_login(init):
         assert "/dev/vda / ext4 rw" in guest.expect("written to the root")
         guest.send("systemctl poweroff -ff\n")
         guest.end(says=vm.POWERED_OFF, timeout=vm.TIMEOUT)
-    finally:
-        guest.close()
 
 
 # ---- data -----------------------------------------------------------------------------

@@ -39,15 +39,12 @@ def test_huge_pages(initrd, reserve):
     """All of the memory is of huge pages, and they come back; without enough of them nothing starts."""
     reserve(MEMORY_MIB // 2)
     argv = vm.command("small", initrd, mem=str(MEMORY_MIB), options=["--hugepages"])
-    guest = vm.Guest(argv)
-    try:
+    with vm.Guest(argv) as guest:
         guest.expect(vm.PROMPT)
         assert huge_pages() == 0
         late = vm.run(argv)
         assert (late.status, late.console) == (vm.HOST, "")
         assert "huge pages" in late.stderr and late.stderr.count("\n") == 1, late.stderr
-    finally:
-        guest.close()
     assert huge_pages() == MEMORY_MIB // 2
 
 

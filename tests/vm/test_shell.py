@@ -128,7 +128,7 @@ def test_ctrl_a_x_ends_it(initrd):
 def test_socket(initrd, tmp_path):
     """Two clients, one after the other; the socket is gone at the end."""
     path = tmp_path / "console"
-    with vm.started("small", initrd, options=["--serial", f"unix={path}"]) as guest:
+    with vm.Guest(vm.command("small", initrd, options=["--serial", f"unix={path}"])) as guest:
         for client in range(2):
             with connect(path) as connection:
                 console = fdspawn(connection.fileno(), encoding="utf-8", codec_errors="replace")

@@ -43,7 +43,7 @@ class Vhost:
 class Unix:
     """A device of ours: guests find PATH_PORT, programs of the host say at PATH which port they want."""
 
-    size, in_turn = 8 * SIZE, 1000
+    size, in_turn = 2 * SIZE, 1000
 
     def __init__(self, directory, options):
         self.path = str(directory / "vsock")

@@ -25,6 +25,7 @@ import debian  # noqa: E402
 
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
 TIMEOUT = 120  # seconds for a guest's life; the slowest takes 15 where the processor is emulated
+BOOT_TIMEOUT = 60
 PROMPT = "/ # "
 UP = "crosvm-init: up"  # guest/init
 EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
@@ -164,7 +165,8 @@ def text(data):
 
 
 class Guest:
-    """A running guest. Its console is a terminal of ours, or nothing if crosvm was told another place."""
+    """A guest, running or about to. Its console is a terminal of ours, or nothing if crosvm was told another place.
+    As a context: killed at the end if it still runs."""
 
     def __init__(self, argv):
         self.terminal, self.other_side = pty.openpty()
@@ -202,7 +204,10 @@ class Guest:
         assert termios.tcgetattr(self.other_side) == self.modes
         return time.monotonic() - start
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
         self.stderr.close()
@@ -216,15 +221,23 @@ def press_return(process):
     process.stdin.flush()
 
 
+def is_up(console):
+    return console.expect_exact([UP, pexpect.EOF, pexpect.TIMEOUT], timeout=BOOT_TIMEOUT) == 0
+
+
+def lost(why):
+    """A guest did not get as far as its init: a failure, unless the processor is emulated, as in run()."""
+    if not EMULATED:
+        pytest.fail(why, pytrace=False)
+    print(f"lost while it booted, and tried again: {why}")
+
+
 @contextlib.contextmanager
 def piped(argv):
     """(process, console) of a guest whose init is up, with pipes instead of a terminal; killed at the end."""
     process, console = start_piped(argv)
-    if console.expect_exact([UP, pexpect.EOF, pexpect.TIMEOUT], timeout=TIMEOUT) != 0:
-        why = end_piped(process, console)
-        if not EMULATED:  # as in run()
-            pytest.fail(why, pytrace=False)
-        print(f"lost while it booted, and tried again: {why}")
+    if not is_up(console):
+        lost(end_piped(process, console))
         process, console = start_piped(argv)
         expect(console, UP)
     try:
@@ -249,12 +262,16 @@ def end_piped(process, console):
 
 @contextlib.contextmanager
 def started(*args, **kwargs):
-    """A running guest with the arguments of command(); killed at the end if it still runs."""
-    guest = Guest(command(*args, **kwargs))
-    try:
+    """A guest at a terminal whose init is up, with the arguments of command(); killed at the end if it still runs."""
+    argv = command(*args, **kwargs)
+    with contextlib.ExitStack() as stack:
+        guest = stack.enter_context(Guest(argv))
+        if not is_up(guest.console):
+            lost(f"{guest.messages()}console:\n{guest.console.before}")
+            guest.process.kill()
+            guest = stack.enter_context(Guest(argv))
+            guest.expect(UP)
         yield guest
-    finally:
-        guest.close()
 
 
 def expect(console, what, timeout=TIMEOUT):
