@@ -4,6 +4,8 @@
  * does what Linux does (packets as large as the credit lets them be, 64 KiB at
  * most; 128 buffers of 4 KiB to receive; 256 KiB of room, of which the host
  * hears when less than 64 KiB are left that it knows of), and copies nothing.
+ * Buffers lie side by side, and one that came back is used again before long, as
+ * an allocator has it.
  * Its peer is a program of the host, a thread here. Prints bytes a second, or
  * round trips of a byte, beside those of a Unix socket pair between two threads.
  *
@@ -39,7 +41,10 @@ enum {
 	PORT = 7,
 	HEADER = sizeof(struct virtio_vsock_hdr),
 	PACKET_MAX = 64 << 10,
-	SLOT = 128 << 10, /* of guest memory, for one packet */
+	SENT_MAX = 16, /* packets at a time; the window has room for eight */
+	SENT_SLOT = PACKET_MAX + 4096,
+	BUFFER_MAX = 64 << 10, /* to receive into */
+	RX_MIB = SIZE * BUFFER_MAX >> 20,
 	ROOM = 256 << 10,
 	UPDATE_AT = 192 << 10, /* of room that the host does not know of */
 	ROUNDS = 5,
@@ -58,7 +63,9 @@ struct ring {
 	struct vring_desc *desc;
 	struct vring_avail *avail;
 	struct vring_used *used;
-	uint64_t data; /* gpa */
+	uint64_t data; /* gpa of its slots, each of which holds a packet */
+	uint32_t slot_size;
+	uint16_t slots;
 	uint16_t offered, kicked, seen;
 	int kick_fd, call_fd;
 };
@@ -174,17 +181,17 @@ static void *at(const struct bench *bench, uint64_t gpa, uint64_t size)
 	return guest_memory_at(bench->memory, gpa, size);
 }
 
-static uint64_t slot_gpa(const struct ring *ring, unsigned slot)
+static uint64_t slot_gpa(const struct ring *ring, uint16_t number)
 {
-	return ring->data + slot * (uint64_t)SLOT;
+	return ring->data + number % ring->slots * (uint64_t)ring->slot_size;
 }
 
 static void offer(struct ring *ring, uint32_t size, uint16_t flags)
 {
-	unsigned slot = ring->offered % SIZE;
+	uint16_t index = ring->offered % SIZE;
 
-	ring->desc[slot] = (struct vring_desc){ slot_gpa(ring, slot), size, flags, 0 };
-	ring->avail->ring[ring->offered++ % SIZE] = (uint16_t)slot;
+	ring->desc[index] = (struct vring_desc){ slot_gpa(ring, ring->offered), size, flags, 0 };
+	ring->avail->ring[ring->offered++ % SIZE] = index;
 }
 
 static void kick(struct ring *ring)
@@ -241,11 +248,11 @@ static void send_packet(struct bench *bench, uint16_t op, uint32_t size)
 		.fwd_cnt = bench->taken,
 	};
 
-	while ((uint16_t)(ring->offered - ring->seen) == SIZE) {
+	while ((uint16_t)(ring->offered - ring->seen) == SENT_MAX) {
 		await_packet(ring);
 		ring->seen = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
 	}
-	memcpy(at(bench, slot_gpa(ring, ring->offered % SIZE), HEADER), &header, HEADER);
+	memcpy(at(bench, slot_gpa(ring, ring->offered), HEADER), &header, HEADER);
 	offer(ring, HEADER + size, 0);
 	kick(ring);
 	bench->sent += size;
@@ -262,7 +269,7 @@ static struct virtio_vsock_hdr take_packet(struct bench *bench)
 		kick(ring);
 		await_packet(ring);
 	}
-	memcpy(&header, at(bench, slot_gpa(ring, ring->seen++ % SIZE), HEADER), HEADER);
+	memcpy(&header, at(bench, slot_gpa(ring, ring->seen++), HEADER), HEADER);
 	bench->peer_room = header.buf_alloc;
 	bench->peer_taken = header.fwd_cnt;
 	offer(ring, bench->buffer, VRING_DESC_F_WRITE);
@@ -367,7 +374,9 @@ static void start_ring(struct bench *bench, unsigned index)
 	ring->desc = at(bench, place.desc, 0x1000);
 	ring->avail = at(bench, place.avail, 0x1000);
 	ring->used = at(bench, place.used, 0x1000);
-	ring->data = MIB + index * (uint64_t)SIZE * SLOT;
+	ring->data = (1 + RX_MIB * (uint64_t)index) * MIB;
+	ring->slots = index == RX ? SIZE : SENT_MAX;
+	ring->slot_size = index == RX ? bench->buffer : SENT_SLOT;
 	check(bench->vhost->ops->set_vring(bench->vhost, index, &place) == 0 &&
 			bench->vhost->ops->start_vring(bench->vhost, index) == 0,
 		"start");
@@ -375,7 +384,7 @@ static void start_ring(struct bench *bench, unsigned index)
 
 static void start(struct bench *bench)
 {
-	const struct guest_memory_range range = { 0, MIB + 2ul * SIZE * SLOT };
+	const struct guest_memory_range range = { 0, 2 * (1 + RX_MIB) * MIB };
 	const struct options options = { CID, bench->path };
 	const uint64_t features =
 		UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;
@@ -439,7 +448,7 @@ static void parse(int argc, char **argv, struct bench *bench)
 		default:
 			optind = argc + 1;
 		}
-	if (optind != argc || bench->buffer <= HEADER || bench->buffer > SLOT ||
+	if (optind != argc || bench->buffer <= HEADER || bench->buffer > BUFFER_MAX ||
 		bench->bytes == 0 || bench->bytes > UINT32_MAX) {
 		fprintf(stderr, "usage: vsockqueue [-r | -p] [-b RECEIVE_BUFFER_BYTES] [-m MIB]\n");
 		exit(2);

@@ -76,7 +76,7 @@ static void host_takes_no_more(struct vsock_host *host, struct vsock_connection 
 static int control_watch(struct vsock_host *host, struct vsock_connection *connection, int op)
 {
 	struct epoll_event event = {
-		.events = EPOLLIN | EPOLLRDHUP | EPOLLET,
+		.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET,
 		.data.u64 = vsock_table_tag(&host->table, connection),
 	};
 
@@ -360,10 +360,15 @@ static uint32_t read_data(
 		vsock_data_add(&data, chain->iov, chain->writable, VSOCK_HEADER_SIZE, size);
 		left -= size;
 	}
-	ssize_t n = vsock_unix_receive(connection->fd, &data);
+	bool was_cut;
+	ssize_t n = vsock_unix_receive(connection->fd, &data, &was_cut);
 
-	if (n > 0)
+	if (n > 0) {
+		/* Less than there was room for: what comes next will be an event. */
+		if ((size_t)n < data.size && !was_cut && !connection->is_read_up)
+			connection->is_readable = false;
 		return (uint32_t)n;
+	}
 	connection->is_readable = false;
 	if (n == -EAGAIN)
 		return 0;
@@ -548,6 +553,8 @@ void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events)
 		return;
 	if ((events & (EPOLLHUP | EPOLLERR)) != 0)
 		connection->is_hung_up = true;
+	if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)) != 0)
+		connection->is_read_up = true;
 	if (connection->state == VSOCK_GREETING) {
 		take_greeting(host, connection);
 		return;

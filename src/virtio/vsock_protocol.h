@@ -22,11 +22,11 @@
 enum { VSOCK_RESETS_MAX = 128 };
 
 /* Tags of the epoll descriptor; all others are vsock_table_tag(). */
-#define VSOCK_TAG_LISTENER      UINT64_MAX
-#define VSOCK_TAG_WAKE          (UINT64_MAX - 1)
-#define VSOCK_TAG_KICK          (UINT64_MAX - 2)
+#define VSOCK_TAG_WAKE          UINT64_MAX
+#define VSOCK_TAG_KICK          (UINT64_MAX - 1)
+#define VSOCK_TAG_TRANSMIT_KICK (UINT64_MAX - 2)
 #define VSOCK_TAG_STOP          (UINT64_MAX - 3)
-#define VSOCK_TAG_TRANSMIT_KICK (UINT64_MAX - 4)
+#define VSOCK_TAG_LISTENER      (UINT64_MAX - 4)
 
 struct device_queue;
 

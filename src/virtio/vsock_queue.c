@@ -18,7 +18,9 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-enum { BATCH = 64, EVENTS = 32, BACKLOG = 128 };
+/* Packets of one direction at a turn; turns of both between two looks at the sockets and the stop.
+ */
+enum { BATCH = 16, TURNS = 8, EVENTS = 32, BACKLOG = 128 };
 /* For a program of the host to read, before what it has no room for is copied. */
 enum { PATIENCE_MS = 1 };
 
@@ -41,7 +43,7 @@ static int open_fds(struct vsock_host *host)
 		return -errno;
 	int r = watch(host, host->listener.fd, EPOLLIN | EPOLLET, VSOCK_TAG_LISTENER);
 
-	return r == 0 ? watch(host, host->wake_receive_fd, EPOLLIN, VSOCK_TAG_WAKE) : r;
+	return r == 0 ? watch(host, host->wake_receive_fd, EPOLLIN | EPOLLET, VSOCK_TAG_WAKE) : r;
 }
 
 int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host)
@@ -252,30 +254,41 @@ static int transmit_batch(struct device_queue *queue)
 	struct vsock_host *host = queue->device->host;
 	struct iovec iov[VSOCK_QUEUE_SIZE];
 	uint64_t bytes = 0;
-	int r = 1;
 
 	if (host->is_full)
 		finish_packet(queue, clock_monotonic_ns() >= host->patience_ns);
-	for (unsigned n = 0; r == 1 && n < BATCH && bytes < VSOCK_WIDE / 2 && !host->is_full; n++)
+	int r = !host->is_full;
+
+	for (unsigned n = 0; r == 1 && n < BATCH && bytes < VSOCK_WIDE / 2; n++)
 		r = transmit_packet(queue, iov, &bytes);
 	publish(queue);
-	if (r == 0 && !host->is_full && host->reset_count < VSOCK_RESETS_MAX)
-		r = virtqueue_enable_kicks(&queue->vq) ? 1 : 0;
 	return r;
 }
 
-/* The transmit queue is lent by its thread while that waits for its end. */
-static int serve_lent_queue(struct vsock_host *host)
+/* The transmit queue is lent by its thread while that waits for its end. True: there may be more.
+ */
+static bool serve_lent_queue(struct vsock_host *host)
 {
 	struct device_queue *queue = host->transmit;
-	int r = queue != NULL ? transmit_batch(queue) : 0;
+
+	if (queue == NULL)
+		return false;
+	virtqueue_disable_kicks(&queue->vq);
+	int r = transmit_batch(queue);
 
 	if (r >= 0)
-		return r;
+		return r == 1;
 	host->transmit = NULL;
 	host->transmit_error = r;
 	(void)eventfd_write(host->wake_transmit_fd, 1);
-	return 0;
+	return false;
+}
+
+/* Before a sleep, unless something else must come first. True: there is no need to. */
+static bool await_lent_queue(struct vsock_host *host)
+{
+	return host->transmit != NULL && !host->is_full && host->reset_count < VSOCK_RESETS_MAX &&
+	       virtqueue_enable_kicks(&host->transmit->vq);
 }
 
 static void lend(struct vsock_host *host, struct device_queue *queue)
@@ -305,7 +318,7 @@ int vsock_serve_transmit(struct device_queue *queue)
 
 	host->transmit_error = 0;
 	(void)eventfd_read(host->wake_transmit_fd, &ignored);
-	int r = watch(host, queue->kick_fd, EPOLLIN, VSOCK_TAG_TRANSMIT_KICK);
+	int r = watch(host, queue->kick_fd, EPOLLIN | EPOLLET, VSOCK_TAG_TRANSMIT_KICK);
 
 	if (r < 0)
 		return r;
@@ -319,23 +332,12 @@ int vsock_serve_transmit(struct device_queue *queue)
 
 /* ---- the thread of the receive queue ---- */
 
-static void take_events(struct device_queue *queue, const struct epoll_event *events, int count)
+/* Kicks and wakes have done all they can; each is an event, so that nobody need read how many. */
+static void take_events(struct vsock_host *host, const struct epoll_event *events, int count)
 {
-	struct vsock_host *host = queue->device->host;
-	eventfd_t ignored;
-
-	for (int i = 0; i < count; i++) {
-		uint64_t tag = events[i].data.u64;
-
-		if (tag == VSOCK_TAG_KICK)
-			(void)eventfd_read(queue->kick_fd, &ignored);
-		else if (tag == VSOCK_TAG_TRANSMIT_KICK && host->transmit != NULL)
-			(void)eventfd_read(host->transmit->kick_fd, &ignored);
-		else if (tag == VSOCK_TAG_WAKE)
-			(void)eventfd_read(host->wake_receive_fd, &ignored);
-		else if (tag != VSOCK_TAG_STOP && tag != VSOCK_TAG_TRANSMIT_KICK)
-			vsock_take_event(host, tag, events[i].events);
-	}
+	for (int i = 0; i < count; i++)
+		if (events[i].data.u64 <= VSOCK_TAG_LISTENER)
+			vsock_take_event(host, events[i].data.u64, events[i].events);
 }
 
 static bool has_tag(const struct epoll_event *events, int count, uint64_t tag)
@@ -351,17 +353,20 @@ static int serve_round(struct device_queue *queue, const struct epoll_event *eve
 	int *ret_timeout_ms)
 {
 	struct vsock_host *host = queue->device->host;
+	bool more = true;
 
-	take_events(queue, events, count);
-	bool more = serve_lent_queue(host) == 1;
-	bool was_paused = host->reset_count == VSOCK_RESETS_MAX;
-	int r = receive_batch(queue);
+	take_events(host, events, count);
+	for (unsigned i = 0; i < TURNS && more; i++) {
+		more = serve_lent_queue(host);
+		int r = receive_batch(queue);
 
-	vsock_accept(host); /* in the places that the packets freed, too */
-	if (r == 1 || (was_paused && host->reset_count < VSOCK_RESETS_MAX))
-		more = true;
+		if (r < 0)
+			return r;
+		vsock_accept(host); /* in the places that the packets freed, too */
+		more = more || r == 1 || await_lent_queue(host);
+	}
 	*ret_timeout_ms = more ? 0 : host->is_full ? PATIENCE_MS : -1;
-	return r < 0 ? r : 0;
+	return 0;
 }
 
 static int serve(struct device_queue *queue)
@@ -387,7 +392,7 @@ static int serve(struct device_queue *queue)
 int vsock_serve_receive(struct device_queue *queue)
 {
 	struct vsock_host *host = queue->device->host;
-	int r = watch(host, queue->kick_fd, EPOLLIN, VSOCK_TAG_KICK);
+	int r = watch(host, queue->kick_fd, EPOLLIN | EPOLLET, VSOCK_TAG_KICK);
 
 	if (r == 0)
 		r = watch(host, queue->stop_fd, EPOLLIN, VSOCK_TAG_STOP);

@@ -101,12 +101,14 @@ ssize_t vsock_unix_send(int fd, const struct iovec *iov, unsigned count)
 	return n < 0 ? -errno : n;
 }
 
-ssize_t vsock_unix_receive(int fd, const struct vsock_data *to)
+ssize_t vsock_unix_receive(int fd, const struct vsock_data *to, bool *ret_was_cut)
 {
+	struct msghdr message = { .msg_iov = (struct iovec *)to->iov, .msg_iovlen = to->count };
 	ssize_t n;
 
 	do {
-		n = readv(fd, to->iov, (int)to->count);
+		n = recvmsg(fd, &message, MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
+	*ret_was_cut = (message.msg_flags & MSG_CTRUNC) != 0;
 	return n < 0 ? -errno : n;
 }

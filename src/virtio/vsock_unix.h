@@ -35,6 +35,10 @@ bool vsock_unix_has_bytes(int fd);
 /* Says "OK PORT\n". */
 MUST_CHECK int vsock_unix_confirm(int fd, uint32_t host_port);
 
-/* As many bytes as the socket takes or has; 0 of receive is its end. */
+/* As many bytes as the socket takes. */
 MUST_CHECK ssize_t vsock_unix_send(int fd, const struct iovec *iov, unsigned count);
-MUST_CHECK ssize_t vsock_unix_receive(int fd, const struct vsock_data *to);
+/*
+ * As many bytes as the socket has, 0 at its end. It was cut if that is only what
+ * came before a descriptor, which is dropped: there may be more.
+ */
+MUST_CHECK ssize_t vsock_unix_receive(int fd, const struct vsock_data *to, bool *ret_was_cut);

@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/fd_passing.h"
 #include "unit/virtio_driver.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vsock_queue.h"
@@ -471,6 +472,43 @@ static void the_guests_credit_is_kept(void **state)
 	close(fd);
 }
 
+/* A socket stops reading there, though it has more; the guest gets the bytes, and neither of these.
+ */
+static void check_bytes_around(struct rig *rig, uint32_t guest_port, bool is_descriptor)
+{
+	struct virtio_vsock_hdr header = packet(VIRTIO_VSOCK_OP_REQUEST, guest_port, 7);
+	uint8_t data[DATA_MAX];
+	size_t seen = 0;
+
+	header.buf_alloc = 0; /* all is there before the first is read */
+	send_raw(rig, &header, HEADER);
+	expect(rig, VIRTIO_VSOCK_OP_RESPONSE, guest_port);
+	int fd = accept(rig->listener, NULL, NULL);
+
+	if (is_descriptor)
+		assert_int_equal(fd_send(fd, "before, ", 8, fd), 0);
+	else /* Linux has urgent bytes since 5.15. */
+		assert_true(write(fd, "before, ", 8) == 8 &&
+			    (send(fd, "!", 1, MSG_OOB) == 1 || errno == EOPNOTSUPP));
+	assert_int_equal(write(fd, "after", 5), 5);
+	send_op(rig, VIRTIO_VSOCK_OP_CREDIT_UPDATE, guest_port, 7);
+	while (seen < 13) {
+		header = get(rig, data);
+		assert_int_equal(header.op, VIRTIO_VSOCK_OP_RW);
+		assert_in_range(header.len, 1, 13 - seen);
+		assert_memory_equal(data, "before, after" + seen, header.len);
+		seen += header.len;
+	}
+	close(fd);
+	expect(rig, VIRTIO_VSOCK_OP_SHUTDOWN, guest_port);
+}
+
+static void descriptors_and_urgent_bytes_hold_nothing_up(void **state)
+{
+	check_bytes_around(*state, 720, true);
+	check_bytes_around(*state, 721, false);
+}
+
 /* A guest that sends on does not lose what the host wrote before it closed. */
 static void the_last_words_of_the_host_arrive(void **state)
 {
@@ -595,6 +633,7 @@ int main(void)
 		RIGGED(lies_are_answered_by_a_reset),
 		RIGGED(a_driver_that_ignores_credit_is_reset),
 		RIGGED(the_guests_credit_is_kept),
+		RIGGED(descriptors_and_urgent_bytes_hold_nothing_up),
 		RIGGED(the_last_words_of_the_host_arrive),
 		RIGGED(who_goes_before_the_answer_is_heard),
 		RIGGED(who_waits_for_a_place_gets_it),
