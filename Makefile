@@ -342,7 +342,7 @@ build/floor build/wlframes: build/%: bench/%.c
 build/blockqueue build/netqueue build/vsockqueue: build/%: $(B)/%
 	@ln -sf $(VARIANT)/$(@F) $@
 
-$(B)/blockqueue $(B)/netqueue $(B)/vsockqueue: $(B)/%: bench/%.c bench/thread_cost.h $(B)/libcrosvm.a
+$(B)/blockqueue $(B)/netqueue $(B)/vsockqueue: $(B)/%: bench/%.c bench/driver.h $(B)/libcrosvm.a
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(LIBS)
 

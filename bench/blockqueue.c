@@ -18,27 +18,28 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/reg.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "driver.h"
 #include "memory/guest_memory.h"
-#include "thread_cost.h"
 #include "virtio/block_options.h"
 #include "virtio/device.h"
 #include "virtio/vhost_thread.h"
 
-enum { QUEUE_SIZE = 256, PAGE = 4096, PAGES_MAX = 32, HEADERS_AT = 0x100000, DATA_AT = 0x200000 };
+enum {
+	QUEUE_SIZE = 256,
+	PAGE = 4096,
+	PAGES_MAX = 32,
+	HEADERS_AT = DRIVER_RINGS_END,
+	DATA_AT = 0x200000
+};
 
 struct request {
 	struct vring_desc table[PAGES_MAX + 2];
@@ -50,16 +51,12 @@ struct request {
 struct driver {
 	struct guest_memory *memory;
 	struct vhost *vhost;
-	struct vring_desc *desc;
-	struct vring_avail *avail;
-	struct vring_used *used;
-	int kick_fd, call_fd;
-	uint16_t seen, offered, kicked;
+	struct driver_queue queue;
 	uint64_t sectors;
 	uint64_t random;
 	uint64_t next;  /* sector of a sequential read */
 	unsigned pages; /* of a read */
-	uint64_t kicks, calls, failed;
+	uint64_t failed;
 };
 
 static void *at(const struct driver *driver, uint64_t gpa, uint64_t size)
@@ -95,42 +92,16 @@ static void offer(struct driver *driver, unsigned n)
 				PAGE, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, (uint16_t)(i + 1) };
 	request->table[last] = (struct vring_desc){ gpa + offsetof(struct request, status), 1,
 		VRING_DESC_F_WRITE, 0 };
-	driver->desc[n] = (struct vring_desc){ gpa,
+	driver->queue.desc[n] = (struct vring_desc){ gpa,
 		(uint32_t)((last + 1) * sizeof(request->table[0])), VRING_DESC_F_INDIRECT, 0 };
-	driver->avail->ring[driver->offered++ % QUEUE_SIZE] = (uint16_t)n;
-}
-
-static void kick(struct driver *driver)
-{
-	uint16_t *avail_event = (uint16_t *)(void *)&driver->used->ring[QUEUE_SIZE];
-
-	__atomic_store_n(&driver->avail->idx, driver->offered, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (vring_need_event(__atomic_load_n(avail_event, __ATOMIC_RELAXED), driver->offered,
-		    driver->kicked)) {
-		driver->kicks++;
-		(void)eventfd_write(driver->kick_fd, 1);
-	}
-	driver->kicked = driver->offered;
+	driver_offer(&driver->queue, (uint16_t)n);
 }
 
 /* Takes answers, at least one, and offers as many anew. */
 static void turn(struct driver *driver, uint64_t *left)
 {
-	struct pollfd call = { .fd = driver->call_fd, .events = POLLIN };
-	eventfd_t value;
-
-	while (__atomic_load_n(&driver->used->idx, __ATOMIC_ACQUIRE) == driver->seen) {
-		__atomic_store_n(&driver->avail->ring[QUEUE_SIZE], driver->seen, __ATOMIC_RELAXED);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&driver->used->idx, __ATOMIC_ACQUIRE) != driver->seen)
-			break;
-		check(poll(&call, 1, 10000) == 1, "no answer");
-		if (eventfd_read(driver->call_fd, &value) == 0)
-			driver->calls += value;
-	}
-	while (__atomic_load_n(&driver->used->idx, __ATOMIC_ACQUIRE) != driver->seen) {
-		unsigned n = driver->used->ring[driver->seen++ % QUEUE_SIZE].id;
+	for (uint16_t ready = driver_await(&driver->queue, 1); ready > 0; ready--) {
+		unsigned n = driver_take(&driver->queue);
 		struct request *request =
 			at(driver, HEADERS_AT + n * sizeof(*request), sizeof(*request));
 
@@ -140,7 +111,7 @@ static void turn(struct driver *driver, uint64_t *left)
 			--*left;
 		}
 	}
-	kick(driver);
+	driver_kick(&driver->queue);
 }
 
 static void start(struct driver *driver, const struct block_options *options)
@@ -154,38 +125,17 @@ static void start(struct driver *driver, const struct block_options *options)
 	check(vhost_thread_create(block_device_class.ops, device, driver->memory, &driver->vhost) ==
 			0,
 		"device");
-	driver->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	driver->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	const struct vhost_ring ring = { .size = QUEUE_SIZE,
-		.desc = 0x10000,
-		.avail = 0x20000,
-		.used = 0x30000,
-		.kick_fd = driver->kick_fd,
-		.call_fd = driver->call_fd };
 	const uint64_t features =
 		UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC |
 		UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX | UINT64_C(1) << VIRTIO_BLK_F_FLUSH;
 
-	driver->desc = at(driver, ring.desc, 0x1000);
-	driver->avail = at(driver, ring.avail, 0x1000);
-	driver->used = at(driver, ring.used, 0x1000);
 	check(driver->vhost->ops->get_config(
 		      driver->vhost, 0, (uint8_t *)&config, sizeof(config)) == 0,
 		"configuration");
 	driver->sectors = config.capacity;
 	check(driver->sectors >= PAGES_MAX * PAGE / 512, "the file is too small");
-	check(driver->vhost->ops->set_features(driver->vhost, features) == 0 &&
-			driver->vhost->ops->set_vring(driver->vhost, 0, &ring) == 0 &&
-			driver->vhost->ops->start_vring(driver->vhost, 0) == 0,
-		"start");
-}
-
-static double seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+	check(driver->vhost->ops->set_features(driver->vhost, features) == 0, "features");
+	driver_start(&driver->queue, driver->vhost, driver->memory, 0, QUEUE_SIZE);
 }
 
 static void run(struct driver *driver, unsigned depth, uint64_t requests)
@@ -194,8 +144,8 @@ static void run(struct driver *driver, unsigned depth, uint64_t requests)
 
 	for (unsigned n = 0; n < depth; n++)
 		offer(driver, n);
-	kick(driver);
-	while (left > 0 || driver->seen != driver->offered)
+	driver_kick(&driver->queue);
+	while (left > 0 || driver->queue.seen != driver->queue.offered)
 		turn(driver, &left);
 }
 
@@ -242,8 +192,8 @@ static void print(const struct driver *driver, unsigned depth, const struct cost
 		printf("\"per_second\": %.0f, ", requests / cost->seconds);
 	if (cost->calls_counted)
 		printf("\"system_calls\": %.4f, ", (double)cost->system_calls / requests);
-	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)driver->kicks / requests,
-		(double)driver->calls / requests);
+	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)driver->queue.kicks / requests,
+		(double)driver->queue.calls / requests);
 }
 
 /* Steps through a thread until it ends; `go` lets its process begin. */
@@ -297,7 +247,7 @@ static void measure_steps(const struct block_options *options, struct driver *dr
 		check(write(told[1], &thread, sizeof(thread)) == sizeof(thread) &&
 				read(go[0], &thread, sizeof(thread)) == sizeof(thread),
 			"go");
-		driver->kicks = driver->calls = 0;
+		driver->queue.kicks = driver->queue.calls = 0;
 		run(driver, depth, cost->requests);
 		check(write(told[1], driver, sizeof(*driver)) == sizeof(*driver), "tell");
 		stop(driver);

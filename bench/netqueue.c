@@ -22,37 +22,29 @@
 #include <linux/virtio_ring.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "driver.h"
 #include "memory/guest_memory.h"
-#include "thread_cost.h"
 #include "virtio/device.h"
 #include "virtio/net_options.h"
 #include "virtio/vhost_thread.h"
 
-enum { QUEUE_SIZE = 256, BUFFER = 2048, DATA_AT = 0x100000, HEADER = 12, PATIENCE_MS = 10000 };
+enum { QUEUE_SIZE = 256, BUFFER = 2048, DATA_AT = DRIVER_RINGS_END, HEADER = 12 };
 
 struct bench {
 	struct guest_memory *memory;
 	struct vhost *vhost;
-	struct vring_desc *desc;
-	struct vring_avail *avail;
-	struct vring_used *used;
-	int kick_fd, call_fd, packet_fd;
-	uint16_t seen, offered, kicked;
+	struct driver_queue queue;
+	int packet_fd;
 	bool transmit;
 	uint32_t size, burst;
-	uint64_t frames, kicks, calls;
+	uint64_t frames;
 };
 
 static void *at(const struct bench *bench, uint64_t gpa, uint64_t size)
@@ -64,47 +56,10 @@ static void offer(struct bench *bench, unsigned n)
 {
 	uint64_t gpa = DATA_AT + n * (uint64_t)BUFFER;
 
-	bench->desc[n] = (struct vring_desc){ gpa, bench->transmit ? HEADER + bench->size : BUFFER,
-		bench->transmit ? 0 : VRING_DESC_F_WRITE, 0 };
-	bench->avail->ring[bench->offered++ % QUEUE_SIZE] = (uint16_t)n;
-}
-
-static void kick(struct bench *bench)
-{
-	uint16_t *avail_event = (uint16_t *)(void *)&bench->used->ring[QUEUE_SIZE];
-
-	__atomic_store_n(&bench->avail->idx, bench->offered, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (vring_need_event(__atomic_load_n(avail_event, __ATOMIC_RELAXED), bench->offered,
-		    bench->kicked)) {
-		bench->kicks++;
-		(void)eventfd_write(bench->kick_fd, 1);
-	}
-	bench->kicked = bench->offered;
-}
-
-static uint16_t ready(const struct bench *bench)
-{
-	return (uint16_t)(__atomic_load_n(&bench->used->idx, __ATOMIC_ACQUIRE) - bench->seen);
-}
-
-/* Waits until so many are used, and says how many are. */
-static uint16_t await(struct bench *bench, uint16_t count)
-{
-	struct pollfd call = { .fd = bench->call_fd, .events = POLLIN };
-	eventfd_t value;
-
-	while (ready(bench) < count) {
-		__atomic_store_n(&bench->avail->ring[QUEUE_SIZE],
-			(uint16_t)(bench->seen + count - 1), __ATOMIC_RELAXED);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		if (ready(bench) >= count)
-			break;
-		check(poll(&call, 1, PATIENCE_MS) == 1, "no frame");
-		if (eventfd_read(bench->call_fd, &value) == 0)
-			bench->calls += value;
-	}
-	return ready(bench);
+	bench->queue.desc[n] =
+		(struct vring_desc){ gpa, bench->transmit ? HEADER + bench->size : BUFFER,
+			bench->transmit ? 0 : VRING_DESC_F_WRITE, 0 };
+	driver_offer(&bench->queue, (uint16_t)n);
 }
 
 /* The host's end of the tap. */
@@ -134,26 +89,13 @@ static void start(struct bench *bench)
 	check(net_device_class.open(&options, &device) == 0, "open");
 	check(vhost_thread_create(net_device_class.ops, device, bench->memory, &bench->vhost) == 0,
 		"device");
-	bench->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	bench->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	const struct vhost_ring ring = { .size = QUEUE_SIZE,
-		.desc = 0x10000,
-		.avail = 0x20000,
-		.used = 0x30000,
-		.kick_fd = bench->kick_fd,
-		.call_fd = bench->call_fd };
 	const uint64_t features = UINT64_C(1) << VIRTIO_F_VERSION_1 |
 				  UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |
 				  UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF;
-	unsigned index = bench->transmit ? 1 : 0;
 
-	bench->desc = at(bench, ring.desc, 0x1000);
-	bench->avail = at(bench, ring.avail, 0x1000);
-	bench->used = at(bench, ring.used, 0x1000);
-	check(bench->vhost->ops->set_features(bench->vhost, features) == 0 &&
-			bench->vhost->ops->set_vring(bench->vhost, index, &ring) == 0 &&
-			bench->vhost->ops->start_vring(bench->vhost, index) == 0,
-		"start");
+	check(bench->vhost->ops->set_features(bench->vhost, features) == 0, "features");
+	driver_start(
+		&bench->queue, bench->vhost, bench->memory, bench->transmit ? 1 : 0, QUEUE_SIZE);
 	open_packets(bench);
 }
 
@@ -191,15 +133,16 @@ static void receive_frames(struct bench *bench)
 
 	for (unsigned n = 0; n < QUEUE_SIZE; n++)
 		offer(bench, n);
-	kick(bench);
+	driver_kick(&bench->queue);
 	while (done < bench->frames) {
 		send_frames(bench, bench->burst);
-		uint16_t count = await(bench, bench->burst != 0 ? (uint16_t)bench->burst : 1);
+		uint16_t count =
+			driver_await(&bench->queue, bench->burst != 0 ? (uint16_t)bench->burst : 1);
 
 		for (uint16_t i = 0; i < count; i++)
-			offer(bench, bench->used->ring[bench->seen++ % QUEUE_SIZE].id);
+			offer(bench, driver_take(&bench->queue));
 		done += count;
-		kick(bench);
+		driver_kick(&bench->queue);
 	}
 }
 
@@ -229,24 +172,17 @@ static void run_transmit(struct bench *bench)
 	}
 	for (unsigned n = 0; n < burst; n++)
 		offer(bench, n);
-	kick(bench);
+	driver_kick(&bench->queue);
 	while (done < bench->frames) {
-		uint16_t count = await(bench, (uint16_t)(bench->burst != 0 ? burst : burst / 2));
+		uint16_t count = driver_await(
+			&bench->queue, (uint16_t)(bench->burst != 0 ? burst : burst / 2));
 
 		for (uint16_t i = 0; i < count; i++)
-			offer(bench, bench->used->ring[bench->seen++ % QUEUE_SIZE].id);
+			offer(bench, driver_take(&bench->queue));
 		done += count;
-		kick(bench);
+		driver_kick(&bench->queue);
 	}
 	bench->frames = done;
-}
-
-static double seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 static void parse(int argc, char **argv, struct bench *bench)
@@ -303,7 +239,7 @@ int main(int argc, char **argv)
 	printf("{\"frames\": %lu, \"per_second\": %.0f, ", bench.frames, frames / (end - begin));
 	if (counted)
 		printf("\"system_calls\": %.4f, ", (double)calls / frames);
-	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)bench.kicks / frames,
-		(double)bench.calls / frames);
+	printf("\"kicks\": %.4f, \"calls\": %.4f}\n", (double)bench.queue.kicks / frames,
+		(double)bench.queue.calls / frames);
 	return 0;
 }

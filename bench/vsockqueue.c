@@ -14,23 +14,19 @@
  * Bytes go from the guest; with -r to it; with -p one goes there and back. The
  * two ways run in turn, five times; the medians count.
  */
-#include <errno.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <linux/virtio_vsock.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "driver.h"
 #include "memory/guest_memory.h"
-#include "thread_cost.h"
 #include "virtio/device.h"
 #include "virtio/vhost_thread.h"
 
@@ -49,7 +45,6 @@ enum {
 	UPDATE_AT = 192 << 10, /* of room that the host does not know of */
 	ROUNDS = 5,
 	ROUND_TRIPS = 20000,
-	PATIENCE_MS = 10000,
 };
 
 enum way { FROM_GUEST, TO_GUEST, PING };
@@ -60,14 +55,10 @@ struct options { /* as in vsock.c */
 };
 
 struct ring {
-	struct vring_desc *desc;
-	struct vring_avail *avail;
-	struct vring_used *used;
+	struct driver_queue queue;
 	uint64_t data; /* gpa of its slots, each of which holds a packet */
 	uint32_t slot_size;
 	uint16_t slots;
-	uint16_t offered, kicked, seen;
-	int kick_fd, call_fd;
 };
 
 struct bench {
@@ -91,14 +82,6 @@ struct peer {
 	int fd;
 	pthread_t thread;
 };
-
-static double seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 /* ---- the host's program ---- */
 
@@ -188,48 +171,11 @@ static uint64_t slot_gpa(const struct ring *ring, uint16_t number)
 
 static void offer(struct ring *ring, uint32_t size, uint16_t flags)
 {
-	uint16_t index = ring->offered % SIZE;
+	uint16_t index = ring->queue.offered % SIZE;
 
-	ring->desc[index] = (struct vring_desc){ slot_gpa(ring, ring->offered), size, flags, 0 };
-	ring->avail->ring[ring->offered++ % SIZE] = index;
-}
-
-static void kick(struct ring *ring)
-{
-	uint16_t *avail_event = (uint16_t *)(void *)&ring->used->ring[SIZE];
-
-	if (ring->kicked == ring->offered)
-		return;
-	__atomic_store_n(&ring->avail->idx, ring->offered, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (vring_need_event(
-		    __atomic_load_n(avail_event, __ATOMIC_RELAXED), ring->offered, ring->kicked))
-		(void)eventfd_write(ring->kick_fd, 1);
-	ring->kicked = ring->offered;
-}
-
-static bool is_ready(const struct ring *ring)
-{
-	return __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE) != ring->seen;
-}
-
-/* Asks for an interrupt at the next used entry. True if there is one already. */
-static bool arm(struct ring *ring)
-{
-	__atomic_store_n(&ring->avail->ring[SIZE], ring->seen, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return is_ready(ring);
-}
-
-static void await_packet(struct ring *ring)
-{
-	struct pollfd call = { .fd = ring->call_fd, .events = POLLIN };
-	eventfd_t count;
-
-	while (!arm(ring)) {
-		check(poll(&call, 1, PATIENCE_MS) == 1, "no packet");
-		(void)eventfd_read(ring->call_fd, &count);
-	}
+	ring->queue.desc[index] =
+		(struct vring_desc){ slot_gpa(ring, ring->queue.offered), size, flags, 0 };
+	driver_offer(&ring->queue, index);
 }
 
 /* What the host has not taken stands in the ring; Linux waits for room there as well. */
@@ -248,13 +194,11 @@ static void send_packet(struct bench *bench, uint16_t op, uint32_t size)
 		.fwd_cnt = bench->taken,
 	};
 
-	while ((uint16_t)(ring->offered - ring->seen) == SENT_MAX) {
-		await_packet(ring);
-		ring->seen = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
-	}
-	memcpy(at(bench, slot_gpa(ring, ring->offered), HEADER), &header, HEADER);
+	if ((uint16_t)(ring->queue.offered - ring->queue.seen) == SENT_MAX)
+		ring->queue.seen += driver_await(&ring->queue, 1);
+	memcpy(at(bench, slot_gpa(ring, ring->queue.offered), HEADER), &header, HEADER);
 	offer(ring, HEADER + size, 0);
-	kick(ring);
+	driver_kick(&ring->queue);
 	bench->sent += size;
 	bench->told = bench->taken;
 }
@@ -265,11 +209,11 @@ static struct virtio_vsock_hdr take_packet(struct bench *bench)
 	struct ring *ring = &bench->rings[RX];
 	struct virtio_vsock_hdr header;
 
-	if (!is_ready(ring)) {
-		kick(ring);
-		await_packet(ring);
+	if (driver_ready(&ring->queue) == 0) {
+		driver_kick(&ring->queue);
+		(void)driver_await(&ring->queue, 1);
 	}
-	memcpy(&header, at(bench, slot_gpa(ring, ring->seen++), HEADER), HEADER);
+	memcpy(&header, at(bench, slot_gpa(ring, ring->queue.seen++), HEADER), HEADER);
 	bench->peer_room = header.buf_alloc;
 	bench->peer_taken = header.fwd_cnt;
 	offer(ring, bench->buffer, VRING_DESC_F_WRITE);
@@ -292,7 +236,7 @@ static void send_all(struct bench *bench)
 		if (size > 0)
 			send_packet(bench, VIRTIO_VSOCK_OP_RW, size);
 		left -= size;
-		if (size == 0 || is_ready(&bench->rings[RX]))
+		if (size == 0 || driver_ready(&bench->rings[RX].queue) > 0)
 			(void)take_packet(bench);
 	}
 }
@@ -360,26 +304,11 @@ static void open_listener(struct bench *bench)
 static void start_ring(struct bench *bench, unsigned index)
 {
 	struct ring *ring = &bench->rings[index];
-	uint64_t gpa = 0x10000 + index * UINT64_C(0x10000);
 
-	ring->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ring->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	const struct vhost_ring place = { .size = SIZE,
-		.desc = gpa,
-		.avail = gpa + 0x4000,
-		.used = gpa + 0x8000,
-		.kick_fd = ring->kick_fd,
-		.call_fd = ring->call_fd };
-
-	ring->desc = at(bench, place.desc, 0x1000);
-	ring->avail = at(bench, place.avail, 0x1000);
-	ring->used = at(bench, place.used, 0x1000);
+	driver_start(&ring->queue, bench->vhost, bench->memory, index, SIZE);
 	ring->data = (1 + RX_MIB * (uint64_t)index) * MIB;
 	ring->slots = index == RX ? SIZE : SENT_MAX;
 	ring->slot_size = index == RX ? bench->buffer : SENT_SLOT;
-	check(bench->vhost->ops->set_vring(bench->vhost, index, &place) == 0 &&
-			bench->vhost->ops->start_vring(bench->vhost, index) == 0,
-		"start");
 }
 
 static void start(struct bench *bench)
@@ -400,7 +329,7 @@ static void start(struct bench *bench)
 		start_ring(bench, i);
 	for (unsigned i = 0; i < SIZE; i++)
 		offer(&bench->rings[RX], bench->buffer, VRING_DESC_F_WRITE);
-	kick(&bench->rings[RX]);
+	driver_kick(&bench->rings[RX].queue);
 }
 
 static void stop(struct bench *bench)
