@@ -11,7 +11,7 @@
 /* Set by the linker: where the file begins in memory. */
 extern const ElfW(Ehdr) program_start __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 
-void footprint_drop_program(void)
+void footprint_drop_program(int *timeout_ms)
 {
 	uintptr_t base = (uintptr_t)&program_start;
 	const ElfW(Phdr) *headers = (const void *)(base + program_start.e_phoff);
@@ -25,4 +25,5 @@ void footprint_drop_program(void)
 		if (header->p_type == PT_LOAD && (header->p_flags & PF_W) == 0)
 			(void)madvise((void *)start, end - start, MADV_DONTNEED);
 	}
+	*timeout_ms = (int)min_u64(2 * (uint64_t)*timeout_ms, FOOTPRINT_STEADY_MS);
 }

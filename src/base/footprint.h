@@ -8,8 +8,13 @@
  */
 #pragma once
 
+/* How long a process's main thread waits for something to do before it lets its code go. */
+enum { FOOTPRINT_FIRST_MS = 1000, FOOTPRINT_STEADY_MS = 64000 };
+
 /*
- * Drops the mappings of our code and constants; what runs comes back from the
- * page cache when it is next touched. Any thread, any time; cannot fail.
+ * Nothing came for *timeout_ms: what the start needed, or work that is over, is
+ * of no use. Drops the mappings of our code and constants; what runs comes back
+ * from the page cache when it is next touched. The next time is to be twice as
+ * late, up to FOOTPRINT_STEADY_MS. Any thread, any time; cannot fail.
  */
-void footprint_drop_program(void);
+void footprint_drop_program(int *timeout_ms);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/footprint.h"
 #include "base/log.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_message.h"
@@ -492,10 +493,15 @@ static int wait_for_message(const struct server *server, int stop_fd)
 		{ .fd = server->socket, .events = POLLIN },
 		{ .fd = stop_fd, .events = POLLIN },
 	};
+	int timeout_ms = FOOTPRINT_FIRST_MS;
+	int n;
 
-	while (poll(fds, ARRAY_SIZE(fds), -1) < 0)
-		if (errno != EINTR)
+	while ((n = poll(fds, ARRAY_SIZE(fds), timeout_ms)) <= 0) {
+		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (n == 0)
+			footprint_drop_program(&timeout_ms);
+	}
 	return fds[1].revents == 0;
 }
 

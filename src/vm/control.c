@@ -13,9 +13,6 @@
 #include "base/footprint.h"
 #include "base/log.h"
 
-/* Code not in use is let go after a second, then twice as long, at last every minute. */
-enum { START_UP_MS = 1000, STEADY_MS = 64000 };
-
 /* SIGCONT: whoever stopped us may have used the terminal since. */
 static const int taken_signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT };
 /* Blocked and never taken: a reader that goes away or a full quota is an error of write(2). */
@@ -102,7 +99,7 @@ enum vm_end control_run(
 		{ .fd = -1, .events = POLLIN },
 		{ .fd = -1, .events = POLLIN },
 	};
-	int timeout_ms = START_UP_MS;
+	int timeout_ms = FOOTPRINT_FIRST_MS;
 
 	if (open_fds(control, lifecycle, fds) < 0)
 		lifecycle_end(lifecycle, VM_END_HOST);
@@ -110,11 +107,8 @@ enum vm_end control_run(
 	while (lifecycle_get(lifecycle) == VM_RUNNING) {
 		int n = poll(fds, ARRAY_SIZE(fds), timeout_ms);
 
-		if (n == 0) {
-			/* What the start needed, or a guest that now idles, is of no use. */
-			footprint_drop_program();
-			timeout_ms = timeout_ms < STEADY_MS ? 2 * timeout_ms : STEADY_MS;
-		}
+		if (n == 0)
+			footprint_drop_program(&timeout_ms);
 		if (n <= 0)
 			continue; /* or EINTR; there is no other error */
 		if (fds[0].revents != 0)

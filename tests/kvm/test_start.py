@@ -10,6 +10,7 @@ import vmm
 
 SYSCALLS_MAX = 60
 PSS_MAX_KIB = 512
+DEVICES_PSS_MAX_KIB = 1024
 
 
 def bench(name, *arguments):
@@ -37,11 +38,28 @@ def test_system_calls_to_the_first_instruction(record_property):
     1,
 ])
 def test_memory_of_an_idle_vm(tmp_path, vms, record_property):
-    """Of a copy of the program, which shares no page with the VMs of other tests."""
-    program = shutil.copy(vmm.CROSVM, tmp_path / "crosvm")
-    command = ["--memory", "64", "--vms", str(vms), "--", program, *vmm.command("hang")[1:]]
-    result = next(weight for name, weight in bench("memory", *command).items() if isinstance(weight, dict))
-    print(result)
+    result = weigh(tmp_path, vms)
     record_property("pss_kib", result["pss"])
     assert result["pss"] <= PSS_MAX_KIB
     assert result["processes"] == 1
+
+
+@release_only
+def test_memory_of_an_idle_vm_and_its_devices(tmp_path, record_property):
+    """-u with three disks and the entropy device: all five processes."""
+    disks = [tmp_path / f"{number}.img" for number in range(3)]
+    for disk in disks:
+        disk.write_bytes(bytes(1 << 20))
+    result = weigh(tmp_path, 1, "-u", *[word for disk in disks for word in ("-b", str(disk))])
+    record_property("pss_kib", result["pss"])
+    assert result["pss"] <= DEVICES_PSS_MAX_KIB
+    assert result["processes"] == 5
+
+
+def weigh(directory, vms, *options):
+    """Idle VMs of a copy of the program, which shares no page with the VMs of other tests."""
+    program = shutil.copy(vmm.CROSVM, directory / "crosvm")
+    command = ["--memory", "64", "--vms", str(vms), "--", program, *vmm.command("hang", None, *options)[1:]]
+    result = next(weight for name, weight in bench("memory", *command).items() if isinstance(weight, dict))
+    print(result)
+    return result

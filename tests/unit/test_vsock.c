@@ -496,7 +496,7 @@ static void check_bytes_around(struct rig *rig, uint32_t guest_port, bool is_des
 		header = get(rig, data);
 		assert_int_equal(header.op, VIRTIO_VSOCK_OP_RW);
 		assert_in_range(header.len, 1, 13 - seen);
-		assert_memory_equal(data, "before, after" + seen, header.len);
+		assert_memory_equal(data, &"before, after"[seen], header.len);
 		seen += header.len;
 	}
 	close(fd);
