@@ -175,7 +175,7 @@ tests: $(UNIT)
 
 ## make check          unit tests, layer and size checks, hardening of the binary (CC=, SAN= as above)
 .PHONY: check
-# The slow ones wait most of their time.
+# The slow ones wait most of their time; the longest that works is a check, so these begin.
 check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue $(B)/netqueue)
 	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(if $(SAN),,$(CHECKS)) $(UNIT)
 

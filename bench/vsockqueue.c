@@ -5,9 +5,9 @@
  * most; 128 buffers of 4 KiB to receive; 256 KiB of room, of which the host
  * hears when less than 64 KiB are left that it knows of), and copies nothing.
  * Buffers lie side by side, and one that came back is used again before long, as
- * an allocator has it.
- * Its peer is a program of the host, a thread here. Prints bytes a second, or
- * round trips of a byte, beside those of a Unix socket pair between two threads.
+ * an allocator has it. Its peer is a program of the host, a thread here. Prints
+ * bytes a second, or round trips of a byte, beside those of a Unix socket pair
+ * between two threads.
  *
  *	vsockqueue [-r | -p] [-b RECEIVE_BUFFER_BYTES] [-m MIB]
  *
@@ -40,7 +40,6 @@ enum {
 	SENT_MAX = 16, /* packets at a time; the window has room for eight */
 	SENT_SLOT = PACKET_MAX + 4096,
 	BUFFER_MAX = 64 << 10, /* to receive into */
-	RX_MIB = SIZE * BUFFER_MAX >> 20,
 	ROOM = 256 << 10,
 	UPDATE_AT = 192 << 10, /* of room that the host does not know of */
 	ROUNDS = 5,
@@ -306,14 +305,15 @@ static void start_ring(struct bench *bench, unsigned index)
 	struct ring *ring = &bench->rings[index];
 
 	driver_start(&ring->queue, bench->vhost, bench->memory, index, SIZE);
-	ring->data = (1 + RX_MIB * (uint64_t)index) * MIB;
+	ring->data = DRIVER_RINGS_END + index * (uint64_t)SIZE * BUFFER_MAX;
 	ring->slots = index == RX ? SIZE : SENT_MAX;
 	ring->slot_size = index == RX ? bench->buffer : SENT_SLOT;
 }
 
 static void start(struct bench *bench)
 {
-	const struct guest_memory_range range = { 0, 2 * (1 + RX_MIB) * MIB };
+	const struct guest_memory_range range = { 0,
+		DRIVER_RINGS_END + SIZE * BUFFER_MAX + SENT_MAX * SENT_SLOT };
 	const struct options options = { CID, bench->path };
 	const uint64_t features =
 		UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;

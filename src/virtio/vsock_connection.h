@@ -60,7 +60,7 @@ struct vsock_connection {
 
 	/* From the host to the guest. */
 	bool is_readable; /* the socket has bytes, or its end */
-	bool is_read_up;  /* until it has none: its end was an event already, or urgent bytes */
+	bool is_read_dry; /* a short read is not the last: the end, or urgent bytes, are due */
 	bool is_hung_up;  /* nobody reads or writes at its other end */
 	uint32_t sent;
 	uint32_t peer_buf_alloc;

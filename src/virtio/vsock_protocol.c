@@ -365,7 +365,7 @@ static uint32_t read_data(
 
 	if (n > 0) {
 		/* Less than there was room for: what comes next will be an event. */
-		if ((size_t)n < data.size && !was_cut && !connection->is_read_up)
+		if ((size_t)n < data.size && !was_cut && !connection->is_read_dry)
 			connection->is_readable = false;
 		return (uint32_t)n;
 	}
@@ -554,7 +554,7 @@ void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events)
 	if ((events & (EPOLLHUP | EPOLLERR)) != 0)
 		connection->is_hung_up = true;
 	if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)) != 0)
-		connection->is_read_up = true;
+		connection->is_read_dry = true;
 	if (connection->state == VSOCK_GREETING) {
 		take_greeting(host, connection);
 		return;

@@ -18,8 +18,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-/* Packets of one direction at a turn; turns of both between two looks at the sockets and the stop.
- */
+/* Packets of a direction at a turn; turns of both between two looks at the sockets and the stop. */
 enum { BATCH = 16, TURNS = 8, EVENTS = 32, BACKLOG = 128 };
 /* For a program of the host to read, before what it has no room for is copied. */
 enum { PATIENCE_MS = 1 };
@@ -265,8 +264,7 @@ static int transmit_batch(struct device_queue *queue)
 	return r;
 }
 
-/* The transmit queue is lent by its thread while that waits for its end. True: there may be more.
- */
+/* The transmit queue, lent by its thread while that waits for its end. True: there may be more. */
 static bool serve_lent_queue(struct vsock_host *host)
 {
 	struct device_queue *queue = host->transmit;
@@ -332,7 +330,7 @@ int vsock_serve_transmit(struct device_queue *queue)
 
 /* ---- the thread of the receive queue ---- */
 
-/* Kicks and wakes have done all they can; each is an event, so that nobody need read how many. */
+/* A kick or a wake has done its work by ending the wait. As each is an edge, none need be read. */
 static void take_events(struct vsock_host *host, const struct epoll_event *events, int count)
 {
 	for (int i = 0; i < count; i++)
