@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
@@ -23,6 +24,23 @@ static int fail(const char *what)
 {
 	perror(what);
 	return 1;
+}
+
+/* A connection, or -1. Linux gives up after 2 s, which a busy emulator may take. */
+static int dial(unsigned cid, unsigned port)
+{
+	const struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port
+	};
+	const struct timeval patience = { .tv_sec = 60 };
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (fd < 0 ||
+		setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience,
+			sizeof(patience)) < 0 ||
+		connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		return -1;
+	return fd;
 }
 
 /* All that `from` has to say, to `to`. False at its end, or when there is nobody to tell. */
@@ -41,11 +59,10 @@ static int pump(int from, int to)
 
 static int run_connect(unsigned cid, unsigned port)
 {
-	struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
-	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+	int fd = dial(cid, port);
 	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = 0, .events = POLLIN } };
 
-	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+	if (fd < 0)
 		return fail("vsock connect");
 	while (fds[0].fd >= 0 && poll(fds, 2, -1) > 0) {
 		if (fds[0].revents != 0 && !pump(fd, STDOUT_FILENO))
@@ -85,15 +102,14 @@ static int run_echo(unsigned port, unsigned count)
 static int run_many(unsigned cid, unsigned port, unsigned count)
 {
 	const struct rlimit limit = { count + 16, count + 16 };
-	struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
 	int *fds = calloc(count, sizeof(*fds));
 	unsigned answered = 0;
 
 	if (fds == NULL || setrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return fail("vsock many");
 	for (unsigned i = 0; i < count; i++) {
-		fds[i] = socket(AF_VSOCK, SOCK_STREAM, 0);
-		if (fds[i] < 0 || connect(fds[i], (struct sockaddr *)&address, sizeof(address)) < 0)
+		fds[i] = dial(cid, port);
+		if (fds[i] < 0)
 			return fail("vsock connect");
 	}
 	for (unsigned i = 0; i < count; i++)

@@ -217,12 +217,13 @@ def test_serial_socket_without_a_client(tmp_path):
 
 
 def test_serial_socket_clients_come_and_go(tmp_path):
-    path = tmp_path / "console"
-    with vmm.started(vmm.command(*ECHO, "--serial", f"unix={path}")) as process:
-        # What it opens after its start is open once it has answered.
+    path, control = tmp_path / "console", str(tmp_path / "control")
+    with vmm.started(vmm.command(*ECHO, "--serial", f"unix={path}", "-s", control)) as process:
+        # The main thread opens its own while the guest runs already; what it answers comes after that.
         with connect(path) as client:
             client.sendall(b"first")
             receive_until(client, b"first")
+            assert vmm.run([vmm.CROSVM, "version", control]).returncode == vmm.OK
             before = len(os.listdir(f"/proc/{process.pid}/fd"))
         for _ in range(200):
             connect(path).close()

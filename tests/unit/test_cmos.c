@@ -60,6 +60,15 @@ static int decode_hours(uint8_t value, uint8_t format)
 	return decode(value & 0x7f, format & B_BINARY) % 12 + (value & 0x80 ? 12 : 0);
 }
 
+/* As the device sees it; time() is late by a tick of the kernel's. */
+static time_t seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec;
+}
+
 /* As a careful driver reads it: again if an update came in between. */
 static time_t read_clock(struct machine *machine, uint8_t format)
 {
@@ -95,12 +104,12 @@ static void the_time_is_right_in_every_format(void **state)
 	machine_up(&machine, 0, 0);
 	assert_int_equal(get(&machine, B), B_24_HOURS); /* at power on: BCD */
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
-		time_t before = time(NULL);
+		time_t before = seconds_now();
 
 		put(&machine, B, formats[i]);
 		time_t shown = read_clock(&machine, formats[i]);
 
-		assert_in_range(shown, before, time(NULL));
+		assert_in_range(shown, before, seconds_now());
 	}
 	machine_down(&machine);
 }
@@ -108,7 +117,7 @@ static void the_time_is_right_in_every_format(void **state)
 static void the_guest_cannot_set_the_clock(void **state)
 {
 	struct machine machine;
-	time_t before = time(NULL);
+	time_t before = seconds_now();
 
 	(void)state;
 	machine_up(&machine, 0, 0);
@@ -121,7 +130,7 @@ static void the_guest_cannot_set_the_clock(void **state)
 	put(&machine, B, B_24_HOURS);
 	time_t shown = read_clock(&machine, B_24_HOURS);
 
-	assert_in_range(shown, before, time(NULL));
+	assert_in_range(shown, before, seconds_now());
 	machine_down(&machine);
 }
 
@@ -136,7 +145,7 @@ static void set_stops_the_clock(void **state)
 	uint8_t seconds = get(&machine, 0);
 	time_t shown = read_clock(&machine, B_24_HOURS);
 
-	assert_in_range(time(NULL) - shown, 0, 5);
+	assert_in_range(seconds_now() - shown, 0, 5);
 	nanosleep(&pause, NULL);
 	assert_int_equal(get(&machine, 0), seconds);
 	assert_int_equal(get(&machine, A) & 0x80, 0);

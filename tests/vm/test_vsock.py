@@ -9,6 +9,7 @@ import socket
 import stat
 import threading
 
+import pexpect
 import pytest
 import vm
 
@@ -192,6 +193,18 @@ def send_and_end(connection, data):
     connection.shutdown(socket.SHUT_WR)
 
 
+def accept_all(listener, console):
+    """CONNECTIONS of them; if some do not come, what the guest says of it."""
+    peers = []
+    try:
+        while len(peers) < CONNECTIONS:
+            peers.append(listener.accept()[0])
+    except TimeoutError:
+        console.expect_exact([pexpect.TIMEOUT, pexpect.EOF], timeout=1)
+        pytest.fail(f"{len(peers)} connections, then none; the guest:\n{console.before}")
+    return peers
+
+
 @pytest.fixture
 def many_descriptors():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -217,7 +230,7 @@ def test_many_at_once_slow_and_lost_ones(stock_tools, host, many_descriptors):
     data = os.urandom(SIZE)
     with listener, vm.piped(command(stock_tools, host, script, kernel="cloud-6.1", cpus=2)) as (process, console):
         sent = vm.expect(console, "  /data")[-64:]
-        peers = [listener.accept()[0] for _ in range(CONNECTIONS)]
+        peers = accept_all(listener, console)
         for peer in peers:  # only now; all of them are there
             peer.sendall(peer.recv(100))
         vm.expect(console, f"{CONNECTIONS} answered")
