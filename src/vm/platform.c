@@ -118,6 +118,18 @@ static int add_others(struct platform *platform)
 	return r;
 }
 
+const struct port_range *platform_quiet_ports(size_t *ret_count)
+{
+	static const struct port_range ports[] = {
+		{ PORT_CMOS, 1 },     /* its index */
+		{ PORT_COM1 + 2, 2 }, /* FIFO and line control */
+		{ PORT_COM1 + 7, 1 }, /* scratch */
+	};
+
+	*ret_count = ARRAY_SIZE(ports);
+	return ports;
+}
+
 int platform_create(const struct kvm_machine *machine, const struct guest_memory *memory,
 	struct lifecycle *lifecycle, const struct serial_backend *com1,
 	struct platform **ret_platform)

@@ -31,6 +31,16 @@ struct bus *platform_ports(struct platform *platform);
 struct bus *platform_mmio(struct platform *platform);
 struct serial *platform_com1(struct platform *platform);
 
+/*
+ * Ports whose writing means nothing until another port of the device is
+ * accessed, so that it may wait for the guest's next exit.
+ */
+struct port_range {
+	uint16_t port;
+	uint16_t size;
+};
+const struct port_range *platform_quiet_ports(size_t *ret_count);
+
 /* The interrupt line that INTA of a PCI slot pulls. */
 struct irq_line platform_pci_intx(struct platform *platform, unsigned slot);
 

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "kvm/coalesced.h"
 
 struct vcpu {
 	struct kvm_vcpu kvm;
@@ -39,6 +40,9 @@ struct vcpu_set {
 	sem_t entering; /* posted by vCPU 0 when it is about to run the guest, or gives up */
 	bool entered;   /* the main thread has seen that */
 	_Atomic unsigned order; /* enum order; changed under the mutex, read without */
+	/* Writes that KVM keeps for us; NULL: none. Set once, while vCPUs run. */
+	_Atomic(struct kvm_coalesced_mmio_ring *) coalesced;
+	pthread_mutex_t taking; /* of one of those, until it is done */
 	pthread_mutex_t mutex;
 	pthread_cond_t changed; /* `order` or `away` */
 	unsigned away;          /* threads that are held or have ended; guarded by the mutex */
@@ -72,6 +76,7 @@ static void init_locks(struct vcpu_set *set)
 	pthread_condattr_t monotonic;
 
 	sem_init(&set->entering, 0, 0);
+	pthread_mutex_init(&set->taking, NULL);
 	pthread_mutex_init(&set->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -174,6 +179,27 @@ static void (*const exit_handlers[VCPU_EXIT_KINDS])(
 	[VCPU_EXIT_UNEXPECTED] = handle_kvm_error,
 };
 
+/*
+ * What KVM kept of the guest's writes, before the exit that came after them.
+ * As many as there are now: other vCPUs may go on to write.
+ */
+static void take_coalesced(struct vcpu *vcpu)
+{
+	struct vcpu_set *set = vcpu->set;
+	struct kvm_coalesced_mmio_ring *ring = atomic_load(&set->coalesced);
+	struct vcpu_exit write;
+
+	if (ring == NULL || kvm_coalesced_count(ring) == 0)
+		return;
+	pthread_mutex_lock(&set->taking);
+	for (unsigned n = kvm_coalesced_count(ring); n > 0; n--) {
+		kvm_coalesced_first(ring, &write);
+		handle_port(vcpu, &write);
+		kvm_coalesced_done(ring);
+	}
+	pthread_mutex_unlock(&set->taking);
+}
+
 /* Says that this vCPU is away from the guest, until the order is no longer to pause. */
 static void be_held(struct vcpu *vcpu)
 {
@@ -224,6 +250,7 @@ static void run_guest(struct vcpu *vcpu)
 			exit = (struct vcpu_exit){ .kind = VCPU_EXIT_UNEXPECTED };
 		}
 		count_exit(vcpu, exit.kind);
+		take_coalesced(vcpu);
 		exit_handlers[exit.kind](vcpu, &exit);
 	}
 	leave_for_good(vcpu->set);
@@ -301,6 +328,24 @@ int vcpu_set_start_others(struct vcpu_set *set)
 	for (unsigned i = 1; r == 0 && i < set->count; i++)
 		r = start_thread(set, i, run_vcpu);
 	return r;
+}
+
+void vcpu_set_coalesce(struct vcpu_set *set, const struct kvm_host *host,
+	const struct kvm_machine *machine, const struct port_range *ports, size_t count)
+{
+	struct kvm_coalesced_mmio_ring *ring = kvm_coalesced_ring(host, &set->vcpus[0].kvm);
+
+	if (ring == NULL)
+		return;
+	/* First this: what KVM keeps from then on, somebody takes. */
+	atomic_store(&set->coalesced, ring);
+	for (size_t i = 0; i < count; i++) {
+		int r = kvm_coalesced_add(machine, ports[i].port, ports[i].size);
+
+		if (r < 0)
+			log_debug("writes to port 0x%x are not coalesced: %s", ports[i].port,
+				strerror(-r));
+	}
 }
 
 static void give_order(struct vcpu_set *set, enum order order)
@@ -409,5 +454,6 @@ void vcpu_set_free(struct vcpu_set *set)
 	sem_destroy(&set->entering);
 	pthread_cond_destroy(&set->changed);
 	pthread_mutex_destroy(&set->mutex);
+	pthread_mutex_destroy(&set->taking);
 	free(set);
 }

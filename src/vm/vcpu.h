@@ -44,6 +44,13 @@ MUST_CHECK int vcpu_set_model(struct vcpu_set *set, struct cpu_model *model);
 void vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
 
 /*
+ * Lets KVM keep writes to these ports until the guest's next exit, of whichever
+ * vCPU, where the host can; saves exits, changes nothing else. While they run.
+ */
+void vcpu_set_coalesce(struct vcpu_set *set, const struct kvm_host *host,
+	const struct kvm_machine *machine, const struct port_range *ports, size_t count);
+
+/*
  * Gets every vCPU out of the guest and holds it there, with all accesses that
  * the guest began done. -ETIMEDOUT when one does not come within the time; then
  * all run on. Returns at once when they are held already.
