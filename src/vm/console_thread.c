@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -405,6 +406,22 @@ static void block_signals(void)
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 }
 
+/*
+ * What the guest said before there was a thread need not wait for that to enter
+ * its sandbox as well, which takes longer than all else at its start. If it
+ * cannot be written without a wait, or not at all, the loop sees to it.
+ */
+static void write_first(struct console *console)
+{
+	const struct iovec iov = { console->output, min_u64(pending_output(console), WRITE_MAX) };
+	ssize_t n = -1;
+
+	if (iov.iov_len > 0 && console->output_fd >= 0)
+		n = pwritev2(console->output_fd, &iov, 1, -1, RWF_NOWAIT);
+	if (n > 0)
+		consume_output(console, (size_t)n, false);
+}
+
 void *console_thread(void *argument)
 {
 	struct console *console = argument;
@@ -413,6 +430,7 @@ void *console_thread(void *argument)
 	uint64_t deadline_ns;
 
 	block_signals();
+	write_first(console);
 	if (console->sandbox != NULL && sandbox_enter(console->sandbox, "main_console") < 0) {
 		console->quit(console->quit_owner);
 		return NULL;
