@@ -19,11 +19,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "block_rig.h"
 #include "capture.h"
+#include "jail/policy.h"
 #include "virtio/block_engine.h"
 
 enum { MANY = 100 };
+/* How a child says that the kernel gives us no rings. */
+enum { NO_RINGS = 77 };
 
 /* As a jail does: from now on no ring is made or changed. */
 static void forbid_rings(void)
@@ -67,7 +71,7 @@ static void use_again_and_again(void)
 	if (rig->device->urings.rings[1] == NULL) {
 		capture_end(&capture);
 		free_rig(rig);
-		_exit(77);
+		_exit(NO_RINGS);
 	}
 	forbid_rings();
 	for (unsigned round = 0; round < 20; round++) {
@@ -90,24 +94,30 @@ static void use_again_and_again(void)
 	free_rig(rig);
 }
 
-static void a_prepared_ring_serves_again_and_again(void **state)
+/* In a process of its own, as filters stay. */
+static void check_in_child(void (*test)(void))
 {
 	int status = 0;
 
-	(void)state;
 	(void)fflush(NULL);
 	pid_t child = fork();
 
 	assert_true(child >= 0);
 	if (child == 0) {
-		use_again_and_again();
+		test();
 		_exit(0);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		skip(); /* no io_uring here */
+	if (WIFEXITED(status) && WEXITSTATUS(status) == NO_RINGS)
+		skip();
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void a_prepared_ring_serves_again_and_again(void **state)
+{
+	(void)state;
+	check_in_child(use_again_and_again);
 }
 
 /* Where nothing was to be had, nothing is tried later. */
@@ -299,6 +309,72 @@ static void a_dead_ring_loses_no_request(void **state)
 	}
 }
 
+/* Starts the device by a thread with the filter of a device's process, which the queue's inherits.
+ */
+static void *start_under_filter(void *argument)
+{
+	const struct jail_program *program = &jail_policy_find("block_device")->kill;
+	struct sock_fprog filter = { program->count, (struct sock_filter *)program->instructions };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
+		abort();
+	start_all(argument, USUAL);
+	return NULL;
+}
+
+/* A request in the kernel whose data is not there yet: a pipe is its disk. */
+static void lose_ring_under_filter(void)
+{
+	static const uint8_t data[DATA_SIZE];
+	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+	struct capture capture;
+	pthread_t starter;
+	char byte;
+	int ends[2], ring_fd, image_fd = rig->device->image.fd, kept = dup(image_fd);
+	CLEANUP_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	block_device_class.ops->prepare(rig->device);
+	if (rig->device->urings.rings[0] == NULL)
+		_exit(NO_RINGS);
+	ring_fd = rig->device->urings.rings[0]->ring_fd;
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(dup3(ends[0], image_fd, O_CLOEXEC), image_fd);
+	assert_int_equal(thread_start(&starter, start_under_filter, rig), 0);
+	assert_int_equal(pthread_join(starter, NULL), 0);
+
+	/* Both are taken at once, so the second is in the kernel when the first is answered. */
+	offer(rig, 0, 0, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
+	offer(rig, 0, 1, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
+	kick(rig, 0);
+	assert_int_equal(write(ends[1], data, DATA_SIZE), DATA_SIZE);
+	wait_for(rig, 0, 1);
+
+	capture_begin(&capture);
+	assert_int_equal(dup3(null, ring_fd, O_CLOEXEC), ring_fd);
+	kick(rig, 0);
+	while (pread(capture.memfd, &byte, 1, 0) == 0)
+		(void)poll(NULL, 0, 1);
+	(void)poll(NULL, 0, 20); /* it waits by now */
+	assert_int_equal(write(ends[1], data, DATA_SIZE), DATA_SIZE);
+	wait_for(rig, 0, 1);
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "io_uring failed: "));
+	assert_int_equal(slot_at(rig, 0, 0)->status, VIRTIO_BLK_S_OK);
+	assert_int_equal(slot_at(rig, 0, 1)->status, VIRTIO_BLK_S_OK);
+
+	assert_int_equal(dup3(kept, image_fd, O_CLOEXEC), image_fd);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
+	stop_all(rig);
+	free_rig(rig);
+}
+
+static void a_jailed_device_survives_its_ring(void **state)
+{
+	(void)state;
+	check_in_child(lose_ring_under_filter);
+}
+
 int main(void)
 {
 	static bool yes = true;
@@ -310,6 +386,7 @@ int main(void)
 		{ "a_dead_ring_loses_no_request", a_dead_ring_loses_no_request, NULL, NULL, &no },
 		{ "a_dead_ring_loses_no_request (prepared)", a_dead_ring_loses_no_request, NULL,
 			NULL, &yes },
+		cmocka_unit_test(a_jailed_device_survives_its_ring),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
