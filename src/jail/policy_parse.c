@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Reads policies line by line. A line is one rule, one @include, a comment, or nothing. */
+/* Reads policies line by line. A line is one rule, one directive, a comment, or nothing. */
 #include "jail/policy_parse.h"
 
 #include <ctype.h>
@@ -332,6 +332,28 @@ static int parse_include(struct cursor *cursor)
 		cursor->policy, path, cursor->file, cursor->line, cursor->depth + 1, cursor->error);
 }
 
+/* @frequency FILE: how often calls are made, which a binary search need not know. */
+static int parse_frequency(struct cursor *cursor)
+{
+	skip_blanks(cursor);
+	size_t length = strcspn(cursor->at, " \t");
+
+	if (length == 0)
+		return fail(cursor, "a file is expected after @frequency");
+	cursor->at += length;
+	skip_blanks(cursor);
+	return *cursor->at == '\0' ? 0 : fail(cursor, "'%.20s' is not understood", cursor->at);
+}
+
+/* Takes "@include" or the like if it comes next, and a blank or the line's end behind it. */
+static bool take_directive(struct cursor *cursor, const char *directive)
+{
+	size_t length = strlen(directive);
+
+	return strncmp(cursor->at, directive, length) == 0 &&
+	       strchr(" \t", cursor->at[length]) != NULL && take(cursor, directive);
+}
+
 static int parse_line(struct cursor *cursor, char *line)
 {
 	line[strcspn(line, "#\r")] = '\0';
@@ -341,10 +363,13 @@ static int parse_line(struct cursor *cursor, char *line)
 	skip_blanks(cursor);
 	if (*cursor->at == '\0')
 		return 0;
-	if (take(cursor, "@include ") || take(cursor, "@include\t"))
+	if (take_directive(cursor, "@include"))
 		return parse_include(cursor);
+	if (take_directive(cursor, "@frequency"))
+		return parse_frequency(cursor);
 	if (*cursor->at == '@')
-		return fail(cursor, "'%.20s' is not understood; there is @include", cursor->at);
+		return fail(cursor, "'%.20s' is not understood; there are @include and @frequency",
+			cursor->at);
 	return parse_rule(cursor);
 }
 

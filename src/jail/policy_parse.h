@@ -6,6 +6,7 @@
  *
  *   # a comment
  *   @include common_device.policy        beside the file that says it
+ *   @frequency read.frequency            taken and not used, the file not read
  *   read: 1                              always allowed
  *   clone3: return ENOSYS                never, but the caller only gets an error
  *   mmap: arg2 in PROT_READ|PROT_WRITE   allowed with such arguments
@@ -15,7 +16,8 @@
  * set) and `in` (no other bits than these are set). && binds tighter than ||. After `;`
  * stands what happens to a call that no alternative lets through; without it,
  * it is treated like a call without a rule. minijail's lines that go on after a
- * backslash, and its other @directives, are not there.
+ * backslash, and its other @directives, are not there. Its @frequency is a hint
+ * of which calls to look for first; our programs look for all in a few steps.
  *
  * The text is the work of who built crosvm or of the user who names a
  * directory of policies, both trusted. It may be wrong in any way all the

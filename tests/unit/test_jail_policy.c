@@ -108,8 +108,13 @@ static const struct {
 	{ "read: return -1", "1: an error is expected after return" },
 	{ "read: return ENOSYS now", "1: 'now' is not understood" },
 	{ "read: 1\nwrite: 1\nread: 1", "3: read has a rule already, t.policy:1" },
-	{ "@frequency x", "1: '@frequency x' is not understood; there is @include" },
-	{ "@include", "1: '@include' is not understood" },
+	{ "@denylist", "1: '@denylist' is not understood; there are @include and @frequency" },
+	{ "@frequencyx y", "1: '@frequencyx y' is not understood" },
+	{ "@includex y", "1: '@includex y' is not understood" },
+	{ "@frequency", "1: a file is expected after @frequency" },
+	{ "@frequency \t # x", "1: a file is expected after @frequency" },
+	{ "read: 1\n@frequency a b", "2: 'b' is not understood" },
+	{ "@include", "1: a file is expected after @include" },
 	{ "@include /nowhere/x.policy", "1: cannot read the policy '/nowhere/x.policy': No such" },
 	{ "read: arg0 == \\\n 1", "1: a number or the name of one is expected at '\\'" },
 };
@@ -130,6 +135,23 @@ static void every_error_names_its_line(void **state)
 		}
 		policy_free(&policy);
 	}
+}
+
+/* minijail's hint says nothing of what is allowed, so its file need not be there. */
+static void frequencies_change_nothing(void **state)
+{
+	struct policy policy = { 0 };
+	struct policy_error error = { "" };
+
+	(void)state;
+	assert_int_equal(policy_parse_text(&policy, "t",
+				 "@frequency ./none.frequency # hot first\n"
+				 "read: 1\n\t@frequency\t/none  \n@frequency none",
+				 &error),
+		0);
+	assert_int_equal(policy.rule_count, 1);
+	assert_int_equal(policy.rules[0].line, 2);
+	policy_free(&policy);
 }
 
 static void a_line_too_long_is_an_error(void **state)
@@ -759,6 +781,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_text_becomes_rules),
 		cmocka_unit_test(every_error_names_its_line),
+		cmocka_unit_test(frequencies_change_nothing),
 		cmocka_unit_test(a_line_too_long_is_an_error),
 		cmocka_unit_test(files_include_files_beside_them),
 		cmocka_unit_test(wrong_files_are_errors),
