@@ -2,8 +2,8 @@
 /*
  * jail/policy_*: what a policy's text says and what the kernel then does, and
  * that every error in a text is told with its line. The filters are tried on
- * the real kernel; those that are part of the binary are compared with their
- * text for every system call there is, by a small machine for their programs.
+ * the real kernel, random ones on a small machine for their programs; those
+ * that are part of the binary are test_jail_rules.c's.
  */
 #include "unit/unit.h"
 
@@ -24,6 +24,7 @@
 
 #include "base/fd.h"
 #include "jail/policy_compile.h"
+#include "unit/policy_machine.h"
 
 /* ---- What the text says */
 
@@ -462,107 +463,12 @@ static void what_cannot_be_compiled_is_an_error(void **state)
 
 /* ---- The policies in the binary */
 
-/* A machine for the few instructions that seccomp programs consist of. */
-static uint32_t run_program(const struct jail_program *program, const struct seccomp_data *data)
-{
-	uint32_t a = 0, word;
-
-	for (unsigned at = 0; at < program->count; at++) {
-		const struct sock_filter *i = &program->instructions[at];
-
-		switch (i->code) {
-		case BPF_LD | BPF_W | BPF_ABS:
-			assert_true(i->k <= sizeof(*data) - sizeof(word));
-			memcpy(&word, (const char *)data + i->k, sizeof(word));
-			a = word;
-			break;
-		case BPF_JMP | BPF_JSET | BPF_K:
-			at += (a & i->k) != 0 ? i->jt : i->jf;
-			break;
-		case BPF_JMP | BPF_JA:
-			at += i->k;
-			break;
-		case BPF_JMP | BPF_JEQ | BPF_K:
-			at += a == i->k ? i->jt : i->jf;
-			break;
-		case BPF_JMP | BPF_JGT | BPF_K:
-			at += a > i->k ? i->jt : i->jf;
-			break;
-		case BPF_JMP | BPF_JGE | BPF_K:
-			at += a >= i->k ? i->jt : i->jf;
-			break;
-		case BPF_RET | BPF_K:
-			return i->k;
-		default:
-			print_error("instruction 0x%x\n", i->code);
-			fail();
-		}
-	}
-	fail();
-	return 0;
-}
-
-static bool test_holds(const struct policy_test *test, uint64_t value)
-{
-	switch (test->operation) {
-	case POLICY_EQUAL:
-		return value == test->value;
-	case POLICY_NOT_EQUAL:
-		return value != test->value;
-	case POLICY_LESS:
-		return value < test->value;
-	case POLICY_LESS_EQUAL:
-		return value <= test->value;
-	case POLICY_GREATER:
-		return value > test->value;
-	case POLICY_GREATER_EQUAL:
-		return value >= test->value;
-	case POLICY_BITS_ANY:
-		return (value & test->value) != 0;
-	case POLICY_BITS_WITHIN:
-		return (value & ~test->value) == 0;
-	case POLICY_OPERATORS:
-		break;
-	}
-	fail();
-	return false;
-}
-
-static bool rule_allows(const struct policy_rule *rule, const uint64_t *arguments)
-{
-	bool allows = rule->always;
-
-	for (unsigned a = 0; a < rule->alternative_count; a++) {
-		const struct policy_alternative *alternative = &rule->alternatives[a];
-		bool holds = true;
-
-		for (unsigned i = 0; i < alternative->count; i++) {
-			const struct policy_test *test = &alternative->tests[i];
-
-			holds = holds && test_holds(test, arguments[test->argument]);
-		}
-		allows = allows || holds;
-	}
-	return allows;
-}
-
 static const struct policy_rule *rule_for(const struct policy *policy, int number)
 {
 	for (unsigned i = 0; i < policy->rule_count; i++)
 		if (seccomp_syscall_resolve_name(policy->rules[i].syscall) == number)
 			return &policy->rules[i];
 	return NULL;
-}
-
-static uint32_t expected_action(
-	const struct policy_rule *rule, const uint64_t *arguments, uint32_t other)
-{
-	if (rule == NULL)
-		return other;
-	if (rule_allows(rule, arguments))
-		return SECCOMP_RET_ALLOW;
-	return rule->otherwise == POLICY_DEFAULT ? other
-						 : SECCOMP_RET_ERRNO | (uint32_t)rule->otherwise;
 }
 
 /* The same text under another architecture's numbers, and only that one's calls. */
@@ -610,68 +516,6 @@ static void programs_are_of_one_architecture(void **state)
 		policy_compile(&policy, POLICY_KILL, &filter, &program.count, &error), -EINVAL);
 	assert_string_equal(error.text, "t:2: aarch64 has no system call 'open'");
 	policy_free(&policy);
-}
-
-/* Values that meet the tests of our policies, and their neighbours. */
-static const uint64_t values[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 15, 16, 17, 33, 34, 38, 0x1000,
-	0x3d0f00, 0x3d0f01, 0x80000000, UINT64_C(0x100000000), UINT64_C(0x100000001), UINT64_MAX };
-
-static void compare(const struct jail_program *program, const struct policy *policy, int number,
-	uint32_t other, uint64_t *checked)
-{
-	const struct policy_rule *rule = rule_for(policy, number);
-
-	for (unsigned argument = 0; argument < POLICY_ARGUMENTS; argument++) {
-		for (size_t v = 0; v < ARRAY_SIZE(values); v++) {
-			struct seccomp_data data = { .nr = number, .arch = AUDIT_ARCH_X86_64 };
-			uint64_t arguments[POLICY_ARGUMENTS] = { 0 };
-
-			arguments[argument] = values[v];
-			memcpy(data.args, arguments, sizeof(arguments));
-			uint32_t expected = expected_action(rule, arguments, other);
-			uint32_t action = run_program(program, &data);
-
-			if (action != expected) {
-				print_error("call %d, arg%u 0x%lx: 0x%x, not 0x%x\n", number,
-					argument, (unsigned long)values[v], action, expected);
-				fail();
-			}
-			*checked += expected == SECCOMP_RET_ALLOW;
-		}
-	}
-}
-
-/* Sanitizers' builds only log. */
-#ifdef SANITIZED
-static const uint32_t kill_action = SECCOMP_RET_LOG;
-#else
-static const uint32_t kill_action = SECCOMP_RET_KILL_PROCESS;
-#endif
-
-static void the_embedded_programs_are_their_texts(void **state)
-{
-	size_t count;
-	const struct jail_policy *policies = jail_policy_all(&count);
-
-	(void)state;
-	for (size_t i = 0; i < count; i++) {
-		struct policy policy = { 0 };
-		struct policy_error error = { "" };
-		uint64_t allowed = 0;
-		char path[128];
-
-		snprintf(path, sizeof(path), "seccomp/x86_64/%s.policy", policies[i].name);
-		if (policy_parse_file(&policy, path, &error) < 0) {
-			print_error("%s\n", error.text);
-			fail();
-		}
-		for (int number = 0; number < 1100; number++) {
-			compare(&policies[i].kill, &policy, number, kill_action, &allowed);
-			compare(&policies[i].log, &policy, number, SECCOMP_RET_LOG, &allowed);
-		}
-		assert_true(allowed > 1000);
-		policy_free(&policy);
-	}
 }
 
 static unsigned next_random(unsigned *seed, unsigned below)
@@ -788,7 +632,6 @@ int main(void)
 		cmocka_unit_test(the_kernel_decides_as_the_rule_says),
 		cmocka_unit_test(what_cannot_be_compiled_is_an_error),
 		cmocka_unit_test(programs_are_of_one_architecture),
-		cmocka_unit_test(the_embedded_programs_are_their_texts),
 		cmocka_unit_test(random_rules_mean_what_they_say),
 		cmocka_unit_test(other_conventions_are_killed),
 	};
