@@ -299,7 +299,14 @@ static unsigned make_harmless(const struct jail_program *program, struct sock_fi
 	return PREFIX + program->count;
 }
 
-static inline long call_raw(long number, const uint64_t *arguments)
+/* The sanitizers' libraries make calls of their own, which would have no effect here. */
+#ifdef __clang__
+#define UNWATCHED __attribute__((no_sanitize("address", "thread", "memory", "undefined", "bounds")))
+#else
+#define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
+#endif
+
+UNWATCHED static long call_raw(long number, const uint64_t *arguments)
 {
 	register uint64_t a3 __asm__("r10") = arguments[3];
 	register uint64_t a4 __asm__("r8") = arguments[4];
@@ -313,13 +320,6 @@ static inline long call_raw(long number, const uint64_t *arguments)
 			 : "rcx", "r11", "memory");
 	return result;
 }
-
-/* The sanitizers' libraries make calls of their own, which would have no effect here. */
-#ifdef __clang__
-#define UNWATCHED __attribute__((no_sanitize("address", "thread", "memory", "undefined", "bounds")))
-#else
-#define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
-#endif
 
 UNWATCHED static void make_all_calls(struct call *call, unsigned count)
 {
