@@ -42,8 +42,9 @@ enum {
 struct jail_limits {
 	unsigned spare_fds; /* descriptors that it may open or receive later, besides those kept */
 	unsigned threads;   /* in all; held from Linux 5.14 on. 0: as in the caller, for all here */
-	uint64_t address_space; /* bytes, RLIMIT_AS */
-	uint64_t file_size;     /* how long it may make a file, the one behind stderr included */
+	uint64_t
+		memory; /* bytes of its own that it may add; shared ones, a guest's, do not count */
+	uint64_t file_size; /* how long it may make a file, the one behind stderr included */
 };
 
 struct jail_config {

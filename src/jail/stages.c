@@ -43,6 +43,7 @@ struct entry {
 	uid_t uid;
 	gid_t gid;
 	uint32_t missing;
+	uint64_t memory;   /* bytes of its own that it has from its parent */
 	const char *doing; /* what the stage was about when it failed */
 };
 
@@ -166,6 +167,27 @@ static int enter_oom_score(struct entry *entry)
 	snprintf(text, sizeof(text), "%ld", score < OOM_SCORE_MAX ? score : OOM_SCORE_MAX);
 	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 	return write_file(path, text);
+}
+
+/* What the limit of its memory is added to. */
+static int enter_size(struct entry *entry)
+{
+	char text[128] = "";
+	unsigned long pages;
+
+	if (entry->config->limits.memory == 0)
+		return 0;
+	CLEANUP_FD int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+
+	entry->doing = "read /proc/self/statm";
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		return -errno;
+	/* size, resident, shared, text, a zero, and data with the stack */
+	// NOLINTNEXTLINE(cert-err34-c): the kernel writes numbers
+	if (sscanf(text, "%*u %*u %*u %*u %*u %lu", &pages) != 1)
+		return -EINVAL;
+	entry->memory = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	return 0;
 }
 
 /* stderr stays, since the log goes there. One that was closed must not become something else. */
@@ -395,7 +417,8 @@ static int enter_limits(struct entry *entry)
 		/* The limit is of numbers, and the kept ones may lie high. */
 		{ RLIMIT_NOFILE, (uint64_t)fds[count - 1] + 1 + limits->spare_fds, true },
 		{ RLIMIT_NPROC, limits->threads, limits->threads != 0 && counts_threads(entry) },
-		{ RLIMIT_AS, limits->address_space, limits->address_space != 0 },
+		/* Not RLIMIT_AS: all of guest memory is mapped twice while a driver starts anew. */
+		{ RLIMIT_DATA, entry->memory + limits->memory, limits->memory != 0 },
 		{ RLIMIT_FSIZE, limits->file_size, limits->file_size != 0 },
 	};
 
@@ -473,6 +496,7 @@ static const struct stage {
 	{ "namespaces", enter_namespaces, 0, NAMESPACES_HELP },
 	{ "maps", enter_maps, JAIL_LACKS_IDENTITY, NAMESPACES_HELP },
 	{ "oom score", enter_oom_score, JAIL_LACKS_LIMITS, NO_HELP },
+	{ "size", enter_size, JAIL_LACKS_LIMITS, NO_HELP },
 	{ "stdio", enter_stdio, 0, NO_HELP },
 	{ "root", enter_root, JAIL_LACKS_ROOT, NAMESPACES_HELP },
 	{ "securebits", lock_capabilities, JAIL_LACKS_SECUREBITS, NAMESPACES_HELP },

@@ -23,7 +23,11 @@ enum {
 	FDS_A_QUEUE = 6,    /* kick, call and error, old and new; stop */
 	FDS_FOR_FRONT_END = 1,
 	FDS_OF_HELPER = 4,
+	THREADS_GOING = 6,   /* joined, and not yet taken apart by the kernel */
 	KERNEL_THREADS = 64, /* io_uring's workers count as threads of the process */
+	HELPER_MIB = 1,
+	MEMORY_MIB = 128,        /* most of it for vsock's 1024 connections, 64 KiB each */
+	MEMORY_MIB_A_QUEUE = 20, /* block_uring.c's requests, of a queue of 1024 */
 };
 
 /* ---- the device's side: in the jail ---- */
@@ -42,6 +46,13 @@ int device_process_serve(const struct device_birth *birth)
 }
 
 /* ---- the main process's side ---- */
+
+/* Sanitizers need memory of their own. */
+#ifdef SANITIZED
+static const uint64_t memory_unit = 0;
+#else
+static const uint64_t memory_unit = MIB;
+#endif
 
 /* What runs in a jail. */
 struct life {
@@ -127,7 +138,11 @@ static int start_helper(const struct device_jail *how, const struct device_ops *
 		.name = ops->helper->name,
 		.keep_fds = &ends[1],
 		.keep_fd_count = 1,
-		.limits = { .spare_fds = FDS_OF_HELPER, .threads = 1 },
+		.limits = {
+			.spare_fds = FDS_OF_HELPER,
+			.threads = 1,
+			.memory = HELPER_MIB * memory_unit,
+		},
 		.root = directory,
 	};
 
@@ -159,7 +174,9 @@ static int spawn(
 		.limits = {
 			.spare_fds = FDS_FOR_MEMORY + FDS_A_QUEUE * queues + FDS_FOR_FRONT_END +
 				     ops->spare_fds,
-			.threads = 1 + queues + KERNEL_THREADS,
+			.threads = 1 + queues + THREADS_GOING +
+				   (ops->prepare != NULL ? KERNEL_THREADS : 0),
+			.memory = (MEMORY_MIB + MEMORY_MIB_A_QUEUE * queues) * memory_unit,
 		},
 	};
 

@@ -346,7 +346,8 @@ static void a_closed_stdin_changes_nothing(void **state)
 	check_descriptors(state, open_many_files_and_close_stdin);
 }
 
-static void assert_limit(const char *text, const char *name, unsigned long value)
+/* Soft and hard, which are the same. */
+static unsigned long limit_of(const char *text, const char *name)
 {
 	const char *found = strstr(text, name);
 	char *next, *last;
@@ -356,8 +357,13 @@ static void assert_limit(const char *text, const char *name, unsigned long value
 	unsigned long hard = strtoul(next, &last, 10);
 
 	assert_ptr_not_equal(next, last);
-	assert_int_equal(soft, value);
-	assert_int_equal(hard, value);
+	assert_int_equal(soft, hard);
+	return soft;
+}
+
+static void assert_limit(const char *text, const char *name, unsigned long value)
+{
+	assert_int_equal(limit_of(text, name), value);
 }
 
 static void the_limits_hold(void **state)
@@ -371,7 +377,7 @@ static void the_limits_hold(void **state)
 	rig.config.keep_fds = &high;
 	rig.config.keep_fd_count = 1;
 	rig.config.limits = (struct jail_limits){
-		.spare_fds = 5, .threads = 3, .address_space = 1 << 30, .file_size = 12345
+		.spare_fds = 5, .threads = 3, .memory = 1 << 30, .file_size = 12345
 	};
 	start_complete(&rig);
 	assert_true(rig_read_proc(rig.shared->pid, "limits", text, sizeof(text)));
@@ -380,7 +386,7 @@ static void the_limits_hold(void **state)
 	assert_limit(text, "Max core file size", 0);
 	assert_limit(text, "Max msgqueue size", 0);
 	assert_limit(text, "Max processes", 3);
-	assert_limit(text, "Max address space", 1 << 30);
+	assert_in_range(limit_of(text, "Max data size"), (1 << 30) + 4096, (1 << 30) + 16 * MIB);
 	assert_limit(text, "Max file size", 12345);
 	end(&rig);
 }
@@ -415,6 +421,48 @@ static void files_and_threads_run_out(void **state)
 	assert_int_equal(rig.shared->seen[0], rig.shared->seen[3] - 3);
 	assert_int_equal(rig.shared->seen[1], EMFILE);
 	assert_int_equal(rig.shared->seen[2], 3);
+	rig_free(&rig);
+}
+
+enum { PIECE = 1 << 20, PIECES = 64 };
+
+/* Memory of its own until there is no more, and then memory that is shared. */
+static int use_all_memory(void *argument)
+{
+	struct rig_shared *shared = argument;
+	int fd = memfd_create("guest", MFD_CLOEXEC);
+	char *end = sbrk(0);
+
+	while (shared->seen[0] < 2 * PIECES &&
+		mmap(NULL, PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+			MAP_FAILED)
+		shared->seen[0]++;
+	shared->seen[1] = errno;
+	if (ftruncate(fd, (off_t)4 * PIECES * PIECE) < 0)
+		return 1;
+	/* Reserved only: it counts when it becomes writable. */
+	char *later = mmap(NULL, PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	shared->seen[2] = mprotect(later, PIECE, PROT_READ | PROT_WRITE) < 0 ? errno : 0;
+	shared->seen[3] = brk(end + PIECE) < 0 ? errno : 0;
+	shared->seen[4] = mmap(NULL, (size_t)4 * PIECES * PIECE, PROT_READ | PROT_WRITE, MAP_SHARED,
+				  fd, 0) != MAP_FAILED;
+	return 0;
+}
+
+static void memory_runs_out(void **state)
+{
+	struct rig rig;
+
+	start(&rig, state);
+	rig.main = use_all_memory;
+	rig.config.limits = (struct jail_limits){ .spare_fds = 7, .memory = PIECES * PIECE };
+	rig_start(&rig);
+	assert_int_equal(rig_result(&rig), 0);
+	assert_in_range(rig.shared->seen[0], PIECES - 1, PIECES);
+	for (unsigned i = 1; i <= 3; i++)
+		assert_int_equal(rig.shared->seen[i], ENOMEM);
+	assert_true(rig.shared->seen[4]);
 	rig_free(&rig);
 }
 
@@ -644,6 +692,7 @@ int main(void)
 		BOTH(a_closed_stdin_changes_nothing),
 		BOTH(the_limits_hold),
 		BOTH(files_and_threads_run_out),
+		BOTH(memory_runs_out),
 		BOTH(nobody_can_look_into_it),
 		BOTH(it_has_a_session_of_its_own),
 		BOTH(a_stopped_one_ends_with_its_parent),

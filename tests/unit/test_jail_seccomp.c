@@ -358,6 +358,8 @@ static const struct act {
 	{ "mmap rwx", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, 0x22, -1, 0 },
 		DIES },
 	{ "mmap x", SYS_mmap, { 0, 4096, PROT_EXEC, 0x22, -1, 0 }, DIES },
+	{ "mmap shared and anonymous", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, 0x21, -1, 0 },
+		DIES },
 	{ "mprotect x", SYS_mprotect, { 0, 4096, PROT_READ | PROT_EXEC }, DIES },
 	{ "pkey_mprotect", SYS_pkey_mprotect, { 0, 4096, PROT_EXEC, -1 }, DIES },
 	{ "shmat", SYS_shmat, { 0 }, DIES },
