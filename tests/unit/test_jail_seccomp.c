@@ -378,7 +378,7 @@ static const struct act {
 	{ "seccomp", SYS_seccomp, { 1, 0, 0 }, DIES },
 	{ "ftruncate", SYS_ftruncate, { 0, 0 }, DIES, { "block_device", "wl_device" } },
 	{ "ioctl", SYS_ioctl, { 2, 0x5412 /* TIOCSTI */, (long)"x" }, DIES },
-	{ "fcntl", SYS_fcntl, { 0, F_SETFL, 0 }, DIES, { "wl_device" } },
+	{ "fcntl to block", SYS_fcntl, { 0, F_SETFL, 0 }, DIES },
 	{ "sendto an address", SYS_sendto, { 0, 0, 0, 0, 1 }, DIES },
 	{ "stat", SYS_stat, { (long)"/" }, DIES },
 	{ "newfstatat by name", SYS_newfstatat, { AT_FDCWD, (long)"/", 0, 0 }, DIES },
