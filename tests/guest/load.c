@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Keeps block, entropy and network devices started, for tests that look at who
- * serves them or end it: at rest, or with one request after the other; or
+ * Keeps all devices started, with all of their queues, for tests that look at
+ * who serves them or end it: at rest, or with one request after the other; or
  * counts on a disk, for tests that look at the disk afterwards; or reads from
  * a disk and counts, for benchmarks. It never ends by itself.
  */
@@ -9,12 +9,36 @@
 
 enum { WRITTEN_SECTORS = 64, READ_SIZE = 4096, READS_A_LINE = 1000 };
 
+/* What each kind is asked under load, and in which queue: next to nothing, which it answers. */
+enum { BALLOON_INFLATE = 0, VSOCK_TRANSMIT = 1, WL_OUT = 1 };
+enum { VSOCK_HEADER = 44, VSOCK_OP_AT = 30, VSOCK_RST = 3 };
+enum { WL_CLOSE = 0x101, WL_CLOSE_SIZE = 12, WL_ANSWER_SIZE = 4 };
+enum { PAGE = 4096 };
+
+static uint8_t given[PAGE] __attribute__((aligned(PAGE)));
+
+/* The queues of a device stand behind each other. */
+static void start_device(unsigned devfn)
+{
+	struct victim device = { .devfn = devfn };
+	struct victim *first = &victims[victim_count];
+
+	if (get_config(&device, CONFIG_ID, 2) != 0x1af4)
+		return;
+	device.pci_id = (uint16_t)get_config(&device, CONFIG_ID + 2, 2);
+	device.name = kind_name(device.pci_id);
+	find_regions(&device);
+	unsigned count = (unsigned)get(&device, QUEUE_COUNT, 2);
+
+	for (uint16_t queue = 0; queue < count; queue++)
+		add_queue(&device, queue);
+	start_queues(first, count, 0);
+}
+
 static void start_all(void)
 {
-	find_victims();
-	add_victims(PCI_NET, PCI_NET);
-	for (unsigned i = 0; i < victim_count; i++)
-		start_victim(&victims[i], 0);
+	for (unsigned devfn = 0; devfn < FUNCTIONS; devfn += 8)
+		start_device(devfn);
 }
 
 static void run_rest(void)
@@ -25,22 +49,72 @@ static void run_rest(void)
 		__asm__ volatile("pause");
 }
 
+/* What is in the buffer, and where there is room for an answer. */
+static void ask(struct victim *victim, uint32_t size, uint32_t room)
+{
+	uint8_t *data = victim->buffers->data;
+
+	set_desc(victim, 0, (uintptr_t)data, size, room != 0 ? NEXT : 0, 1);
+	set_desc(victim, 1, (uintptr_t)data + size, room, WRITE, 0);
+	(void)submit(victim, 0);
+}
+
+static void ask_balloon(struct victim *victim)
+{
+	const uint32_t pfn = (uint32_t)((uintptr_t)given / PAGE);
+
+	memcpy(victim->buffers->data, &pfn, sizeof(pfn));
+	ask(victim, sizeof(pfn), 0);
+}
+
+/* The reset of a connection that is none. */
+static void ask_vsock(struct victim *victim)
+{
+	memset(victim->buffers->data, 0, VSOCK_HEADER);
+	victim->buffers->data[VSOCK_OP_AT] = VSOCK_RST;
+	ask(victim, VSOCK_HEADER, 0);
+}
+
+/* The end of a file that is none. */
+static void ask_wl(struct victim *victim)
+{
+	const uint32_t words[] = { WL_CLOSE, 0, 7 };
+
+	memcpy(victim->buffers->data, words, WL_CLOSE_SIZE);
+	ask(victim, WL_CLOSE_SIZE, WL_ANSWER_SIZE);
+}
+
+static void ask_net(struct victim *victim)
+{
+	set_desc(victim, 0, (uintptr_t)victim->buffers->data, 2048, WRITE, 0);
+	offer(victim, 0); /* which nobody fills here */
+	kick(victim);
+}
+
+static void read_first_sector(struct victim *victim)
+{
+	set_header(victim, BLK_IN, 0);
+	set_request(victim, SECTOR, true);
+	(void)submit(victim, 0);
+}
+
+static const struct {
+	uint16_t pci_id, queue;
+	void (*ask)(struct victim *victim);
+} kinds[] = {
+	{ PCI_BLOCK, 0, read_first_sector },
+	{ PCI_RNG, 0, get_random },
+	{ PCI_NET, 0, ask_net },
+	{ PCI_BALLOON, BALLOON_INFLATE, ask_balloon },
+	{ PCI_VSOCK, VSOCK_TRANSMIT, ask_vsock },
+	{ PCI_WL, WL_OUT, ask_wl },
+};
+
 static void work(struct victim *victim)
 {
-	switch (victim->pci_id) {
-	case PCI_RNG:
-		get_random(victim);
-		break;
-	case PCI_NET: /* queue 0 takes buffers, which nobody fills here */
-		set_desc(victim, 0, (uintptr_t)victim->buffers->data, 2048, WRITE, 0);
-		offer(victim, 0);
-		kick(victim);
-		break;
-	default:
-		set_header(victim, BLK_IN, 0);
-		set_request(victim, SECTOR, true);
-		(void)submit(victim, 0);
-	}
+	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (victim->pci_id == kinds[i].pci_id && victim->queue == kinds[i].queue)
+			kinds[i].ask(victim);
 }
 
 static void run_load(void)

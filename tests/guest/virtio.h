@@ -102,7 +102,8 @@ enum {
 	PCI_RNG = 0x1044,
 	PCI_BALLOON = 0x1045,
 	PCI_VSOCK = 0x1053,
-	VICTIMS_MAX = 3
+	PCI_WL = 0x105e,
+	VICTIMS_MAX = 20
 };
 
 /* Where the pointers go beyond the victims' own memory, this is it. */
@@ -220,6 +221,7 @@ static inline const char *kind_name(uint16_t pci_id)
 	       : pci_id == PCI_VSOCK   ? "vsock"
 	       : pci_id == PCI_NET     ? "net"
 	       : pci_id == PCI_BALLOON ? "balloon"
+	       : pci_id == PCI_WL      ? "wl"
 				       : "blk";
 }
 
@@ -250,27 +252,34 @@ static inline void find_victims(void)
 		fail("%u devices, which are too few", (uint64_t)victim_count);
 }
 
+/* A queue of a device whose regions are known, as a victim of its own. */
+static inline void add_queue(const struct victim *device, uint16_t queue)
+{
+	enum { NOTIFY_MULTIPLIER = 16 };
+	unsigned capability = find_capability(device, CAP_VENDOR, CFG_NOTIFY);
+	struct victim *victim = &victims[victim_count];
+
+	if (victim_count == VICTIMS_MAX)
+		fail("too many queues");
+	*victim = *device;
+	victim->rings = &all_rings[victim_count];
+	victim->buffers = &all_buffers[victim_count];
+	victim->queue = queue;
+	victim->notify += queue * get_config(device, capability + NOTIFY_MULTIPLIER, 4);
+	victim_count++;
+}
+
 /* The one device of a kind, as a victim for each of these queues. */
 static inline void find_device(uint16_t pci_id, const uint16_t *queues, unsigned count)
 {
-	enum { NOTIFY_MULTIPLIER = 16 };
-
 	add_victims(pci_id, pci_id);
 	if (victim_count != 1)
 		fail("%u devices of %s", (uint64_t)victim_count, kind_name(pci_id));
-	unsigned capability = find_capability(&victims[0], CAP_VENDOR, CFG_NOTIFY);
-	uint32_t stride = get_config(&victims[0], capability + NOTIFY_MULTIPLIER, 4);
 	const struct victim device = victims[0];
 
-	for (victim_count = 0; victim_count < count; victim_count++) {
-		struct victim *victim = &victims[victim_count];
-
-		*victim = device;
-		victim->rings = &all_rings[victim_count];
-		victim->buffers = &all_buffers[victim_count];
-		victim->queue = queues[victim_count];
-		victim->notify += queues[victim_count] * stride;
-	}
+	victim_count = 0;
+	for (unsigned i = 0; i < count; i++)
+		add_queue(&device, queues[i]);
 }
 
 /* ---- rings ------------------------------------------------------------------------ */
