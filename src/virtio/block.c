@@ -377,6 +377,11 @@ static void block_prepare(struct device *device)
 		urings_prepare(&device->urings, &block_uring_kind, device->options.queues);
 }
 
+static void block_unprepare(struct device *device)
+{
+	urings_free(&device->urings);
+}
+
 static void block_prepare_queue(struct device_queue *queue)
 {
 	if (!queue->device->options.sync_engine)
@@ -417,6 +422,7 @@ static const struct device_ops block_ops = {
 	.config_write = block_config_write,
 	.config_change = block_config_change,
 	.prepare = block_prepare,
+	.unprepare = block_unprepare,
 	.prepare_queue = block_prepare_queue,
 	.fds = block_fds,
 	.start = block_start,

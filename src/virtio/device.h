@@ -109,6 +109,11 @@ struct device_ops {
 	 */
 	void (*prepare)(struct device *device);
 	/*
+	 * Lets go of what prepare made, once the jailed process has it: another
+	 * device's process, made next, would inherit it. NULL: nothing.
+	 */
+	void (*unprepare)(struct device *device);
+	/*
 	 * The same for one queue of a device in the main process: in the queue's
 	 * thread, before the filter of that and serve. NULL: nothing.
 	 */

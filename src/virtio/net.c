@@ -127,6 +127,11 @@ static void net_prepare(struct device *device)
 		urings_prepare(&device->urings, &net_uring_kind, 2 * device->options.pairs);
 }
 
+static void net_unprepare(struct device *device)
+{
+	urings_free(&device->urings);
+}
+
 static void net_prepare_queue(struct device_queue *queue)
 {
 	if (queue->device->stream == NULL && !is_control(queue))
@@ -175,6 +180,7 @@ static const struct device_ops net_ops = {
 	.features = net_features,
 	.config_read = net_config_read,
 	.prepare = net_prepare,
+	.unprepare = net_unprepare,
 	.prepare_queue = net_prepare_queue,
 	.start = net_start,
 	.serve = net_serve,

@@ -199,6 +199,8 @@ static int start_both(
 	if (ops->prepare != NULL)
 		ops->prepare(device);
 	r = spawn(jail, life, &process->jail);
+	if (ops->unprepare != NULL)
+		ops->unprepare(device);
 	if (helper_fd >= 0) /* only the process has it */
 		ops->helper->attach(device, -1);
 	return r;

@@ -7,26 +7,22 @@ import contextlib
 import os
 import pathlib
 import random
-import re
 import shutil
 import signal
+import stat
 import subprocess
+import tempfile
 import time
 
+import jails
 import pytest
-
 import vmm
 
 pytestmark = pytest.mark.skipif(any(san in vmm.CROSVM for san in ("asan", "tsan", "msan")),
                                 reason="a sanitizer build, whose policies only log")
 # `make soak`: each 20 times, the main process killed 500 times.
 SOAK = os.environ.get("CROSVM_SOAK")
-NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
-
-
-def status(pid, field):
-    text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return re.search(rf"^{field}:[ \t]*(.*)$", text, re.MULTILINE)[1]
+USER = 54321  # in no file of the host
 
 
 @pytest.fixture
@@ -42,35 +38,59 @@ def running(disk):
         yield process
 
 
-def test_one_process_a_device(running):
-    assert set(vmm.device_processes(running.pid)) == {"block", "rng"}
+@pytest.fixture(params=["root", "user"])
+def place(request, tmp_path):
+    """(directory, who starts crosvm, what does that): root, and a user whom the host has given /dev/kvm and nothing else."""
+    if os.geteuid() != 0:
+        if request.param == "root":
+            pytest.skip("needs root")
+        yield tmp_path, os.geteuid(), []
+    elif request.param == "root":
+        yield tmp_path, 0, []
+    else:
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="crosvm-user-"))
+        node = directory / "kvm"
+        os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
+        for path, mode in ((node, 0o666), (directory, 0o777)):
+            os.chmod(path, mode)
+        switch = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
+        probe = [*switch, "test", "-x", vmm.CROSVM, "-a", "-r", vmm.guest("load")]
+        if subprocess.run(probe, check=False).returncode != 0:
+            pytest.skip("an ordinary user of this machine cannot reach the files of this test")
+        for name in ("ro.img", "rw.img"):
+            (directory / name).write_bytes(bytes(1 << 20))
+            os.chmod(directory / name, 0o666)
+        # In mounts of its own, the device node is one that all may use.
+        yield directory, USER, ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/kvm && exec "$@"', node, *switch]
+        shutil.rmtree(directory)
 
 
-def test_they_hold_nothing(running):
-    """For each thread of each: no capability, no privilege to gain, a filter, namespaces of its own, an empty root."""
-    for pid in vmm.device_processes(running.pid).values():
-        for task in os.listdir(f"/proc/{pid}/task"):
-            for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-                assert int(status(f"{pid}/task/{task}", field), 16) == 0
-            assert status(f"{pid}/task/{task}", "NoNewPrivs") == "1"
-            assert status(f"{pid}/task/{task}", "Seccomp") == "2"
-        for name in NAMESPACES:
-            assert os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/{running.pid}/ns/{name}"), name
-        assert os.listdir(f"/proc/{pid}/root/") == []
-        assert len(pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) == 1
-        assert status(pid, "NSpid").split()[-1] == "1"
+def test_what_a_jail_is(place):
+    """J1 to J17, J19, J20 of each kind of device, and of the helpers; with all of them at work."""
+    directory, caller, before = place
+    with jails.machine(directory, "load", before=before) as process:
+        found = jails.processes(process.pid)
+        disks = [(str(directory / "ro.img"), os.O_RDONLY), (str(directory / "rw.img"), os.O_RDWR)]
+        kinds = {name for name in jails.KINDS if name != "net" or "--net" in process.args}
+        assert sorted(name for name, _ in found) == sorted([*kinds, "block", *jails.HELPERS])
+        vmm.wait_until(lambda: all("2" == jails.status(task)["Seccomp"] for task in jails.tasks(process.pid)))
+        for name, pid in found:
+            manifest = jails.manifest(name, disks.pop(0) if name == "block" else None)
+            jails.check_jail(pid, process.pid, manifest, caller)
+        for namespace in ("user", "pid", "mnt", "net"):
+            assert len({jails.namespaces(pid)[namespace] for _, pid in found}) == len(found)
+        jails.check_main(process.pid)
 
 
-def test_they_have_their_own_files_only(running, disk):
-    def files(pid):
-        return sorted(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
-
-    processes = vmm.device_processes(running.pid)
-    assert str(disk) in files(processes["block"])
-    for name, pid in processes.items():
-        known = re.compile(r"/null|pipe:.*|socket:.*|anon_inode:\[(eventfd|io_uring)\]|/memfd:crosvm-guest.*"
-                           + (f"|{disk}" if name == "block" else ""))
-        assert [file for file in files(pid) if not known.fullmatch(file)] == []
+def test_a_stopped_device_ends_with_the_main_process(tmp_path):
+    """J18, each kind. One that the kernel did not kill would stay for ever."""
+    with jails.machine(tmp_path, "rest") as process:
+        pids = [pid for _, pid in jails.processes(process.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        vmm.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
@@ -208,28 +228,6 @@ def test_a_frozen_device_does_not_hold_the_end(disk):
         for pid in vmm.device_processes(process.pid).values():
             os.kill(pid, signal.SIGSTOP)
         assert vmm.end_by(process, signal.SIGTERM, timeout=30)[0] == vmm.OK
-
-
-def test_memory_goes_to_the_main_process_last(running):
-    """J14: when memory runs out, the kernel takes a device first."""
-    def score(pid):
-        return int(pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text())
-
-    for pid in vmm.device_processes(running.pid).values():
-        assert score(pid) >= min(score(running.pid) + 200, 1000)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_as_an_ordinary_user(disk):
-    """No root, no set-up: the same jail."""
-    probe = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "test", "-r",
-                            "/dev/kvm", "-a", "-w", "/dev/kvm", "-a", "-x", vmm.CROSVM, "-a", "-r",
-                            vmm.guest("machine")], check=False)
-    if probe.returncode != 0:
-        pytest.skip("an ordinary user of this machine cannot reach /dev/kvm or the files of this test")
-    argv = vmm.command("machine", "pci", "-u")
-    done = vmm.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *argv])
-    assert "PASS pci" in done.stdout, done.stderr
 
 
 def test_bad_words():

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A VM with a device of each kind in a jail of its own, and what /proc must say of such a jail, for each of its threads.
+
+What a process holds is exact, by kind. Of the limits: there is none of address space yet, and the threads' one leaves
+room for 64 of io_uring's workers.
+"""
+import collections
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import shutil
+import socket
+import stat
+import struct
+
+import vmm
+from netns import in_network, own_network
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+NOBODY = 65534  # what root's devices become
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454ca, 0x2, 0x1000, 0x4000
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1
+SEALED = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+EVENT, RING, EPOLL, SOCKET = "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "socket"
+# Those with the queues that tests/guest/load.c starts; a helper has none.
+KINDS = {"block": 1, "net": 3, "balloon": 4, "vsock": 3, "wl": 2, "rng": 1}
+HELPERS = ("vsock-to", "wl-to")
+
+
+# ---- the machine ----
+
+@contextlib.contextmanager
+def network():
+    """(options, descriptors to pass) of a card: a tap, as root, in a network that nothing else is in; else passt's, or none."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        yield (("--net", "user") if shutil.which("passt") else ()), ()
+        return
+    with own_network():
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"jail0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+    try:
+        yield ("--net", f"tap-fd={fd},vhost=off"), (fd,)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def machine(place, case, *options, before=(), **kwargs):
+    """A guest with a device of each kind, at rest or with requests without end. `before` starts crosvm."""
+    for name in ("ro.img", "rw.img"):
+        if not (place / name).exists():
+            (place / name).write_bytes(bytes(1 << 20))
+    with contextlib.ExitStack() as stack:
+        compositor = stack.enter_context(socket.socket(socket.AF_UNIX))
+        (place / "wayland-0").unlink(missing_ok=True)
+        compositor.bind(str(place / "wayland-0"))
+        compositor.listen()
+        os.chmod(place / "wayland-0", 0o666)
+        card, fds = stack.enter_context(network())
+        argv = vmm.command("load", case, "-u", "-b", f"path={place}/ro.img,ro", "-b", f"path={place}/rw.img", *card,
+                           "--balloon", "reporting", "--vsock", f"cid=42,socket={place}/vsock",
+                           "--wl", f"path={place}/wayland-0", *options)
+        yield stack.enter_context(vmm.started([*before, *argv], until=b"serving", pass_fds=fds, **kwargs))
+
+
+def processes(main):
+    """[(name, pid)], once they are in their jails."""
+    pids = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    vmm.wait_until(lambda: all(vmm.status_number(pid, "Seccomp") == 2 for pid in pids))
+    return [(pathlib.Path(f"/proc/{pid}/comm").read_text().strip().removeprefix("crosvm-"), int(pid)) for pid in pids]
+
+
+# ---- what a jail is ----
+
+def text(pid, name):
+    return pathlib.Path(f"/proc/{pid}/{name}").read_text()
+
+
+def status(task):
+    return dict(re.findall(r"^(\w+):[ \t]*(.*)$", text(task, "status"), re.MULTILINE))
+
+
+def tasks(pid):
+    return [f"{pid}/task/{task}" for task in os.listdir(f"/proc/{pid}/task")]
+
+
+def descriptors(pid):
+    """{(what, access): how many}; each is closed in programs that are started."""
+    found = collections.Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        flags = int(text(pid, f"fdinfo/{fd}").partition("flags:")[2].split()[0], 8)
+        assert flags & os.O_CLOEXEC, fd
+        what = os.readlink(f"/proc/{pid}/fd/{fd}")
+        found[re.sub(r"^(socket|pipe):.*", r"\1", what), flags & os.O_ACCMODE] += 1
+    return found
+
+
+def manifest(name, disk=None, memory=True):
+    """What a process of this name holds: queues that run, descriptors."""
+    queues = KINDS.get(name, 0)
+    files = collections.Counter({("/null", os.O_RDWR): 2, ("pipe", os.O_WRONLY): 1, (SOCKET, os.O_RDWR): 1})
+    if name in KINDS:  # kick, call and stop of each queue
+        files[EVENT, os.O_RDWR] += 3 * queues + 1 if memory else 0
+    if name == "block":
+        files.update({(RING, os.O_RDWR): 1, disk: 1})
+    elif name == "net":
+        files.update({(RING, os.O_RDWR): 2, ("/dev/net/tun", os.O_RDWR): 1})
+    elif name == "vsock":  # the listener, the way to the helper; two to wake its threads
+        files.update({(SOCKET, os.O_RDWR): 2, (EVENT, os.O_RDWR): 2, (EPOLL, os.O_RDWR): 1})
+    elif name == "wl":  # the way to the helper, the window's
+        files.update({(SOCKET, os.O_RDWR): 2, (EPOLL, os.O_RDWR): 2})
+    return queues if memory else 0, files
+
+
+def check_rights(pid, caller):
+    """J1 to J4, J6: of every thread."""
+    user = NOBODY if caller == 0 else caller
+    # Root's helper is the owner of the directory that it sees, which is root.
+    if caller == 0 and text(pid, "comm").strip().removeprefix("crosvm-") in HELPERS:
+        user = 0
+    for task in tasks(pid):
+        fields = status(task)
+        assert {int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+        assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+        assert int(fields["Seccomp_filters"]) >= 1
+        assert fields["Uid"].split() == fields["Gid"].split() == [str(user)] * 4
+        if os.geteuid() == 0:  # an ordinary user's kernel lets a jail drop none; the tests' user here has none
+            assert fields["Groups"].split() == []
+        assert len(fields["NSpid"].split()) == 2
+    assert status(pid)["NSpid"].split()[-1] == "1"
+    for name in ("uid_map", "gid_map"):
+        assert text(pid, name).split() == [str(user), str(user), "1"]
+
+
+def namespaces(pid):
+    return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in NAMESPACES}
+
+
+def check_surroundings(pid, main, is_helper):
+    """J5, J7, J8, J13, J14, J16, J17."""
+    ours, its = namespaces(main), namespaces(pid)
+    assert [name for name in NAMESPACES if ours[name] == its[name]] == []
+    if not is_helper:  # which sees the directory of its sockets
+        assert os.listdir(f"/proc/{pid}/root/") == []
+    mounts = text(pid, "mountinfo").splitlines()
+    assert len(mounts) == 1 and {"ro", "nosuid", "nodev", "noexec"} <= set(mounts[0].split()[5].split(","))
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert re.findall(r"^ *(\S+):", text(pid, "net/dev"), re.MULTILINE) == ["lo"]
+    if os.geteuid() == 0:
+        with open(f"/proc/{pid}/ns/net", "rb") as namespace, in_network(namespace.fileno()), \
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            flags = struct.unpack("16xH22x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16s24x", b"lo")))[0]
+            assert flags & IFF_UP == 0
+    assert {os.stat(f"/proc/{pid}/{name}").st_uid for name in ("mem", "maps", "environ")} == {0}
+    assert int(text(pid, "oom_score_adj")) >= min(int(text(main, "oom_score_adj")) + 200, 1000)
+    assert text(pid, "environ").strip("\0") == ""
+    assert text(pid, "cmdline").startswith(f"crosvm-{text(pid, 'comm').strip().removeprefix('crosvm-')}\0")
+    _, _, session, terminal = text(pid, "stat").rsplit(")", 1)[1].split()[1:5]
+    assert (session, terminal) == (str(pid), "0")
+
+
+def check_memory(pid, rings, guest):
+    """J11: nothing to write and to execute; shared are its own rings, and the guest's memory, which keeps its size."""
+    shared = collections.Counter()
+    for line in text(pid, "maps").splitlines():
+        addresses, rights, _, _, _, *name = line.split(None, 5)
+        assert not {"w", "x"} <= set(rights), line
+        if rights[3] == "s":
+            shared[name[0]] += 1
+            if "memfd" in name[0] and os.geteuid() == 0:
+                fd = os.open(f"/proc/{pid}/map_files/{addresses}", os.O_RDONLY)
+                assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == SEALED
+                os.close(fd)
+    expected = collections.Counter({RING: 2 * rings, "/memfd:crosvm-guest (deleted)": int(guest)})
+    assert shared == +expected
+
+
+def check_limits(pid, is_helper, queues):
+    """J12, J15."""
+    def limit(what):
+        soft, hard = re.search(rf"^Max {what} +(\S+) +(\S+)", text(pid, "limits"), re.MULTILINE).groups()
+        assert soft == hard
+        return int(soft)
+
+    name = text(pid, "comm").strip().removeprefix("crosvm-")
+    connections = 1024 if name in ("vsock", "wl") else 0
+    assert limit("core file size") == limit("msgqueue size") == 0
+    assert limit("open files") <= connections + 128
+    assert limit("processes") <= (1 if is_helper else 1 + 4 + 64)
+    workers = sum(text(task, "comm").startswith("iou-") for task in tasks(pid))
+    assert len(tasks(pid)) - workers == 1 + queues
+
+
+def check_jail(pid, main, manifest_, caller=None, guest=True):
+    """Of one process: the manifest of its kind. `main` made it, for this user."""
+    queues, files = manifest_
+    is_helper = text(pid, "comm").strip().removeprefix("crosvm-") in HELPERS
+    check_rights(pid, os.geteuid() if caller is None else caller)
+    check_surroundings(pid, main, is_helper)
+    assert descriptors(pid) == files  # J9, J10
+    check_memory(pid, files[RING, os.O_RDWR], guest and not is_helper)
+    check_limits(pid, is_helper, queues)
+
+
+def check_main(pid):
+    """J19: every thread but for the bounding set, which bounds nothing under no_new_privs."""
+    for task in tasks(pid):
+        fields = status(task)
+        assert {int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+        assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2"), fields["Name"]
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        assert not stat.S_ISDIR(os.stat(f"/proc/{pid}/fd/{fd}").st_mode)
+    assert RING not in [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
