@@ -47,22 +47,32 @@ def network():
 
 
 @contextlib.contextmanager
-def machine(place, case, *options, before=(), **kwargs):
-    """A guest with a device of each kind, at rest or with requests without end. `before` starts crosvm."""
+def compositor(place):
+    """Its socket, which a wayland device of jails.command() connects to."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "wayland-0"))
+        listener.listen()
+        os.chmod(place / "wayland-0", 0o666)
+        yield
+    (place / "wayland-0").unlink()
+
+
+def command(place, case, *options):
+    """A guest with a device of each kind but a card, at rest or with requests without end."""
     for name in ("ro.img", "rw.img"):
         if not (place / name).exists():
             (place / name).write_bytes(bytes(1 << 20))
-    with contextlib.ExitStack() as stack:
-        compositor = stack.enter_context(socket.socket(socket.AF_UNIX))
-        (place / "wayland-0").unlink(missing_ok=True)
-        compositor.bind(str(place / "wayland-0"))
-        compositor.listen()
-        os.chmod(place / "wayland-0", 0o666)
-        card, fds = stack.enter_context(network())
-        argv = vmm.command("load", case, "-u", "-b", f"path={place}/ro.img,ro", "-b", f"path={place}/rw.img", *card,
-                           "--balloon", "reporting", "--vsock", f"cid=42,socket={place}/vsock",
-                           "--wl", f"path={place}/wayland-0", *options)
-        yield stack.enter_context(vmm.started([*before, *argv], until=b"serving", pass_fds=fds, **kwargs))
+    return vmm.command("load", case, "-u", "-b", f"path={place}/ro.img,ro", "-b", f"path={place}/rw.img", "--balloon",
+                       "reporting", "--vsock", f"cid=42,socket={place}/vsock", "--wl", f"path={place}/wayland-0", *options)
+
+
+@contextlib.contextmanager
+def machine(place, case, *options, before=(), **kwargs):
+    """That running, with a card. `before` starts crosvm."""
+    with compositor(place), network() as (card, fds):
+        argv = command(place, case, *card, *options)
+        with vmm.started([*before, *argv], until=b"serving", pass_fds=fds, **kwargs) as process:
+            yield process
 
 
 def processes(main):
