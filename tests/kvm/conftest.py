@@ -25,6 +25,7 @@ GUESTS = sorted(source.stem for source in (HERE.parent / "guest").glob("*.[cS]")
 
 
 def pytest_configure(config):
+    vmm.adopt_orphans()
     config.addinivalue_line("markers", "no_kvm: runs without /dev/kvm")
     config.addinivalue_line("markers", "xdist_group: of pytest-xdist: tests that one worker runs, in order")
 
@@ -57,7 +58,7 @@ def built():
 
 @pytest.fixture(autouse=True)
 def nothing_left():
-    """Every test: no process of ours survives it. An orphan may be another worker's, whose own test waits for its end."""
+    """Every test: no process of ours survives it."""
     before = set(vmm.descendants())
     yield
     end = time.monotonic() + 5

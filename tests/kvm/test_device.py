@@ -69,7 +69,7 @@ def test_killed(tmp_path):
             os.kill(pid, signal.SIGSTOP)
             back_end.kill()
             back_end.wait()
-            vmm.wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+            vmm.wait_until(lambda: vmm.descendants() == [])
 
 
 @pytest.mark.no_kvm

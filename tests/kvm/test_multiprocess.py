@@ -4,7 +4,6 @@
 What a jail is made of is in tests/unit/test_jail*.c; the hostile guests run with -u in test_hostile_virtio.py.
 """
 import contextlib
-import ctypes
 import os
 import pathlib
 import random
@@ -93,34 +92,16 @@ def test_a_stopped_device_ends_with_the_main_process(tmp_path):
             os.kill(pid, signal.SIGSTOP)
         process.kill()
         process.wait()
-        vmm.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+        vmm.wait_until(lambda: vmm.descendants() == [])
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left(running, signal_number):
     """However the main process ends."""
-    pids = list(vmm.device_processes(running.pid).values())
+    assert len(vmm.device_processes(running.pid)) == 2
     running.send_signal(signal_number)
     running.wait(10)
-    vmm.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
-
-
-PR_SET_CHILD_SUBREAPER = 36
-
-
-@pytest.fixture
-def orphans():
-    """Who loses its parent becomes our child: a function that reaps those who ended, and says whether others are left."""
-    def are_left():
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0] != 0:
-                pass
-            return True
-        return False
-
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    yield are_left
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    vmm.wait_until(lambda: vmm.descendants() == [])
 
 
 def traces(place):
@@ -130,7 +111,7 @@ def traces(place):
     return {*pathlib.Path("/proc/mounts").read_text().splitlines(), *os.listdir("/dev/shm"), *files, *links}
 
 
-def test_killed_at_any_moment(tmp_path, orphans):
+def test_killed_at_any_moment(tmp_path):
     """The main process dies somewhere between its start and its guest's second second. `make soak`: 500 times.
 
     What stays are its sockets, since nobody is there to remove them: the next VM takes their places.
@@ -150,7 +131,7 @@ def test_killed_at_any_moment(tmp_path, orphans):
             time.sleep(random_.uniform(0, 2 if SOAK else 0.2))
             process.kill()
             process.wait()
-            vmm.wait_until(lambda: not orphans())
+            vmm.wait_until(lambda: vmm.descendants() == [])
             vmm.wait_until(lambda: traces(tmp_path) <= before)
             sockets = {path.name for path in tmp_path.rglob("*") if path.is_socket()}
             assert sockets <= {"vm.sock", "vsock", "wayland-0"}
