@@ -258,14 +258,14 @@ static int wait_for_jail(struct jail_process *jail, const char *name)
 	return 0;
 }
 
-void device_process_report(const struct jail_process *process, const char *name)
+bool device_process_report(const struct jail_process *process, const char *name)
 {
 	siginfo_t how = { .si_pid = 0 };
 
 	if (process->pid == 0 ||
 		waitid(P_PIDFD, (id_t)process->pidfd, &how, WEXITED | WNOHANG | WNOWAIT) < 0 ||
 		how.si_pid == 0)
-		return;
+		return false;
 	if (how.si_code == CLD_EXITED)
 		log_error("device %s: its process %d ended with status %d", name, how.si_pid,
 			how.si_status);
@@ -275,6 +275,7 @@ void device_process_report(const struct jail_process *process, const char *name)
 			how.si_status == SIGSYS ? "; it made a system call that it may not: "
 						  "'journalctl -k -g SECCOMP' says which"
 						: "");
+	return how.si_code != CLD_EXITED || how.si_status != 0;
 }
 
 int device_process_wait(struct device_process *process, const char *name)
@@ -284,7 +285,7 @@ int device_process_wait(struct device_process *process, const char *name)
 	if (r == 0)
 		r = wait_for_jail(&process->jail, name);
 	if (r == -ESRCH)
-		device_process_report(&process->jail, name);
+		(void)device_process_report(&process->jail, name);
 	return r;
 }
 

@@ -66,8 +66,11 @@ MUST_CHECK int device_process_connect(struct device_process *process, const stru
 	struct device *device, const struct guest_memory *memory, const struct device_loss *loss,
 	struct vhost **ret_vhost);
 
-/* Logs how the device's process or its helper ended, if there was one and it has. */
-void device_process_report(const struct jail_process *process, const char *name);
+/*
+ * Logs how the device's process or its helper ended, if there was one and it has.
+ * Whether that tells why the device is lost: with status 0, one followed another.
+ */
+bool device_process_report(const struct jail_process *process, const char *name);
 
 /* Ends it, and leaves none. A process that was never started is fine. */
 void device_process_end(struct device_process *process);

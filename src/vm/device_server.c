@@ -143,8 +143,8 @@ static void end_device(struct server *server, int result)
 
 	fd_close(&process->socket);
 	if (result == -ECHILD) {
-		device_process_report(&process->jail, server->name);
-		device_process_report(&process->helper, server->name);
+		(void)device_process_report(&process->jail, server->name);
+		(void)device_process_report(&process->helper, server->name);
 	} else if (process->jail.pid > 0 && poll(&pidfd, 1, END_MS) == 0) {
 		log_warn("device %s: its process does not end, and is killed", server->name);
 	}

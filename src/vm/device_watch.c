@@ -17,8 +17,8 @@
 #include "base/log.h"
 #include "vm/device_process.h"
 
-/* One that hung up is about to end. */
-enum { LAST_WAIT_MS = 100 };
+/* One that hung up is about to end; the helper that saw it may be quicker. */
+enum { LAST_WAIT_MS = 200 };
 
 struct watched {
 	struct device_watch *watch;
@@ -164,14 +164,19 @@ int device_watch_add(
 void device_watch_report(struct device_watch *watch)
 {
 	struct pollfd ends[WATCH_MAX];
+	bool is_told = false;
 
 	for (unsigned i = 0; i < watch->count; i++)
 		ends[i] = (struct pollfd){ watch->processes[i].process->pidfd, POLLIN, 0 };
-	(void)poll(ends, watch->count, LAST_WAIT_MS);
-	for (unsigned i = 0; i < watch->count; i++)
-		if (ends[i].revents != 0)
-			device_process_report(
+	while (!is_told && poll(ends, watch->count, LAST_WAIT_MS) > 0) {
+		for (unsigned i = 0; i < watch->count; i++) {
+			if (ends[i].revents == 0)
+				continue;
+			ends[i].fd = -1; /* once is enough */
+			is_told |= device_process_report(
 				watch->processes[i].process, watch->processes[i].name);
+		}
+	}
 }
 
 void device_watch_free(struct device_watch *watch)

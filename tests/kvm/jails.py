@@ -6,22 +6,25 @@ room for 64 of io_uring's workers.
 """
 import collections
 import contextlib
+import ctypes
 import fcntl
 import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import stat
 import struct
 
 import vmm
-from netns import in_network, own_network
+from netns import in_network, libc, own_network
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 NOBODY = 65534  # what root's devices become
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454ca, 0x2, 0x1000, 0x4000
 SIOCGIFFLAGS, IFF_UP = 0x8913, 1
+SYS_PIDFD_GETFD = 438
 SEALED = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 EVENT, RING, EPOLL, SOCKET = "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "socket"
 # Those with the queues that tests/guest/load.c starts; a helper has none.
@@ -223,3 +226,40 @@ def check_main(pid):
     for fd in os.listdir(f"/proc/{pid}/fd"):
         assert not stat.S_ISDIR(os.stat(f"/proc/{pid}/fd/{fd}").st_mode)
     assert RING not in [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+# ---- a device that was taken over ----
+
+def run_code(pid, code):
+    """In place of all that a process may execute: no-operations that lead to `code`. Needs root."""
+    os.kill(pid, signal.SIGSTOP)
+    vmm.wait_until(lambda: all(text(task, "stat").rsplit(")", 1)[1].split()[0] == "T" for task in tasks(pid)))
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        for line in text(pid, "maps").splitlines():
+            start, end = (int(number, 16) for number in line.split()[0].split("-"))
+            if line.split()[1] == "r-xp" and "[v" not in line:
+                memory.seek(start)
+                memory.write((bytes([0x90]) * (1024 - len(code)) + code) * ((end - start) // 1024))
+    os.kill(pid, signal.SIGCONT)
+
+
+def call(number, *arguments):
+    """Code that makes a system call, and ends the process with the error that it gets; 0: none."""
+    registers = (b"\x48\xc7\xc7", b"\x48\xc7\xc6", b"\x48\xc7\xc2", b"\x49\xc7\xc2", b"\x49\xc7\xc0", b"\x49\xc7\xc1")
+    code = b"".join(move + struct.pack("<i", value) for move, value in zip(registers, arguments))
+    return (code + b"\x48\xc7\xc0" + struct.pack("<i", number) + b"\x0f\x05"
+            b"\x85\xc0\x78\x02\x31\xc0"  # test %eax, %eax; js 1f; xor %eax, %eax; 1:
+            b"\xf7\xd8\x89\xc7\xb8\xe7\x00\x00\x00\x0f\x05")  # exit_group(-eax)
+
+
+def sockets_of(pid):
+    """A process's own sockets, as objects of ours: what is sent to them comes from it. Needs root."""
+    pidfd = os.pidfd_open(pid)
+    found = []
+    for fd in sorted(map(int, os.listdir(f"/proc/{pid}/fd"))):
+        if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:"):
+            copy = libc.syscall(SYS_PIDFD_GETFD, pidfd, fd, 0)
+            assert copy >= 0, os.strerror(ctypes.get_errno())
+            found.append(socket.socket(fileno=copy))
+    os.close(pidfd)
+    return found
