@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our own jailed devices, taken over: their code is overwritten, or something is sent in their name.
+
+What they do that no policy allows, how they end by themselves (SIGSEGV is in test_multiprocess.py), what they say on
+each of their sockets: each ends the VM in order, with a line that says which device it was and what it did.
+"""
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+
+import jails
+import pytest
+import vmm
+from test_compromised_device import GET_FEATURES, REPLY, VERSION
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can write into a device's process"),
+              pytest.mark.skipif("san/" in vmm.CROSVM, reason="a sanitizer build, whose policies only log")]
+KINDS = [*jails.KINDS, *jails.HELPERS]
+PR_SET_DUMPABLE, PTRACE_SEIZE, CLONE_NEWUSER = 4, 0x4206, 1 << 28
+# Name, code, the error that the call gets, from a device and not from a helper, instead of the end; who may do it.
+ACTS = [
+    ("open", jails.call(2, 0, 0), errno.ENOENT, ()),
+    ("openat", jails.call(257, -100, 0, 0), errno.ENOENT, ()),
+    ("socket", jails.call(41, socket.AF_INET, socket.SOCK_STREAM, 0), None, ()),
+    ("clone", jails.call(56, signal.SIGCHLD, 0), None, ()),
+    ("clone3", jails.call(435, 0, 0), errno.ENOSYS, ()),
+    ("execve", jails.call(59, 0, 0, 0), None, ()),
+    ("mmap rwx", jails.call(9, 0, 4096, 7, 0x22, -1, 0), None, ()),
+    ("mprotect +x", jails.call(10, 0, 4096, 5), None, ()),
+    ("ftruncate", jails.call(77, 0, 0), None, ("block", "wl")),  # of none has the guest's memory a descriptor
+    ("kill -1", jails.call(62, -1, signal.SIGKILL), None, ()),
+    ("ptrace", jails.call(101, PTRACE_SEIZE, 1, 0, 0), None, ()),
+    ("process_vm_readv", jails.call(310, 1), None, ()),
+    ("mount", jails.call(165, 0, 0, 0, 0, 0), None, ()),
+    ("unshare", jails.call(272, CLONE_NEWUSER), None, ()),
+    ("io_uring_setup", jails.call(425, 1, 0), None, ()),
+    ("bpf", jails.call(321, 0, 0, 0), None, ()),
+    ("dumpable", jails.call(157, PR_SET_DUMPABLE, 1), None, ()),
+]
+# `make soak`: each in each kind; else each once, and every kind has its turn.
+EVERYWHERE = [(act, kind) for act in ACTS for kind in KINDS if kind not in act[3]]
+
+
+def turns():
+    for number, act in enumerate(ACTS):
+        kinds = [kind for kind in KINDS[number % len(KINDS):] + KINDS if kind not in act[3]]
+        yield act, kinds[0]
+
+
+def ids(pairs):
+    return [f"{act[0]}-{kind}" for act, kind in pairs]
+
+
+PAIRS = EVERYWHERE if os.environ.get("CROSVM_SOAK") else list(turns())
+
+
+@contextlib.contextmanager
+def victim(tmp_path, kind):
+    """(VM at rest, the pid of its device of that kind)"""
+    with jails.machine(tmp_path, "rest") as process:
+        yield process, dict(jails.processes(process.pid))[kind]
+
+
+def packet_sockets(pid):
+    """A wayland device's window, and the way to the helper."""
+    return [end for end in jails.sockets_of(pid) if end.type == socket.SOCK_SEQPACKET]
+
+
+def check_end(process, line):
+    assert process.wait(5) == vmm.DEVICE
+    said = process.stderr.read().decode()
+    assert line in said, said
+    assert said.endswith("the process of a device was lost, as said above\n")
+    assert said.count("\n") <= 5, said
+
+
+@pytest.mark.parametrize("act, kind", PAIRS, ids=ids(PAIRS))
+def test_forbidden_act(tmp_path, act, kind):
+    """The line names the process, and the signal or what the call got instead."""
+    _, code, error, _ = act
+    with victim(tmp_path, kind) as (process, pid):
+        jails.run_code(pid, code)
+        ended = error is None or kind in jails.HELPERS
+        check_end(process, f"device {kind}: its process {pid} " + (
+            f"was ended by signal {signal.SIGSYS.value} (" if ended else f"ended with status {error}\n"))
+
+
+@pytest.mark.parametrize("kind, status", [("rng", 0), ("block", 1), ("vsock", 0), ("wl-to", 0)])
+def test_exit(tmp_path, kind, status):
+    with victim(tmp_path, kind) as (process, pid):
+        jails.run_code(pid, jails.call(231, status))
+        check_end(process, f"device {kind}: its process {pid} ended with status {status}\n")
+
+
+def test_kill_main(tmp_path):
+    """By the number that it has outside."""
+    with victim(tmp_path, "balloon") as (process, pid):
+        jails.run_code(pid, jails.call(62, process.pid, signal.SIGKILL))
+        check_end(process, f"device balloon: its process {pid} was ended by signal {signal.SIGSYS.value} (")
+
+
+@pytest.mark.parametrize("kind", jails.KINDS)
+def test_message_that_nobody_asked_for(tmp_path, kind):
+    with victim(tmp_path, kind) as (process, pid):
+        *_, control = [end for end in jails.sockets_of(pid) if end.type == socket.SOCK_STREAM
+                       and not end.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+        control.send(struct.pack("<IIIQ", GET_FEATURES, VERSION | REPLY, 8, 0))
+        check_end(process, f"{kind}: the device's process broke the protocol")
+
+
+@pytest.mark.parametrize("kind", ["vsock", "wl"])
+@pytest.mark.parametrize("message", [b"no", b"number" * 100], ids=["short", "long"])
+def test_what_is_no_number_for_a_helper(tmp_path, kind, message):
+    with victim(tmp_path, kind) as (process, pid):
+        helper = dict(jails.processes(process.pid))[f"{kind}-to"]
+        packet_sockets(pid)[-1].send(message)
+        check_end(process, f"device {kind}-to: its process {helper} ended with status 0\n")
+
+
+# ---- the window of a wayland device, which asks the main process to show files to the guest ----
+
+PAGE = 4096
+WINDOW_SIZE = 16 << 30
+
+
+def window_request(offset, size, writable=1):
+    return struct.pack("<QQII", offset, size, writable, 0)
+
+
+def memory_file(size, seals):
+    fd = os.memfd_create("hostile", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def test_window_requests_that_are_refused(tmp_path):
+    """One after the other; a good one between them is done."""
+    sealed, open_ = memory_file(2 * PAGE, fcntl.F_SEAL_SHRINK), memory_file(2 * PAGE, 0)
+    null, text = os.open("/dev/null", os.O_RDWR), os.open(tmp_path / "text", os.O_RDWR | os.O_CREAT)
+    refused = [(window_request(0, PAGE), [open_]), (window_request(0, PAGE), [null]), (window_request(0, PAGE), [text]),
+               (window_request(0, PAGE), []), (window_request(0, 3 * PAGE), [sealed]), (window_request(0, 1), [sealed]),
+               (window_request(1, PAGE), [sealed]), (window_request(WINDOW_SIZE, PAGE), [sealed]),
+               (window_request(WINDOW_SIZE - PAGE, 2 * PAGE), [sealed]), (window_request(2**64 - PAGE, PAGE), [sealed]),
+               (window_request(PAGE, 2**64 - PAGE), [sealed]), (window_request(PAGE, 0), []),
+               (window_request(2**64 - 1, 0), [])]
+    with victim(tmp_path, "wl") as (process, pid):
+        end = packet_sockets(pid)[0]
+        before = len(os.listdir(f"/proc/{process.pid}/fd"))
+
+        def ask(message, fds):
+            socket.send_fds(end, [message], fds)
+            return struct.unpack("<i", end.recv(100))[0]
+
+        for message, fds in refused:
+            assert ask(message, fds) < 0, message
+            assert ask(window_request(0, PAGE), [sealed]) == 0
+            assert ask(window_request(0, PAGE), [sealed]) == -errno.EEXIST
+            assert ask(window_request(0, 0), []) == 0
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+    for fd in (sealed, open_, null, text):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("message, fds", [(b"short", 0), (bytes(1 << 16), 0), (window_request(0, PAGE), 2),
+                                          (window_request(0, PAGE), 253)], ids=["short", "long", "two-fds", "253-fds"])
+def test_window_messages_that_are_none(tmp_path, message, fds):
+    with victim(tmp_path, "wl") as (process, pid):
+        socket.send_fds(packet_sockets(pid)[0], [message], [0] * fds)
+        check_end(process, "a device asks for shared memory, and breaks the protocol")
