@@ -336,10 +336,11 @@ def test_terminal_after_a_signal(signal_number):
         terminal.ended(vmm.OK)
 
 
-@pytest.mark.parametrize("test, status", [("poweroff", vmm.OK), ("reset", vmm.OK), ("triple-fault", vmm.CRASH),
-                                          ("panic", vmm.CRASH)])
-def test_terminal_after_the_guest_ended(test, status):
-    with Terminal(vmm.command("machine", test)) as terminal:
+@pytest.mark.parametrize("case, status", [(("machine", "poweroff"), vmm.OK), (("machine", "reset"), vmm.OK),
+                                          (("machine", "triple-fault"), vmm.CRASH), (("machine", "panic"), vmm.CRASH),
+                                          (("astray",), vmm.KVM)])
+def test_terminal_after_the_guest_ended(case, status):
+    with Terminal(vmm.command(*case)) as terminal:
         terminal.ended(status, 20)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every way in which a VM ends: the status, the one line that says why, and nothing left."""
+import re
 import signal
 import time
 
@@ -20,6 +21,19 @@ def test_guest_ends_it(test, status, line, cpus):
     assert done.returncode == status
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_kvm_cannot_go_on(cpus):
+    """An internal error of KVM's. That the registers are read in the sandbox is part of it."""
+    done = vmm.run(vmm.command("astray", None, "-c", str(cpus)))
+    assert (done.returncode, done.stdout) == (vmm.KVM, "astray\n")
+    *state, last = done.stderr.splitlines()
+    assert last.startswith("crosvm: KVM could not go on with the guest")
+    assert state and all(line.startswith("crosvm: vCPU 0: ") for line in state), done.stderr
+    # Where it went astray, and that it was in 64-bit mode with paging.
+    assert re.search(r" rip 000000003ff00000 .* cpl 0$", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(r" cr0 8\w{7} .* efer \w{5}5\w\w$", done.stderr, re.MULTILINE), done.stderr
 
 
 @pytest.mark.parametrize("level, said", [("error", ""), ("warn", ""), ("info", vmm.POWERED_OFF)])
