@@ -281,9 +281,10 @@ enum {
 	ZO_SECTIONS + (index) * sizeof(Elf64_Shdr) + offsetof(Elf64_Shdr, field),                  \
 		sizeof(((Elf64_Shdr *)0)->field)
 
+static const char zo_names[] = "\0.shstrtab\0.rodata..compressed";
+
 static void make_compressed(struct test_file *file)
 {
-	static const char names[] = "\0.shstrtab\0.rodata..compressed";
 	const Elf64_Shdr sections[] = {
 		{ 0 },
 		{ .sh_name = 11,
@@ -293,7 +294,7 @@ static void make_compressed(struct test_file *file)
 		{ .sh_name = 1,
 			.sh_type = SHT_STRTAB,
 			.sh_offset = ZO_NAMES,
-			.sh_size = sizeof(names) },
+			.sh_size = sizeof(zo_names) },
 	};
 	const struct patch patches[] = {
 		{ EHDR(e_type), ET_DYN },
@@ -311,7 +312,7 @@ static void make_compressed(struct test_file *file)
 	test_make_elf(file);
 	file->size = 0x2a00;
 	memcpy(file->bytes + ZO_SECTIONS, sections, sizeof(sections));
-	memcpy(file->bytes + ZO_NAMES, names, sizeof(names));
+	memcpy(file->bytes + ZO_NAMES, zo_names, sizeof(zo_names));
 	for (size_t i = 0; i < ARRAY_SIZE(patches); i++)
 		test_patch(file, &patches[i]);
 }
@@ -360,6 +361,19 @@ static void test_compressed(void **state)
 	make_compressed(&file);
 	test_patch(&file, &(struct patch){ SHDR(1, sh_name), 1 });
 	check_compressed("without the section", &file, 8 * ZO_END, 16 * ZO_END);
+}
+
+/* Its section headers and their names come last. */
+static void test_compressed_truncated(void **state)
+{
+	struct test_file file;
+
+	(void)state;
+	make_compressed(&file);
+	for (file.size = 512; file.size <= ZO_NAMES; file.size += 128)
+		test_refused("truncated compressed vmlinux", &file, -ENOEXEC, "bytes are missing");
+	file.size = ZO_NAMES + sizeof(zo_names) - 1;
+	test_refused("all but one byte", &file, -ENOEXEC, "truncated: 1 bytes are missing");
 }
 
 static const struct lie compressed_lies[] = {
@@ -411,6 +425,7 @@ int main(void)
 		cmocka_unit_test(test_notes_aligned_to_8),
 		cmocka_unit_test(test_headers_far_away),
 		cmocka_unit_test(test_compressed),
+		cmocka_unit_test(test_compressed_truncated),
 		cmocka_unit_test(test_compressed_lies),
 	};
 
