@@ -13,6 +13,7 @@
 #include <malloc.h>
 #include <semaphore.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -146,22 +147,60 @@ static int open_devices(struct vm *vm)
 	return devices_open(vm->config, &vm->sandbox, &vm->lifecycle, &vm->devices);
 }
 
+/*
+ * Whether a guest is larger than its host, swap included. Below 1 GiB the answer
+ * is not worth a system call; huge pages are had at once or not at all.
+ */
+static bool exceeds_host(const struct vm_config *config, uint64_t *ret_host_mib)
+{
+	struct sysinfo info;
+
+	if (config->memory_size < GIB || (config->memory_flags & GUEST_MEMORY_HUGE_PAGES) != 0 ||
+		sysinfo(&info) < 0)
+		return false;
+	*ret_host_mib = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit / MIB;
+	return config->memory_size / MIB > *ret_host_mib;
+}
+
+static int report_no_memory(const struct vm_config *config, int r)
+{
+	uint64_t mib = config->memory_size / MIB;
+
+	if ((config->memory_flags & GUEST_MEMORY_HUGE_PAGES) != 0)
+		log_error("no %" PRIu64 " huge pages of 2 MiB for the guest: %s; reserve them "
+			  "('sudo sysctl vm.nr_hugepages=N'), or leave out --hugepages",
+			mib / 2, strerror(-r));
+	else
+		log_error("no memory for a guest of %" PRIu64 " MiB: %s; pass a smaller --mem", mib,
+			strerror(-r));
+	return r;
+}
+
+/*
+ * Memory comes from the host page by page, so a guest larger than its host may
+ * live, until it has touched too much and the host's kernel kills somebody. With
+ * --prealloc that would be now.
+ */
 static int create_memory(struct vm *vm)
 {
 	struct guest_memory_range ranges[GUEST_MEMORY_REGIONS_MAX];
 	size_t count = layout_ram_ranges(vm->config->memory_size, ranges);
 	unsigned flags = vm->config->memory_flags |
 			 (vm_config_shares_memory(vm->config) ? GUEST_MEMORY_SHARED : 0);
-	int r = guest_memory_create(ranges, count, flags, &vm->memory);
+	uint64_t host_mib = 0;
+	bool exceeds = exceeds_host(vm->config, &host_mib);
+	int r = exceeds && (flags & GUEST_MEMORY_PREALLOCATE) != 0
+			? -ENOMEM
+			: guest_memory_create(ranges, count, flags, &vm->memory);
 
-	if (r < 0 && (flags & GUEST_MEMORY_HUGE_PAGES) != 0)
-		log_error("no %" PRIu64 " huge pages of 2 MiB for the guest: %s; reserve them "
-			  "('sudo sysctl vm.nr_hugepages=N'), or leave out --hugepages",
-			vm->config->memory_size / (2 * MIB), strerror(-r));
-	else if (r < 0)
-		log_error("no memory for a guest of %" PRIu64 " MiB: %s; pass a smaller --mem",
-			vm->config->memory_size / MIB, strerror(-r));
-	return r;
+	if (r < 0)
+		return report_no_memory(vm->config, r);
+	if (exceeds)
+		log_warn("the guest's memory of %" PRIu64 " MiB is more than the host has, %" PRIu64
+			 " MiB with its swap; if it uses it all, the host's kernel kills it: pass "
+			 "a smaller --mem",
+			vm->config->memory_size / MIB, host_mib);
+	return 0;
 }
 
 static int load_images(struct vm *vm, struct boot_request *request)

@@ -159,6 +159,45 @@ def test_address_space_limit():
     assert_refused(done, "--mem")
 
 
+def host_mib():
+    """The host's memory and swap."""
+    fields = dict(line.split(":") for line in open("/proc/meminfo", encoding="ascii"))
+    return sum(int(fields[name].split()[0]) for name in ("MemTotal", "SwapTotal")) // 1024
+
+
+def of_size(size, *options):
+    """The command line of a guest with so much memory."""
+    return [vmm.CROSVM, "run", "-m", size, *options, "-p", "test=poweroff", vmm.guest("machine")]
+
+
+def test_guest_larger_than_its_host():
+    """It runs, since it may never touch it all."""
+    mib = host_mib() + 1024
+    done = vmm.run(of_size(str(mib)))
+    assert done.returncode == vmm.OK, done.stderr
+    warning, end = done.stderr.splitlines()
+    assert f"{mib} MiB is more than the host has, {host_mib()} MiB" in warning and warning.endswith("pass a smaller --mem")
+    assert end == vmm.POWERED_OFF
+    # Nothing is said of one that fits.
+    assert vmm.run(of_size("1G")).stderr.startswith(vmm.POWERED_OFF)
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_preallocated_guest_larger_than_its_host(options):
+    """Refused before the first page: the kernel would kill this process, or another one."""
+    mib = host_mib() + 1024
+    done = vmm.run(of_size(str(mib), "--prealloc", *options))
+    assert_refused(done, f"no memory for a guest of {mib} MiB", "pass a smaller --mem")
+    assert done.stderr.count("\n") == 1
+
+
+@needs_strace
+def test_preallocation_fails(tmp_path):
+    done = injected("madvise:error=ENOMEM", trace="madvise", tmp_path=tmp_path, case=(*CASE, "--prealloc"))
+    assert_refused(done, "no memory for a guest of 64 MiB", "pass a smaller --mem")
+    assert done.stderr.count("\n") == 1
+
+
 def test_few_descriptors():
     """Every limit ends in a message or a VM, never in a hang."""
     for limit in range(3, 20):
