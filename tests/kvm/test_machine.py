@@ -105,6 +105,25 @@ def test_smallest_guest():
     assert vmm.TRIPLE_FAULT in done.stderr
 
 
+@pytest.mark.parametrize("arguments, says", [
+    (["--mem=64", "--params=test=e820", "KERNEL"], "e820 100000 3f00000 1\n"),
+    (["--mem", "64", "--params", "test=e820", "KERNEL"], "e820 100000 3f00000 1\n"),
+    (["-m64", "-ptest=e820", "KERNEL"], "e820 100000 3f00000 1\n"),
+    (["KERNEL", "-m", "64M", "-p", "test=e820"], "e820 100000 3f00000 1\n"),
+    (["-p", "test=acpi", "KERNEL", "--cpus=3"], "cpus 3\n"),
+    (["-c3", "-p", "test=acpi", "--", "KERNEL"], "cpus 3\n"),
+    (["KERNEL", "-p", "test=acpi", "-c", "3", "--"], "cpus 3\n"),
+    (["-p", "test=acpi", "-c", "3", "--", "--mem"], "cpus 3\n"),
+])
+def test_options_in_any_order_and_form(arguments, says, tmp_path):
+    """Also a kernel that is called like an option, behind the dashes that end them."""
+    for name in ("KERNEL", "--mem"):
+        (tmp_path / name).symlink_to(vmm.guest("machine"))
+    done = vmm.run([vmm.CROSVM, "run", *arguments], cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (vmm.OK, vmm.POWERED_OFF), done.stderr
+    assert says in done.stdout
+
+
 def test_parameters_reach_the_guest_in_order():
     done = vmm.run([vmm.CROSVM, "run", "-p", "a=1", "--params", "test=poweroff", "-p", "z", vmm.guest("machine")])
     assert (done.returncode, done.stdout) == (vmm.OK, "")
