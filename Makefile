@@ -354,12 +354,14 @@ $(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): tests/gue
 BENCH_HOST ?= tests/host/run --icount --
 
 ## make soak           devices and main process killed at random, 20 and 500 times; all combinations of the Linux guests' tests:
-##                     kernels, vCPUs, disks; more than an hour in the nested host
+##                     kernels, vCPUs, disks; all tests of the test host; more than an hour in the nested host
 .PHONY: soak
 soak: build/crosvm guests
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_multiprocess.py
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_control.py -k stop_at_any_moment
 	[ $$(id -u) -ne 0 ] || guest/fetch-debian
+	guest/fetch-kernel generic-6.12
+	/usr/bin/python3 -m pytest -ra -p no:cacheprovider --soak tests/host
 	tests/vm/run -- --soak
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import tempfile
 
@@ -32,6 +33,26 @@ def combinations():
 def test_boots(initrd, name, cpus):
     done = vm.run(name, initrd, script=f"nproc; {COMPLAINTS}; true", cpus=cpus).check()
     assert done.output.splitlines() == [str(cpus)]
+
+
+ENTRY_OFFSET = 24  # e_entry in an ELF file
+
+
+def test_pvh_entry(initrd, tmp_path):
+    """A vmlinux without a 64-bit entry is entered by its PVH note, and finds memory, initrd and ACPI all the same."""
+    path = shutil.copy(vm.kernel("small-vmlinux"), tmp_path)
+    with open(path, "r+b") as file:
+        file.seek(ENTRY_OFFSET)
+        file.write(struct.pack("<Q", 0))
+    script = ("nproc; cat /proc/sys/kernel/bootloader_type; ls /sys/firmware/acpi/tables/DSDT; "
+              f"sed -n 's/MemTotal: *//p' /proc/meminfo; {COMPLAINTS}; true")
+    argv = vm.command("small-vmlinux", initrd, script=script, cpus=2, mem="5G")
+    argv[-1] = path
+    done = vm.run(argv).check()
+    cpus, loader, dsdt, memory = done.output.splitlines()
+    # 0xb0: Linux's own number for who enters it there.
+    assert (cpus, loader, dsdt) == ("2", str(0xb0), "/sys/firmware/acpi/tables/DSDT")
+    assert int(memory.split()[0]) > 4.8 * 1024 * 1024
 
 
 # ---- memory ------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ KERNELS = {
     "cloud-6.1": ("kernel-cloud-6.1", "vmlinuz"),
     "generic-6.1": ("kernel-generic-6.1", "vmlinuz"),
     "cloud-6.12": ("kernel-cloud-6.12", "vmlinuz"),
+    "generic-6.12": ("kernel-generic-6.12", "vmlinuz"),
     "cloud-6.1-vmlinux": ("kernel-cloud-6.1", "vmlinux"),
     "small": ("kernel-small", "bzImage"),
     "small-vmlinux": ("kernel-small", "vmlinux"),
