@@ -183,8 +183,12 @@ check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue $(B)/netqueue)
 
 # ---- lint --------------------------------------------------------------------
 
-# Each file that passed leaves a stamp, so that a second `make lint` looks at what changed only.
-LINTED   := $(SRC) $(wildcard tools/*.c guest/wl/*.c) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
+# Each file that passed leaves a stamp, so that a second `make lint` looks at what changed only. Not looked at
+# but for their layout: the freestanding guests, which are code for another machine, and the proofs, which
+# speak CBMC's language.
+PROGRAMS := $(sort $(wildcard guest/*.c guest/wl/*.c bench/*.c tests/host/*.c))
+LINTED   := $(SRC) $(wildcard tools/*.c) $(PROGRAMS) $(sort $(wildcard tests/unit/*.c tests/fuzz/*.c))
+CPPCHECK := src guest bench tests/host tests/unit
 LINT     := build/lint
 # Tools that are no gcc know no flags of gcc's; what they need to parse the code is this.
 PARSE    := -Isrc -Itests -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
@@ -209,15 +213,15 @@ $(LINT)/%.tidy: % $(HDR) .clang-tidy tests/.clang-tidy $(GEN)
 
 lint-cppcheck: $(GEN)
 	@mkdir -p $(LINT)/cppcheck
-	$(call say,CHECK,src guest/wl tests/unit)
+	$(call say,CHECK,$(CPPCHECK))
 	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability,style \
 		--inline-suppr --suppressions-list=tools/cppcheck-suppressions --cppcheck-build-dir=$(LINT)/cppcheck \
 		--std=c11 --library=posix,gnu -j $(JOBS) $(PARSE) \
-		--template='{file}:{line}: {severity}: {message} [{id}]' src guest/wl tests/unit
+		--template='{file}:{line}: {severity}: {message} [{id}]' $(CPPCHECK)
 
 # -O2, since the analyzer follows inlined functions. Off is malloc-leak: gcc 12 calls an object lost
 # when only a pointer to its first member is kept. clang-tidy and ASan look for leaks too.
-lint-analyzer: $(patsubst %,$(LINT)/%.analyzed,$(SRC) $(wildcard guest/wl/*.c))
+lint-analyzer: $(patsubst %,$(LINT)/%.analyzed,$(SRC) $(PROGRAMS))
 $(LINT)/%.analyzed: % $(HDR) $(GEN)
 	@mkdir -p $(@D)
 	$(call say,ANALYZE,$<)

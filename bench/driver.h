@@ -52,9 +52,12 @@ static inline int last_thread(void)
 	const struct dirent *entry;
 	int last = 0;
 
-	while (dir != NULL && (entry = readdir(dir)) != NULL)
-		if (atoi(entry->d_name) > last)
-			last = atoi(entry->d_name);
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		int thread = (int)strtol(entry->d_name, NULL, 10); /* 0: not one */
+
+		if (thread > last)
+			last = thread;
+	}
 	if (dir != NULL)
 		closedir(dir);
 	return last;
@@ -65,15 +68,15 @@ static inline int count_system_calls(int thread)
 {
 	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
 	FILE *file = fopen("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id", "re");
-	unsigned id;
+	char id[24] = "";
 
 	if (file == NULL)
 		return -1;
-	int found = fscanf(file, "%u", &id);
+	bool found = fgets(id, sizeof(id), file) != NULL;
 
 	fclose(file);
-	attr.config = id;
-	return found == 1 ? (int)syscall(SYS_perf_event_open, &attr, thread, -1, -1, 0) : -1;
+	attr.config = strtoul(id, NULL, 10);
+	return found ? (int)syscall(SYS_perf_event_open, &attr, thread, -1, -1, 0) : -1;
 }
 
 static inline double seconds(void)

@@ -293,7 +293,7 @@ static void open_listener(struct bench *bench)
 	check(mkdtemp(bench->directory) != NULL, "mkdtemp");
 	snprintf(bench->path, sizeof(bench->path), "%s/s", bench->directory);
 	snprintf(bench->peer_path, sizeof(bench->peer_path), "%s_%d", bench->path, PORT);
-	strcpy(address.sun_path, bench->peer_path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", bench->peer_path);
 	bench->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	check(bind(bench->listener, (void *)&address, sizeof(address)) == 0 &&
 			listen(bench->listener, 16) == 0,

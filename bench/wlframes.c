@@ -64,7 +64,8 @@ static void say_with(
 	struct iovec iov = { message, 8 + 4 * count };
 	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	memcpy(message + 2, words, 4 * count);
+	if (count > 0)
+		memcpy(message + 2, words, 4 * count);
 	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
 	if (fd >= 0) {
 		header.msg_control = &control;
@@ -206,8 +207,9 @@ static double now(void)
 int main(int argc, char **argv)
 {
 	check(argc == 4, "usage: wlframes WIDTH HEIGHT SECONDS");
-	uint32_t width = (uint32_t)atoi(argv[1]), height = (uint32_t)atoi(argv[2]);
-	double seconds = atof(argv[3]);
+	uint32_t width = (uint32_t)strtoul(argv[1], NULL, 10);
+	uint32_t height = (uint32_t)strtoul(argv[2], NULL, 10);
+	double seconds = strtod(argv[3], NULL);
 
 	open_connection();
 	open_window();

@@ -99,14 +99,10 @@ static int run_echo(unsigned port, unsigned count)
 	return 0;
 }
 
-static int run_many(unsigned cid, unsigned port, unsigned count)
+static int ask_many(int *fds, unsigned cid, unsigned port, unsigned count)
 {
-	const struct rlimit limit = { count + 16, count + 16 };
-	int *fds = calloc(count, sizeof(*fds));
 	unsigned answered = 0;
 
-	if (fds == NULL || setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return fail("vsock many");
 	for (unsigned i = 0; i < count; i++) {
 		fds[i] = dial(cid, port);
 		if (fds[i] < 0)
@@ -121,8 +117,19 @@ static int run_many(unsigned cid, unsigned port, unsigned count)
 		close(fds[i]);
 	}
 	printf("%u answered\n", answered);
-	free(fds);
 	return 0;
+}
+
+static int run_many(unsigned cid, unsigned port, unsigned count)
+{
+	const struct rlimit limit = { count + 16, count + 16 };
+	int *fds = calloc(count, sizeof(*fds));
+	int status = fds != NULL && setrlimit(RLIMIT_NOFILE, &limit) == 0
+			     ? ask_many(fds, cid, port, count)
+			     : fail("vsock many");
+
+	free(fds);
+	return status;
 }
 
 static unsigned number(const char *text)

@@ -7,7 +7,6 @@
 // command, not us. Input is limited by the peer to INPUT_WINDOW bytes per command that are not
 // acknowledged, so a command that does not read stops only itself.
 
-#define _GNU_SOURCE
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +55,7 @@ static struct command commands[COMMANDS_MAX];
 static struct buffer to_port, from_port;
 static int port = -1;
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	fprintf(stderr, "agent: %s: %s\n", what, strerror(errno));
 	sync();
@@ -459,6 +458,20 @@ static int watch(struct pollfd *polls, int signals)
 	return count;
 }
 
+static void serve_commands(const struct pollfd *polls)
+{
+	for (size_t i = 0; i < COMMANDS_MAX; i++) {
+		struct command *c = &commands[i];
+		const struct pollfd *p = polls + 3 * i;
+		if (p[0].revents)
+			write_input(c);
+		if (p[1].revents)
+			read_output(c, &c->out, STDOUT);
+		if (p[2].revents)
+			read_output(c, &c->err, STDERR);
+	}
+}
+
 static void serve(int signals)
 {
 	static struct pollfd polls[2 + 3 * COMMANDS_MAX];
@@ -466,16 +479,7 @@ static void serve(int signals)
 		int count = watch(polls, signals);
 		if (poll(polls, (nfds_t)count, -1) < 0 && errno != EINTR)
 			die("poll");
-		for (size_t i = 0; i < COMMANDS_MAX; i++) {
-			struct command *c = &commands[i];
-			const struct pollfd *p = polls + 2 + 3 * i;
-			if (p[0].revents)
-				write_input(c);
-			if (p[1].revents)
-				read_output(c, &c->out, STDOUT);
-			if (p[2].revents)
-				read_output(c, &c->err, STDERR);
-		}
+		serve_commands(polls + 2);
 		if (polls[1].revents) {
 			struct signalfd_siginfo info;
 			while (read(signals, &info, sizeof info) > 0)

@@ -74,7 +74,7 @@ def compile_static(source):
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
 
     def build(out):
-        debian.run([os.environ.get("CC") or "gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-static",
+        debian.run([os.environ.get("CC") or "gcc", "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-static",
                     "-o", out / source.stem, source])
 
     return debian.publish(debian.cache() / f"{source.stem}-{digest}", build) / source.stem
