@@ -194,16 +194,14 @@ static int apply_name(void *target, const char *option, const char *value)
 
 static int apply_id(void *target, const char *option, const char *value)
 {
-	uint64_t id;
-	int r = option_parse_number(option, value, ID_FIRST, ID_LATER, &id);
+	bool later = strcmp(value, "63") == 0;
 
-	if (r == 0 && id != ID_FIRST && id != ID_LATER) {
+	if (!later && strcmp(value, "30") != 0) {
 		log_error("--%s: id= is %d or %d", option, ID_FIRST, ID_LATER);
-		r = -EINVAL;
+		return -EINVAL;
 	}
-	if (r == 0)
-		((struct wl_options *)target)->id_63 = id == ID_LATER;
-	return r;
+	((struct wl_options *)target)->id_63 = later;
+	return 0;
 }
 
 static const struct suboption suboptions[] = {
