@@ -1,163 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * virtio-wayland against a compositor of the test's own: the bytes of both
- * generations of drivers, descriptors in both directions, ends, and guests and
- * programs that do what they should not. Nothing may be left of any of it.
+ * virtio-wayland against a compositor of the test's own: descriptors in both
+ * directions, ends, and guests and programs that do what they should not.
+ * Nothing may be left of any of it.
  */
-#include "unit/unit.h"
+#include "unit/wl_commands.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
-#include "unit/wl_rig.h"
-
-enum { CTX = 1, MEMORY = 2, PIPE = 3 };
-
-static int make(void **state)
-{
-	struct wl_rig *rig = malloc(sizeof(*rig));
-
-	assert_non_null(rig);
-	rig_open(rig);
-	*state = rig;
-	return 0;
-}
-
-static int unmake(void **state)
-{
-	rig_close(*state);
-	free(*state);
-	return 0;
-}
-
-static uint32_t do_bytes(struct wl_rig *rig, const void *bytes, uint32_t size, uint32_t *ret_words)
-{
-	memset(ret_words, 0xee, WL_NEW_SIZE);
-	return wl_host_command(rig->host, bytes, size, WL_NEW_SIZE, (uint8_t *)ret_words);
-}
-
-/* The answer's type; *ret_words is the whole of it. */
-static uint32_t do_words(
-	struct wl_rig *rig, const uint32_t *words, unsigned count, uint32_t ret_words[8])
-{
-	uint32_t size = do_bytes(rig, words, 4 * count, ret_words);
-
-	assert_int_equal(size, ret_words[0] == WL_OK_NEW ? WL_NEW_SIZE : WL_ANSWER_SIZE);
-	return ret_words[0];
-}
-
-#define DO(rig, answer, ...)                                                                       \
-	do_words(rig, (const uint32_t[]){ __VA_ARGS__ },                                           \
-		ARRAY_SIZE(((const uint32_t[]){ __VA_ARGS__ })), answer)
-
-static void must_close(struct wl_rig *rig, uint32_t id)
-{
-	uint32_t answer[8];
-
-	assert_int_equal(DO(rig, answer, WL_CLOSE, 0, id), WL_OK);
-}
-
-/* A context and the compositor's end of it. */
-static int connect_context(struct wl_rig *rig, uint32_t id)
-{
-	uint32_t answer[8];
-
-	assert_int_equal(DO(rig, answer, WL_NEW_CTX, 0, id), WL_OK_NEW);
-	int fd = rig_accept(rig->listeners[0]);
-
-	assert_true(fd >= 0);
-	return fd;
-}
-
-static void new_memory(struct wl_rig *rig, uint32_t id, uint32_t size)
-{
-	uint32_t answer[8];
-
-	assert_int_equal(DO(rig, answer, WL_NEW, 0, id, 3, 0, 0, size), WL_OK_NEW);
-	assert_int_equal(answer[6], align_up(size, 4096));
-}
-
-/* The next message as words; its size. */
-static uint32_t next(struct wl_rig *rig, uint32_t *ret_words)
-{
-	uint32_t size = wl_host_next_message(rig->host, (uint8_t *)ret_words);
-
-	if (size > 0)
-		wl_host_delivered(rig->host);
-	return size;
-}
-
-static size_t from_hex(const char *hex, uint8_t *ret_bytes)
-{
-	size_t n = 0;
-
-	for (; *hex != '\0'; hex++) {
-		const char digits[3] = { hex[0], hex[1] };
-
-		if (*hex == '|' || *hex == ' ')
-			continue;
-		ret_bytes[n++] = (uint8_t)strtoul(digits, NULL, 16);
-		hex++;
-	}
-	return n;
-}
-
-static void the_bytes_of_the_first_driver(void **state)
-{
-	static const struct {
-		const char *command, *answer;
-	} vectors[] = {
-		{ "04010000|00000000|01000000",
-			"01100000|00000000|01000000|04000000|0000000000000000|00000000|00000000" },
-		{ "00010000|00000000|02000000|03000000|0000000000000000|00100000",
-			"01100000|00000000|02000000|03000000|0000000400000000|00100000|00000000" },
-		{ "02010000|00000000|01000000|00000000|01000000 01000c00 02000000", "00100000" },
-		{ "01010000|00000000|02000000", "00100000" },
-		{ "01010000|00000000|02000000", "02110000" },
-	};
-	struct wl_rig *rig = *state;
-	uint8_t command[64], expected[64], heard[64];
-	uint32_t answer[8];
-
-	for (size_t i = 0; i < ARRAY_SIZE(vectors); i++) {
-		size_t size = from_hex(vectors[i].command, command);
-		uint32_t got = do_bytes(rig, command, (uint32_t)size, answer);
-
-		assert_int_equal(got, from_hex(vectors[i].answer, expected));
-		assert_memory_equal(answer, expected, got);
-	}
-	int compositor = rig_accept(rig->listeners[0]);
-
-	assert_int_equal(recv(compositor, heard, sizeof(heard), MSG_DONTWAIT), 12);
-	from_hex("01000000 01000c00 02000000", expected);
-	assert_memory_equal(heard, expected, 12);
-	/* Later drivers send 64 bytes where 28 have a meaning. */
-	uint32_t longer[16] = { WL_NEW, 0, MEMORY, 3, 0, 0, 1 };
-
-	assert_int_equal(do_words(rig, longer, 16, answer), WL_OK_NEW);
-	close(compositor);
-}
-
-static void the_words_of_later_drivers(void **state)
-{
-	struct wl_rig *rig = *state;
-	uint32_t answer[8];
-
-	rig->host->trans_flags = true;
-	assert_int_equal(DO(rig, answer, WL_NEW, 0, MEMORY, 0, 0, 0, 1), WL_OK_NEW);
-	assert_int_equal(answer[3], 0);
-	assert_int_equal(DO(rig, answer, WL_NEW, 0, 9, 1, 0, 0, 1), WL_INVALID_FLAGS);
-	assert_int_equal(DO(rig, answer, WL_NEW_CTX, 0, CTX), WL_OK_NEW);
-	assert_int_equal(answer[3], WL_TRANS_READ | WL_TRANS_WRITE);
-	assert_int_equal(DO(rig, answer, WL_NEW_PIPE, 0, PIPE, WL_TRANS_READ), WL_OK_NEW);
-	assert_int_equal(answer[3], WL_TRANS_READ);
-	assert_int_equal(DO(rig, answer, WL_NEW_PIPE, 0, 9, 3), WL_INVALID_FLAGS);
-	assert_int_equal(DO(rig, answer, WL_NEW_PIPE, 0, 9, 0), WL_INVALID_FLAGS);
-	/* Clients fall back to shared memory only at this answer. */
-	assert_int_equal(DO(rig, answer, WL_NEW_DMABUF, 0, 9, 0, 0, 0, 0, 9, 9, 9), WL_INVALID_CMD);
-	assert_int_equal(DO(rig, answer, WL_SEND_FOREIGN_ID, 0, CTX, 0), WL_INVALID_CMD);
-}
 
 static void contexts_by_name(void **state)
 {
@@ -445,41 +297,6 @@ static void a_compositor_that_goes_is_one_hup(void **state)
 	assert_int_equal(rig->mapped, 0);
 }
 
-static void addresses_are_used_again(void **state)
-{
-	struct wl_rig *rig = *state;
-	uint32_t answer[8];
-
-	for (unsigned i = 0; i < 1000; i++) {
-		assert_int_equal(
-			DO(rig, answer, WL_NEW, 0, MEMORY, 3, 0, 0, 4096 * (i % 7 + 1)), WL_OK_NEW);
-		assert_int_equal(answer[4], RIG_WINDOW_GPA / 4096);
-		must_close(rig, MEMORY);
-	}
-	assert_int_equal(rig->map_calls, 1000);
-	/* A gap is found. */
-	for (unsigned id = 1; id <= 3; id++)
-		new_memory(rig, id, 8192);
-	must_close(rig, 2);
-	new_memory(rig, 4, 12288);
-	assert_int_equal(DO(rig, answer, WL_NEW, 0, 5, 3, 0, 0, 4096), WL_OK_NEW);
-	assert_int_equal(answer[4], RIG_WINDOW_GPA / 4096 + 2);
-}
-
-/* foot makes four of them; the window has room for 32. */
-static void large_memory_is_sparse(void **state)
-{
-	struct wl_rig *rig = *state;
-	uint32_t answer[8];
-	struct stat st;
-
-	for (uint32_t id = 1; id <= 32; id++)
-		new_memory(rig, id, 512 << 20);
-	assert_int_equal(DO(rig, answer, WL_NEW, 0, 33, 3, 0, 0, 512 << 20), WL_OUT_OF_MEMORY);
-	assert_int_equal(fstat(rig->host->table.mapped->fd, &st), 0);
-	assert_int_equal(st.st_blocks, 0);
-}
-
 static void what_a_reader_leaves_waits(void **state)
 {
 	enum { CHUNK = 60000, CHUNKS = 40 };
@@ -589,13 +406,9 @@ static void a_guest_gets_a_bounded_number_of_descriptors(void **state)
 	assert_int_equal(DO(rig, answer, WL_NEW_PIPE, 0, 1, WL_TRANS_READ), WL_OK_NEW);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, make, unmake)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(the_bytes_of_the_first_driver),
-		TEST(the_words_of_later_drivers),
 		TEST(contexts_by_name),
 		TEST(malformed_commands_are_answered),
 		TEST(descriptors_go_with_the_first_byte),
@@ -603,8 +416,6 @@ int main(void)
 		TEST(a_sealed_file_is_shared_as_it_is),
 		TEST(pipes_end_both_ways),
 		TEST(a_compositor_that_goes_is_one_hup),
-		TEST(addresses_are_used_again),
-		TEST(large_memory_is_sparse),
 		TEST(what_a_reader_leaves_waits),
 		TEST(who_never_reads_is_hung_up),
 		TEST(closing_takes_what_was_not_heard_of),

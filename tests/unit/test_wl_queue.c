@@ -240,6 +240,74 @@ static void bad_command_buffers_are_given_back(void **state)
 	assert_int_equal(rig->host.mapped, 1);
 }
 
+/* As later drivers gather what is longer than a page: of odd sizes, and cut within an id. */
+static void a_command_in_three_pieces(void **state)
+{
+	enum { DATA = 6000, SENT = 16 + 4 + DATA };
+	static const uint32_t new[7] = { WL_NEW, 0, 2, 3, 0, 0, 4096 };
+	static const uint32_t pieces[] = { 17, 4096, SENT - 17 - 4096 };
+	struct rig *rig = *state;
+	struct ring *out = &rig->rings[WL_OUT];
+	int compositor = connect_context(rig);
+	uint8_t sent[SENT], heard[SENT];
+	uint32_t length, done = 0;
+	int fds[64] = { -1 };
+	unsigned count;
+	void *bytes;
+
+	assert_int_equal(command(rig, new, sizeof(new), 64, &length), WL_OK_NEW);
+	for (unsigned i = 0; i < SENT; i++)
+		sent[i] = (uint8_t)(i % 251);
+	memcpy(sent, (const uint32_t[]){ WL_SEND, 0, CTX, 1, 2 }, 20);
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t gpa = out->data + (uint64_t)i * SLOT;
+
+		memcpy(at(rig, gpa), sent + done, pieces[i]);
+		out->desc[i] =
+			(struct vring_desc){ gpa, pieces[i], VRING_DESC_F_NEXT, (uint16_t)(i + 1) };
+		done += pieces[i];
+	}
+	out->desc[3] = (struct vring_desc){ out->data, 4, VRING_DESC_F_WRITE, 0 };
+	offer(out, 0);
+	assert_int_equal(wait_used(rig, out, &bytes), WL_ANSWER_SIZE);
+	assert_int_equal(*(const uint32_t *)bytes, WL_OK);
+	assert_int_equal(rig_receive(compositor, heard, sizeof(heard), fds, &count), DATA);
+	assert_memory_equal(heard, sent + 20, DATA);
+	assert_int_equal(count, 1);
+	close(fds[0]);
+	close(compositor);
+}
+
+static void reset(struct rig *rig)
+{
+	uint16_t base;
+
+	for (unsigned i = 0; i < WL_QUEUES; i++)
+		assert_int_equal(rig->vhost->ops->stop_vring(rig->vhost, i, &base), 0);
+	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+}
+
+/* A driver that accepts none has the first driver's flags, and one that does the later one's. */
+static void features_decide_what_flags_mean(void **state)
+{
+	static const uint32_t new[7] = { WL_NEW, 0, 2, 0, 0, 0, 4096 };
+	static const uint32_t flagged[7] = { WL_NEW, 0, 3, 3, 0, 0, 4096 };
+	struct rig *rig = *state;
+	uint64_t features;
+	uint32_t length;
+
+	assert_int_equal(rig->vhost->ops->get_features(rig->vhost, &features), 0);
+	/* TRANS_FLAGS and SEND_FENCES; not USE_SHMEM (3), nor the bit that nobody has (0). */
+	assert_int_equal(features & 0xffffff, 1 << 1 | 1 << 2);
+	assert_int_equal(command(rig, flagged, sizeof(new), 64, &length), WL_OK_NEW);
+	reset(rig);
+	assert_int_equal(
+		rig->vhost->ops->set_features(rig->vhost, UINT64_C(1) << WL_F_TRANS_FLAGS), 0);
+	start(rig);
+	assert_int_equal(command(rig, flagged, sizeof(new), 64, &length), WL_INVALID_FLAGS);
+	assert_int_equal(command(rig, new, sizeof(new), 64, &length), WL_OK_NEW);
+}
+
 /* A suspended guest finds its connection again, a driver that resets has none. */
 static void a_stop_keeps_and_a_reset_drops(void **state)
 {
@@ -255,9 +323,7 @@ static void a_stop_keeps_and_a_reset_drops(void **state)
 	assert_int_equal(
 		command(rig, (const uint32_t[]){ WL_SEND, 0, CTX, 0, 5 }, 20, 64, &length), WL_OK);
 	assert_int_equal(recv(compositor, &byte, 1, 0), 1);
-	for (unsigned i = 0; i < WL_QUEUES; i++)
-		assert_int_equal(rig->vhost->ops->stop_vring(rig->vhost, i, &base[i]), 0);
-	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+	reset(rig);
 	while (recv(compositor, &byte, 1, 0) > 0)
 		;
 	start(rig);
@@ -274,6 +340,8 @@ int main(void)
 		TEST(a_starved_guest_loses_nothing),
 		TEST(a_small_buffer_goes_back_empty),
 		TEST(bad_command_buffers_are_given_back),
+		TEST(a_command_in_three_pieces),
+		TEST(features_decide_what_flags_mean),
 		TEST(a_stop_keeps_and_a_reset_drops),
 	};
 
