@@ -18,7 +18,10 @@ enum {
 	WL_DESCRIPTORS_MAX = 600, /* of 1024 that a process has, unless told otherwise */
 	WL_PENDING_CHUNK = 4096,
 };
-/* The window, and how much of it may be in use when the guest asks for more. */
+/*
+ * The window, and how much of it may be in use when the guest asks for more.
+ * What it sent and closed is not in it: who has that does not tell when it goes.
+ */
 #define WL_WINDOW_SIZE   (16 * GIB)
 #define WL_COMMITTED_MAX (2 * GIB)
 /* What a reader may be behind. */
