@@ -6,6 +6,8 @@
  * comes out must be a message, bounds must hold, and after the reset nothing
  * may be left (the rig aborts otherwise).
  */
+#include <signal.h>
+
 #include "base/log.h"
 #include "unit/wl_rig.h"
 
@@ -166,36 +168,59 @@ static void run_step(struct machine *machine, const struct step *step, const uin
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* One for all inputs: to make its sockets takes longer than most of them. */
+static struct machine machine;
+
+static void close_machine(void)
+{
+	rig_close(&machine.rig);
+}
+
+static void open_machine(void)
+{
+	log_set_level(LOG_LEVEL_NONE);
+	(void)signal(SIGPIPE, SIG_IGN); /* as the device's process has it */
+	rig_open(&machine.rig);
+	for (unsigned i = 0; i < PEERS; i++)
+		machine.peers[i] = machine.held[i] = -1;
+	rig_require(atexit(close_machine) == 0);
+}
+
+/* As new, whatever the input did. */
+static void reset_machine(void)
+{
+	for (unsigned i = 0; i < PEERS; i++) {
+		fd_close(&machine.peers[i]);
+		fd_close(&machine.held[i]);
+	}
+	machine.rig.host->trans_flags = false;
+	rig_reset(&machine.rig);
+	for (unsigned i = 0; i < ARRAY_SIZE(machine.rig.listeners); i++)
+		for (int fd; (fd = rig_accept(machine.rig.listeners[i])) >= 0;)
+			close(fd);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct machine *machine = malloc(sizeof(*machine));
 	struct step step;
 
-	rig_require(machine != NULL);
-	log_set_level(LOG_LEVEL_NONE);
-	rig_open(&machine->rig);
-	for (unsigned i = 0; i < PEERS; i++)
-		machine->peers[i] = machine->held[i] = -1;
+	if (machine.rig.host == NULL)
+		open_machine();
 	while (size >= sizeof(step)) {
 		memcpy(&step, data, sizeof(step));
 		data += sizeof(step);
 		size -= sizeof(step);
 		step.size = (uint8_t)min_u64(step.size, size);
 		/* A copy of just that size, so that a look beyond is found. */
-		uint8_t *bytes = malloc(step.size + 1u);
+		uint8_t *bytes = malloc(step.size > 0 ? step.size : 1u);
 
 		rig_require(bytes != NULL);
 		memcpy(bytes, data, step.size);
-		run_step(machine, &step, bytes);
+		run_step(&machine, &step, bytes);
 		free(bytes);
 		data += step.size;
 		size -= step.size;
 	}
-	for (unsigned i = 0; i < PEERS; i++) {
-		fd_close(&machine->peers[i]);
-		fd_close(&machine->held[i]);
-	}
-	rig_close(&machine->rig);
-	free(machine);
+	reset_machine();
 	return 0;
 }

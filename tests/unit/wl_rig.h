@@ -124,12 +124,17 @@ static inline void rig_open(struct wl_rig *rig)
 	rig->host->table.window = &rig->window;
 }
 
-/* Nothing is left when the device has gone. */
-static inline void rig_close(struct wl_rig *rig)
+/* Nothing is left of what a driver did. */
+static inline void rig_reset(struct wl_rig *rig)
 {
 	wl_host_reset(rig->host);
 	rig_require(rig->mapped == 0 && rig->host->table.descriptors == 0 &&
 		    rig->host->table.pending_count == 0 && rig->host->table.closed == NULL);
+}
+
+static inline void rig_close(struct wl_rig *rig)
+{
+	rig_reset(rig);
 	wl_host_free(rig->host);
 	for (unsigned i = 0; i < 2; i++) {
 		fd_close(&rig->listeners[i]);
