@@ -19,9 +19,17 @@ enum {
 	ANSWER_FLAGS,
 	ANSWER_CMD
 };
-enum { WRITE_MAP = 3, PIPE_READ = 2, PAGE = 4096, IDS = 0x800, FDS_MAX = 28, BOTH_FEATURES = 6 };
+enum {
+	WRITE_MAP = 3,
+	PIPE_WRITE = 1,
+	PIPE_READ = 2,
+	PAGE = 4096,
+	IDS = 0x800,
+	FDS_MAX = 28,
+	BOTH_FEATURES = 6
+};
 enum { FILE_BYTES = 24167 }; /* as a keymap */
-enum { CTX = 1, MEMORY = 2, OTHER = 0x7ff, HOST_ID = 0x40000000 };
+enum { CTX = 1, MEMORY = 2, PIPE = 3, OTHER = 0x7ff, HOST_ID = 0x40000000 };
 
 #define LETTERS(text)                                                                              \
 	((uint32_t)(text)[0] | (uint32_t)(text)[1] << 8 | (uint32_t)(text)[2] << 16 |              \
@@ -378,6 +386,13 @@ static void run_ends(void)
 	unsigned sends = 0;
 
 	begin_wl();
+	row = "of a pipe's reader";
+	MUST(ANSWER_NEW, NEW_PIPE, 0, PIPE, PIPE_WRITE);
+	MUST(ANSWER_OK, SEND, 0, CTX, 1, PIPE, LETTERS("take"));
+	must_hear(CTX, LETTERS("t001"));
+	MUST(ANSWER_ERR, SEND, 0, PIPE, 0, 1);
+	MUST(ANSWER_TYPE, SEND, 0, PIPE, 0, 1);
+	MUST(ANSWER_OK, CLOSE, 0, PIPE);
 	row = "of the compositor";
 	MUST(ANSWER_OK, SEND, 0, CTX, 0, LETTERS("quit"));
 	hear(HUP, CTX);
