@@ -10,14 +10,12 @@
 
 static uint64_t used_bytes; /* of each file; 0: as much as there is */
 
-/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): libc's have two underscores
- */
-int fstat(int fd, struct stat *ret_stat)
+int fstat(int fd, struct stat *buf)
 {
-	int r = (int)syscall(SYS_fstat, fd, ret_stat);
+	int r = (int)syscall(SYS_fstat, fd, buf);
 
 	if (r == 0 && used_bytes != 0)
-		ret_stat->st_blocks = (blkcnt_t)(used_bytes / 512);
+		buf->st_blocks = (blkcnt_t)(used_bytes / 512);
 	return r;
 }
 

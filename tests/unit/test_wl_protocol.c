@@ -112,10 +112,8 @@ static void the_first_driver(void **state)
 	hear(rig, messages, ARRAY_SIZE(messages));
 }
 
-/* What follows the first 28 bytes of a "new": another union's, or unused. */
-#define REST                                                                                       \
-	"|" /* 36 bytes */                                                                         \
-	"000000000000000000000000000000000000000000000000000000000000000000000000"
+/* The 36 bytes that follow the first 28 of a "new": a dmabuf's or a name, or unused. */
+#define REST "|000000000000000000000000000000000000000000000000000000000000000000000000"
 /* "other", and the rest of 32 bytes and of the union. */
 #define OTHER "|6f74686572000000000000000000000000000000000000000000000000000000|00000000"
 
