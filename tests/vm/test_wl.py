@@ -177,17 +177,21 @@ FOOT = ["/etc/fonts/fonts.conf", "/usr/share/fonts/truetype/dejavu/DejaVuSansMon
         "/usr/share/X11/xkb/rules/evdev", *glob.glob("/usr/lib/locale/C.utf8/LC_*")]
 
 
+def with_libraries(programs, *others):
+    """Words for guest/mkinitramfs: Debian's programs as they are, what they are linked with, and other files in their places."""
+    paths = [shutil.which(program) for program in programs]
+    files = {library for path in paths for library in vm.libraries(path)} | set(others)
+    items = [f"{path}:/bin/{os.path.basename(path)}" for path in paths]
+    items += [f"{pathlib.Path(file).resolve()}:{file}" for file in sorted(files)]
+    return [word for item in items for word in ("-f", item)]
+
+
 @pytest.fixture(scope="session")
 def guest_files(tmp_path_factory):
-    """An initramfs with crosvm-wl, Debian's clients as they are, and the module for drivers in user space."""
+    """An initramfs with crosvm-wl and clients."""
     modules = pathlib.Path(vm.kernel("cloud-6.1")).parent / "modules"
-    clients = [shutil.which(client) for client in CLIENTS]
-    files = [f"{vm.ROOT / 'build/guest/crosvm-wl'}:/bin/crosvm-wl"]
-    files += [f"{client}:/bin/{os.path.basename(client)}" for client in clients]
-    needed = {library for client in clients for library in vm.libraries(client)} | set(filter(os.path.isfile, FOOT))
-    files += [f"{pathlib.Path(file).resolve()}:{file}" for file in sorted(needed)]
-    return vm.make_initramfs(tmp_path_factory.mktemp("wl") / "initrd.gz", "-m", str(modules), "uio_pci_generic",
-                             *[word for file in files for word in ("-f", file)])
+    return vm.make_initramfs(tmp_path_factory.mktemp("wl") / "initrd.gz", "-w", str(modules),
+                             *with_libraries(CLIENTS, *filter(os.path.isfile, FOOT)))
 
 
 PROXY = ("crosvm-wl & while [ ! -S /run/wayland-0 ]; do sleep 0.1; done; "
