@@ -213,11 +213,15 @@ def device_process(pid):
     return next(child for child in children if pathlib.Path(f"/proc/{child}/comm").read_text() == "crosvm-wl\n")
 
 
+# In a jail is the harder case: the device's own code is the same.
+THREADS_IN_SOAK = [pytest.param([], marks=pytest.mark.soak), ["-u"]]
+
+
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_a_window(guest_files, weston, options):
-    """Exactly the client's pixels, while it moves, and none after it; then the same again after a new compositor."""
+    """Exactly the client's pixels, while it moves, and none after it. One sees its compositor die; the next has a new one."""
     script = PROXY + ("weston-simple-shm & client=$!; read line; kill $client; wait $client; echo closed; "
-                      "read line; weston-simple-shm & read line; echo end")
+                      "read line; weston-simple-shm; echo lost; read line; weston-simple-shm & read line; echo end")
     with vm.piped(command(guest_files, weston, script, *options)) as (process, console):
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         # For the guest alone: the VMM copies no pixel, and a jailed device has none to copy.
@@ -227,7 +231,10 @@ def test_a_window(guest_files, weston, options):
         vm.press_return(process)
         vm.expect(console, "closed")
         weston.wait_for(lambda: weston.count() == BACKGROUND)
+        vm.press_return(process)
+        weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         weston.stop()
+        vm.expect(console, "lost")
         weston.start()
         vm.press_return(process)
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
@@ -256,11 +263,12 @@ def test_a_user(guest_files, weston):
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
-def test_keyboard_and_clipboard(guest_files, sway):
+@pytest.mark.parametrize("options", THREADS_IN_SOAK)
+def test_keyboard_and_clipboard(guest_files, sway, options):
     """What is typed on the host arrives in the guest's terminal; text is copied both ways."""
     script = ("export HOME=/root LANG=C.UTF-8; mkdir -p /tmp; " + PROXY + "foot sh -c 'read text; echo typed: $text >/dev/ttyS0'; "
               "printf 'from the guest' | wl-copy; echo copied; read line; echo pasted: $(wl-paste -n)")
-    with vm.piped(command(guest_files, sway, script, "-u")) as (process, console):
+    with vm.piped(command(guest_files, sway, script, *options)) as (process, console):
         sway.wait_for(lambda: sway.focused() == "foot")
         sway.type_line("hello")
         vm.expect(console, "typed: hello")
