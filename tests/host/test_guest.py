@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The guests' kernels and initramfs, booted by QEMU alone: whatever fails later is the VMM's."""
+"""The guests' kernels and initramfs, booted by QEMU alone: whatever fails later is the VMM's. The boots only with
+--soak: tests/vm has them too."""
 import base64
 import gzip
 import os
@@ -16,6 +17,7 @@ sys.path.insert(0, str(HERE))
 import host as nested  # noqa: E402
 
 MKINITRAMFS = nested.GUEST / "mkinitramfs"
+TIMEOUT = 180
 STOCK_MODULES = ["virtio_pci", "virtio_rng", "virtio_blk", "virtio_net", "ext4"]
 pytestmark = pytest.mark.skipif(os.environ.get("CROSVM_TEST_HOST") == "nested", reason="is inside a nested host")
 
@@ -33,7 +35,7 @@ def command(kernel, initrd, script=None, append=""):
 def boot(*args):
     argv, env = command(*args)
     return subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          check=True, timeout=60).stdout.decode(errors="replace").replace("\r", "")
+                          check=True, timeout=TIMEOUT).stdout.decode(errors="replace").replace("\r", "")
 
 
 def mkinitramfs(*args, **kwargs):
@@ -56,6 +58,7 @@ def small():
     return found[-1]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["cloud-6.1", "cloud-6.12"])
 def test_stock_kernel_with_modules(name, tmp_path):
     kernel = nested.fetch_kernel(name)
@@ -69,6 +72,7 @@ def test_stock_kernel_with_modules(name, tmp_path):
                                    "crosvm-init: exit status 7"]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("image", ["bzImage", "vmlinux"])
 def test_small_kernel(small, plain, image):
     out = boot(small / image, plain, "ls -1 /dev/hwrng /dev/ttyS0 /dev/mem; exit 3")
@@ -76,15 +80,17 @@ def test_small_kernel(small, plain, image):
     assert "Power down" in out
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("end, says", [("panic", "Kernel panic"), ("reboot", "Restarting system")])
 def test_ends(small, plain, end, says):
     assert says in boot(small / "bzImage", plain, ":", f"crosvm.end={end}")
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:setDaemon")
 def test_interactive_shell(small, plain):
     argv, env = command(small / "bzImage", plain)
-    guest = PopenSpawn(argv, env=env, timeout=60, encoding="utf-8")
+    guest = PopenSpawn(argv, env=env, timeout=TIMEOUT, encoding="utf-8")
     guest.expect("/ # ")
     guest.send("tty; echo answer=$((40+2)); sleep 100\n")
     guest.expect("/dev/ttyS0\\s+answer=42")
