@@ -42,7 +42,8 @@ WARNINGS += -Werror
 endif
 
 CPPFLAGS := -Isrc -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
-CFLAGS   ?= -O2 -g
+# Sanitizers check what is written, not what is fast, and -O1 takes a third less time to compile.
+CFLAGS   ?= $(if $(filter asan tsan msan,$(SAN)),-O1,-O2) -g
 # The zero-initialised locals are a second net: no byte of the stack leaks to a guest.
 COMMON   := -std=gnu17 -pthread -fno-common -fno-strict-aliasing -ffunction-sections -fdata-sections \
 	-ftrivial-auto-var-init=zero \
