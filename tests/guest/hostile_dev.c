@@ -309,7 +309,7 @@ static void run_reset_in_flight(void)
 
 		if (victim->pci_id != PCI_BLOCK)
 			continue;
-		for (unsigned round = 0; round < 100; round++) {
+		for (unsigned round = 0; round < 100; round += every()) {
 			row = "reset";
 			start_victim(victim, 0);
 			fill_ring(victim, 128);
@@ -329,9 +329,83 @@ static void run_reset_in_flight(void)
 	end();
 }
 
+/* ---- two drivers of one ring -------------------------------------------------------------- */
+
+enum { PAIRS = 10 };
+
+static struct drivers_request {
+	uint8_t data[SECTOR];
+	uint8_t header[16];
+	uint8_t status;
+} both[2 * PAIRS];
+
+/* The requests of one driver are at even descriptors, those of the other at odd ones. */
+static void set_interleaved(struct victim *victim, bool crossed)
+{
+	for (uint16_t i = 0; i < 2 * PAIRS; i++) {
+		struct drivers_request *request = &both[i];
+		const uint32_t header[4] = { BLK_IN, 0, i, 0 };
+		uint16_t first = i / 2 * 6 + i % 2;
+
+		memcpy(request->header, header, sizeof(header));
+		memset(request->data, GUARD, SECTOR);
+		request->status = 0xee;
+		set_desc(victim, first, (uintptr_t)request->header, 16, NEXT,
+			first + (crossed && i % 2 == 0 ? 3 : 2));
+		set_desc(victim, first + 2, (uintptr_t)request->data, SECTOR, NEXT | WRITE,
+			first + 4);
+		set_desc(victim, first + 4, (uintptr_t)&request->status, 1, WRITE, 0);
+		offer(victim, first);
+	}
+	kick(victim);
+	if (!wait_used(victim, 2 * PAIRS))
+		fail_row("%s does not answer", victim->name);
+	victim->used_seen += 2 * PAIRS;
+}
+
+static void check_interleaved(const struct victim *victim)
+{
+	for (unsigned i = 0; i < 2 * PAIRS; i++) {
+		uint64_t words[SECTOR / 8];
+
+		memcpy(words, both[i].data, SECTOR);
+		if (both[i].status != S_OK || words[0] != image_word(i, 0) ||
+			words[SECTOR / 8 - 1] != image_word(i, SECTOR / 8 - 1))
+			fail_row("%s: request %u: status %u", victim->name, (uint64_t)i,
+				(uint64_t)both[i].status);
+	}
+}
+
+/* Sectors 0 to 19, of which WRITTEN_SECTOR is as it was: nobody writes in this case. */
+static void run_two_drivers(void)
+{
+	begin();
+	for (unsigned i = 0; i < victim_count; i++) {
+		struct victim *victim = &victims[i];
+
+		if (victim->pci_id != PCI_BLOCK)
+			continue;
+		row = "in turn";
+		for (unsigned round = 0; round < 50; round++) {
+			set_interleaved(victim, false);
+			check_interleaved(victim);
+		}
+		row = "one in the other's buffers";
+		set_interleaved(victim, true);
+		check_guards(victim);
+		for (unsigned n = 1; n < 2 * PAIRS; n += 2)
+			if (both[n].status != S_OK || !is_all(both[n - 1].data, GUARD, SECTOR))
+				fail_row("%s: request %u", victim->name, (uint64_t)n);
+		check_victim(victim);
+	}
+	end();
+}
+
 /* ---- entropy --------------------------------------------------------------------------- */
 
 enum { CAP = 64 << 10, MUCH = 1 << 20 };
+/* Of the 128 MiB that this needs. */
+enum { BIG = 0x2000000, BIG_SIZE = 64 << 20, BIG_PARTS = 64 };
 static uint8_t much[MUCH + 4096] __attribute__((aligned(4096)));
 
 static void expect_random(struct victim *victim, uint32_t length)
@@ -357,9 +431,25 @@ static void run_rng(void)
 	if (is_all(much + CAP - 16, GUARD, 16) || !is_all(much + CAP, GUARD, sizeof(much) - CAP))
 		fail_row("not the first 64 KiB are written");
 
-	row = "nearly 4 GiB";
+	row = "nearly 4 GiB to read";
 	set_repeated(victim, 60, 0x200000, 48 << 20, 0);
 	expect_random(victim, 0);
+
+	/* The same 64 MiB often, of which the first 64 KiB are written. */
+	row = "4 GiB to write, but for a byte";
+	set_repeated(victim, BIG_PARTS, BIG, BIG_SIZE, WRITE);
+	victim->rings->desc[BIG_PARTS - 1].length = BIG_SIZE - 1;
+	memset(at(BIG + CAP), GUARD, 4096);
+	expect_random(victim, CAP);
+	if (!is_all(at(BIG + CAP), GUARD, 4096))
+		fail_row("more than 64 KiB are written");
+
+	row = "4 GiB to write at once";
+	set_desc(victim, 0, BIG, UINT32_MAX, WRITE, 0);
+	offer(victim, 0);
+	kick(victim);
+	expect_needs_reset(victim);
+	start_victim(victim, 0);
 
 	row = "60 MiB";
 	memset(much, GUARD, sizeof(much));
@@ -384,12 +474,13 @@ static void run_flood(void)
 
 	begin();
 	struct victim *victim = &victims[victim_count - 1];
+	uint32_t seconds = (uint32_t)find_number(params, "seconds=", 1);
 	uint32_t begun = in32(PORT_PM_TIMER);
 
 	row = "flood";
 	for (uint16_t i = 0; i < victim->queue_size; i++)
 		set_desc(victim, i, (uintptr_t)much, MUCH, WRITE, 0);
-	while (in32(PORT_PM_TIMER) - begun < 2 * PM_TIMER_HZ) {
+	while (in32(PORT_PM_TIMER) - begun < seconds * PM_TIMER_HZ) {
 		uint16_t idx = victim->rings->used.idx;
 
 		for (; (uint16_t)(victim->rings->avail.idx - idx) < victim->queue_size; floods++)
@@ -410,6 +501,7 @@ const struct test_case cases[] = {
 	{ "segments", run_segments },
 	{ "layouts", run_layouts },
 	{ "reset-in-flight", run_reset_in_flight },
+	{ "two-drivers", run_two_drivers },
 	{ "rng", run_rng },
 	{ "flood", run_flood },
 	{ NULL, NULL },

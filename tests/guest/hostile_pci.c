@@ -187,6 +187,85 @@ static void run_memory_enable(void)
 	end();
 }
 
+/* ---- another vCPU at the configuration space -------------------------------------------- */
+
+enum { CHANGES = 10000, DONE = 0x1ff00 };
+
+/*
+ * Another vCPU changes a byte of the configuration space: `value` and `value` without these bits
+ * in turn, CHANGES times. Then it says so at DONE. 16-bit protected mode, for ECAM's address.
+ */
+static void start_changes(const struct victim *victim, unsigned offset, uint8_t value, uint8_t bits)
+{
+	enum { ADDRESS_AT = 37, GDTR_AT = 0x78, GDT_AT = 0x80 };
+	static const uint8_t change[] = {
+		0xfa,                                           /* cli */
+		0x66, 0x2e, 0x0f, 0x01, 0x16, GDTR_AT, 0x00,    /* lgdt cs:[GDTR_AT] */
+		0x0f, 0x20, 0xc0,                               /* mov eax, cr0 */
+		0x0c, 0x01,                                     /* or al, 1 */
+		0x0f, 0x22, 0xc0,                               /* mov cr0, eax */
+		0xea, 0x15, 0x00, 0x10, 0x00,                   /* jmp 0x10:1f */
+		0xb8, 0x08, 0x00,                               /* 1: mov ax, 8 */
+		0x8e, 0xd8,                                     /* mov ds, ax */
+		0xb9, CHANGES & 0xff, CHANGES >> 8,             /* mov cx, CHANGES */
+		0xb3, 0x00,                                     /* mov bl, value */
+		0x80, 0xf3, 0x00,                               /* 2: xor bl, bits */
+		0x67, 0x88, 0x1d, 0, 0, 0, 0,                   /* mov [address], bl */
+		0xe2, 0xf4,                                     /* loop 2b */
+		0x67, 0xc6, 0x05, 0x00, 0xff, 0x01, 0x00, 0x01, /* mov byte [DONE], 1 */
+		0xf4,                                           /* hlt */
+	};
+	static const struct {
+		uint16_t limit;
+		uint32_t base;
+	} __attribute__((packed)) gdtr = { 23, TRAMPOLINE + GDT_AT };
+	/* None; all of memory; the trampoline. */
+	static const uint64_t gdt[] = { 0, 0x00cf93000000ffff, 0x00009b008000ffff };
+	const uint32_t address = (uint32_t)config_gpa(victim, offset);
+	uint8_t code[GDT_AT + sizeof(gdt)] = { 0 };
+
+	memcpy(code, change, sizeof(change));
+	memcpy(&code[ADDRESS_AT], &address, sizeof(address));
+	code[ADDRESS_AT - 7] = value;
+	code[ADDRESS_AT - 4] = bits;
+	memcpy(&code[GDTR_AT], &gdtr, sizeof(gdtr));
+	memcpy(&code[GDT_AT], gdt, sizeof(gdt));
+	*(volatile uint8_t *)at(DONE) = 0;
+	start_others(code, sizeof(code));
+}
+
+static bool is_done(void)
+{
+	return *(volatile uint8_t *)at(DONE) != 0;
+}
+
+/* The BAR comes and goes while this vCPU reads it. */
+static void run_memory_enable_race(void)
+{
+	unsigned seen = 0, missed = 0;
+
+	begin();
+	struct victim *victim = chosen();
+
+	row = "toggled by another vCPU";
+	reset(victim);
+	start_changes(victim, CONFIG_COMMAND, COMMAND_MEMORY, COMMAND_MEMORY);
+	while (!is_done()) {
+		uint64_t status = get(victim, STATUS, 1);
+
+		if (status != 0 && status != 0xff)
+			fail_row("the status is %x", status);
+		seen += status == 0;
+		missed += status == 0xff;
+		kick(victim);
+	}
+	print("there %u times, not there %u times\n", (uint64_t)seen, (uint64_t)missed);
+	if (seen == 0 || missed == 0)
+		fail_row("it was always the same");
+	check_victim(victim);
+	end();
+}
+
 /* ---- the BAR ------------------------------------------------------------------------------- */
 
 /* Regions one after the other, so that junk in one meets what junk left in the others. */
@@ -249,7 +328,7 @@ static void run_device_config(void)
 	struct victim *victim = chosen();
 	uint64_t gpa = victim->config != 0 ? victim->config : victim->bar + 0x2000;
 
-	row = "every offset and width";
+	row = "every offset at first, and width";
 	for (unsigned running = 0; running < 2; running++) {
 		start_victim(victim, 0);
 		if (!running)
@@ -257,7 +336,8 @@ static void run_device_config(void)
 		uint64_t before = read_at(gpa, 8);
 
 		for (unsigned size = 1; size <= 8; size *= 2)
-			for (uint64_t offset = 0; offset + size <= 4096; offset++) {
+			for (uint64_t offset = 0; offset + size <= 4096;
+				offset += offset < CONFIG_BYTES ? 1 : 13) {
 				(void)read_at(gpa + offset, size);
 				write_at(gpa + offset, size, UINT64_MAX);
 			}
@@ -279,7 +359,7 @@ static void run_status(void)
 	struct victim *victim = chosen();
 
 	row = "any byte after any";
-	for (unsigned first = 0; first < 256; first += 11)
+	for (unsigned first = 0; first < 256; first += 11 * every())
 		for (unsigned second = 1; second < 256; second += 7) {
 			reset(victim);
 			place_queue(victim, 16, 2, 4);
@@ -469,6 +549,7 @@ const struct test_case cases[] = {
 	{ "bar-sizing", run_bar_sizing },
 	{ "bar-moves", run_bar_moves },
 	{ "memory-enable", run_memory_enable },
+	{ "memory-enable-race", run_memory_enable_race },
 	{ "bar-space", run_bar_space },
 	{ "queue-select", run_queue_select },
 	{ "device-config", run_device_config },

@@ -179,7 +179,7 @@ static void run_kicks(void)
 	struct victim *victim = chosen();
 
 	row = "no queue";
-	for (uint64_t offset = 0; offset < 4096; offset += 2) {
+	for (uint64_t offset = 0; offset < 4096; offset += 2 * every()) {
 		reset(victim);
 		write_at(victim->notify + offset, 2, offset);
 	}
@@ -204,14 +204,14 @@ static void run_storm(void)
 	struct victim *victim = chosen();
 
 	row = "broken rings";
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < 100; i += every()) {
 		start_victim(victim, 0);
 		offer(victim, 65535);
 		kick(victim);
 		expect_needs_reset(victim);
 	}
 	row = "bad places";
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < 100; i += every()) {
 		negotiate(victim, 0);
 		place_queue(victim, UINT64_MAX - 15, 1, 1);
 		put(victim, STATUS, 1, RUNNING);
@@ -268,13 +268,14 @@ static void race(const uint8_t *code, size_t size)
 
 	begin();
 	struct victim *victim = chosen();
+	uint32_t seconds = (uint32_t)find_number(params, "seconds=", 1);
 	uint32_t begun = in32(PORT_PM_TIMER);
 
 	row = "race";
 	*(volatile uint8_t *)at(SHARED + STOP) = 0;
 	start_shared(victim);
 	start_others(code, size);
-	while (in32(PORT_PM_TIMER) - begun < 2 * PM_TIMER_HZ) {
+	while (in32(PORT_PM_TIMER) - begun < seconds * PM_TIMER_HZ) {
 		submit_shared(victim, 8);
 		check_guards(victim);
 		if ((get(victim, STATUS, 1) & NEEDS_RESET) == 0)

@@ -292,7 +292,8 @@ static void run_long_chains(void)
 
 static void run_sizes(void)
 {
-	static const uint16_t sizes[] = { 0, 3, 6, 255, 512, 1024, 0x8000, 65535 };
+	enum { ONE_MORE = 1 }; /* than its most */
+	static const uint16_t sizes[] = { 0, 3, 6, ONE_MORE, 512, 1024, 0x8000, 65535 };
 
 	begin();
 	struct victim *victim = chosen();
@@ -301,12 +302,13 @@ static void run_sizes(void)
 		row = "before FEATURES_OK, enabled, and running";
 		negotiate(victim, 0);
 		uint64_t size = get(victim, QUEUE_SIZE, 2);
+		uint64_t other = sizes[i] == ONE_MORE ? size + 1 : sizes[i];
 
-		put(victim, QUEUE_SIZE, 2, sizes[i]);
+		put(victim, QUEUE_SIZE, 2, other);
 		if (get(victim, QUEUE_SIZE, 2) != size)
-			fail_row("%s takes a size of %u", victim->name, (uint64_t)sizes[i]);
+			fail_row("%s takes a size of %u", victim->name, other);
 		start_victim(victim, 0);
-		put(victim, QUEUE_SIZE, 2, sizes[i]);
+		put(victim, QUEUE_SIZE, 2, other);
 		put(victim, QUEUE_SIZE, 2, 2);
 		put(victim, QUEUE_ENABLE, 2, 0);
 		put(victim, QUEUE_ENABLE, 2, 1);

@@ -302,7 +302,7 @@ static void run_connects(void)
 {
 	begin_vsock();
 	row = "to nobody";
-	for (unsigned i = 0; i < MANY; i++) {
+	for (unsigned i = 0; i < MANY; i += every()) {
 		send_op(OP_REQUEST, next_port, NOBODY);
 		expect(OP_RST, next_port++);
 	}
@@ -332,7 +332,7 @@ static void run_resets(void)
 {
 	begin_vsock();
 	row = "of nothing";
-	for (unsigned i = 0; i < MANY; i++)
+	for (unsigned i = 0; i < MANY; i += every())
 		send_op(OP_RST, next_port++, ECHO);
 	talk();
 	row = "of connections";
@@ -355,7 +355,7 @@ static void run_unread(void)
 
 	header.len = BYTES;
 	memcpy(victim->buffers->data, &header, sizeof(header));
-	for (unsigned i = 0; i < PACKETS; i++) {
+	for (unsigned i = 0; i < PACKETS / every(); i++) {
 		set_desc(victim, 0, (uintptr_t)victim->buffers->data, sizeof(header), NEXT, 1);
 		for (uint16_t part = 1; part <= PARTS; part++)
 			set_desc(victim, part, (uintptr_t)victim->buffers->data, DATA,

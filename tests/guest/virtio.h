@@ -637,6 +637,12 @@ static inline void end(void)
 	rest("end");
 }
 
+/* Of long loops, each Nth round with the parameter every=N. */
+static inline unsigned every(void)
+{
+	return (unsigned)find_number(params, "every=", 1);
+}
+
 /* The device that the parameter victim= names: blk or rng; the last of its name. */
 static inline struct victim *chosen(void)
 {

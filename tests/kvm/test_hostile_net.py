@@ -7,10 +7,10 @@ import os
 import socket
 import time
 
+import oracle
 import pytest
 import vmm
 from netns import own_network
-from test_hostile_virtio import check_rest, sample, settle
 
 ETHERTYPE, HEADER = 0x88b5, 14
 MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
@@ -92,7 +92,7 @@ def test_driver_that_breaks_the_rules(tmp_path, case, jailed):
     argv = vmm.command("hostile_net", case, *jailed, "--net", network)
     with open(tmp_path / "log", "w+b") as log, \
             vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
-        packets, before = tap_socket(), sample(process.pid)
+        packets, before = tap_socket(), oracle.Oracle(process)
         process.stdin.write(b"x")
         said = b""
         for step in HOST[case]:
@@ -100,8 +100,7 @@ def test_driver_that_breaks_the_rules(tmp_path, case, jailed):
         if b"end\n" not in said:
             said = vmm.read_until(process.stdout, b"end\n", timeout=60)
         assert b"FAIL" not in said, said
-        assert settle(process.pid, before) == before
-        check_rest(process.pid)
+        before.check()
         marks = arrived(packets)  # the tap goes with the VM
         packets.close()
         os.set_blocking(process.stdout.fileno(), True)

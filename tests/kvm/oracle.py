@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What only the host can see of a VM whose guest breaks every rule: in each of its processes, with -u those of the devices.
+
+While the devices are at rest before the case, and again after it: no more descriptors, no more threads, no more memory,
+and nothing runs.
+"""
+import os
+import pathlib
+import time
+
+import jails
+import smaps
+import vmm
+
+SANITIZED = "san/" in vmm.CROSVM  # whose own memory grows, too
+GROWTH_KIB = 16384 if SANITIZED else 4096
+
+
+def thread_ticks(pid):
+    """CPU time by thread."""
+    ticks = {}
+    for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        fields = stat.read_text().rsplit(")", 1)[1].split()
+        ticks[stat.parent.name] = int(fields[11]) + int(fields[12])
+    return ticks
+
+
+class Oracle:
+    """Of a VM that waits for its case to begin."""
+
+    def __init__(self, process):
+        self.pids = [process.pid, *(pid for _, pid in jails.processes(process.pid))]
+        self.held = self.look()
+        self.resident = {pid: smaps.own_kib(pid, "Rss") for pid in self.pids}
+
+    def look(self):
+        """{pid: (descriptors, threads)}"""
+        return {pid: (len(os.listdir(f"/proc/{pid}/fd")), vmm.status_number(pid, "Threads")) for pid in self.pids}
+
+    def check_held(self):
+        """A thread that was joined may be in /proc a moment longer."""
+        for _ in range(100):
+            if self.look() == self.held:
+                break
+            time.sleep(0.01)
+        assert self.look() == self.held
+
+    def check_rest(self):
+        """All threads sleep but one: while the guest waits for us, its vCPU 0 polls the UART."""
+        before = {pid: thread_ticks(pid) for pid in self.pids}
+        time.sleep(0.4)
+        spent = sorted(ticks - before[pid].get(thread, 0) for pid in self.pids for thread, ticks in thread_ticks(pid).items())
+        assert sum(spent[:-1]) <= 2, spent
+
+    def check(self):
+        self.check_held()
+        grown = {pid: smaps.own_kib(pid, "Rss") - self.resident[pid] for pid in self.pids}
+        assert max(grown.values()) <= GROWTH_KIB, grown
+        self.check_rest()
