@@ -122,8 +122,9 @@ def test_entropy(images):
     """The one device without a configuration space: the guest asks both that it has."""
     path = images / "rng.sock"
     with device("rng", path):
-        done = vmm.run(vmm.command("hostile_dev", "rng", "--vhost-user", f"type=rng,socket={path}", params="victim=rng"),
-                       input=b"xx")
+        argv = [vmm.CROSVM, "run", "-m", "128", "--vhost-user", f"type=rng,socket={path}", "-p", "test=rng victim=rng",
+                vmm.guest("hostile_dev")]
+        done = vmm.run(argv, input=b"xx")
         assert "PASS rng" in done.stdout, done.stderr
 
 
