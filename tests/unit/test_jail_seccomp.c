@@ -63,7 +63,8 @@ static int open_kept(void **state)
 		return -1;
 	/* Where the host has no io_uring, that part is left out. */
 	if (io_uring_queue_init(4, &ring, IORING_SETUP_R_DISABLED) == 0 &&
-		io_uring_register_restrictions(&ring, (void *)(uintptr_t)rules, 2) == 0)
+		io_uring_register_restrictions(&ring, (void *)(uintptr_t)rules, 2) == 0 &&
+		io_uring_enable_rings(&ring) == 0)
 		kept[RING] = ring.ring_fd;
 	return 0;
 }
@@ -112,7 +113,6 @@ static void *serve(void *argument)
 		pthread_mutex_unlock(&worker->lock);
 		(void)eventfd_write(worker->call_fd, 1);
 	}
-	(void)prctl(PR_SET_NAME, "queue");
 	return NULL;
 }
 
@@ -192,7 +192,6 @@ static int use_io_uring(void)
 
 	if (kept[RING] < 0)
 		return 0;
-	CHECK(io_uring_enable_rings(&ring) == 0);
 	io_uring_prep_nop(io_uring_get_sqe(&ring));
 	CHECK(io_uring_submit_and_wait(&ring, 1) == 1);
 	CHECK(io_uring_peek_cqe(&ring, &cqe) == 0 && cqe->res == 0);
@@ -215,7 +214,7 @@ static int use_disk(void)
 	CHECK(pwritev(fd, &out, 1, 4096) == sizeof(text) && pwrite(fd, text, 1, 0) == 1);
 	CHECK(fdatasync(fd) == 0);
 	CHECK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192, 4096) == 0);
-	CHECK(preadv(fd, &in, 1, 8192) == sizeof(text) && back[0] == '\0');
+	CHECK(preadv2(fd, &in, 1, 8192, 0) == sizeof(text) && back[0] == '\0');
 	/* Not every file system can, but it must be allowed. */
 	CHECK(fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0 ||
 		errno == EOPNOTSUPP);
@@ -355,6 +354,8 @@ static const struct act {
 	{ "mknod", SYS_mknod, { (long)"/x" }, DIES },
 	{ "io_uring_setup", SYS_io_uring_setup, { 1, 0 }, DIES },
 	{ "io_uring_register buffers", SYS_io_uring_register, { 0, 0 }, DIES },
+	{ "io_uring_register again", SYS_io_uring_register, { 0, 12 /* ENABLE_RINGS */ }, DIES },
+	{ "name", SYS_prctl, { PR_SET_NAME, (long)"other" }, DIES },
 	{ "mmap rwx", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, 0x22, -1, 0 },
 		DIES },
 	{ "mmap x", SYS_mmap, { 0, 4096, PROT_EXEC, 0x22, -1, 0 }, DIES },
