@@ -157,6 +157,7 @@ SAN_ENV  := ASAN_OPTIONS=handle_segv=2:handle_sigbus=2:handle_sigill=2:handle_si
 # The sources and the binary are the same under every sanitizer: looked at once.
 CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
+	'tools/audit-policies --self-test' \
 	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
 	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64 seccomp/aarch64' \
 	'tests/unit/check-block-cost $(B)/blockqueue' \
@@ -369,6 +370,11 @@ soak: build/crosvm guests
 	guest/fetch-kernel generic-6.12
 	/usr/bin/python3 -m pytest -ra -p no:cacheprovider --soak tests/host
 	tests/vm/run -- --soak
+
+## make audit          rules of seccomp policies that no call of tests/kvm needs; half an hour
+.PHONY: audit
+audit: build/crosvm guests
+	tools/audit-policies
 
 ## make bench          every benchmark of bench/, against floor and QEMU; doc/benchmarks.md explains
 .PHONY: bench

@@ -3,6 +3,7 @@
  * Prints seccomp policies as a C header, for src/jail/policies.c.
  *
  *     compile-policies [--log-only] DIRECTORY NAME...      of DIRECTORY/NAME.policy
+ *     compile-policies --rules DIRECTORY NAME...           for tools/audit-policies
  *
  * The directory's own name is that of the architecture.
  *
@@ -49,35 +50,91 @@ static bool print_programs(const char *directory, const char *name,
 	return true;
 }
 
+static bool print_header(const char *directory, enum policy_architecture architecture, char **names,
+	int count, bool log_only)
+{
+	unsigned syscalls[POLICIES_MAX];
+
+	printf("/* Made by tools/compile-policies from %s. */\n#pragma once\n", directory);
+	for (int i = 0; i < count; i++)
+		if (!print_programs(directory, names[i], architecture, log_only, &syscalls[i]))
+			return false;
+	printf("static const struct jail_policy policies[] = {\n");
+	for (int i = 0; i < count; i++)
+		printf("\t{ \"%s\", %u, { %s_kill, ARRAY_SIZE(%s_kill) }, "
+		       "{ %s_log, ARRAY_SIZE(%s_log) } },\n",
+			names[i], syscalls[i], names[i], names[i], names[i], names[i]);
+	printf("};\n");
+	return true;
+}
+
+static void print_alternative(const struct policy_alternative *alternative)
+{
+	static const char *const operators[POLICY_OPERATORS] = { "==", "!=", "<", "<=", ">",
+		">=", "&", "in" };
+
+	for (unsigned i = 0; i < alternative->count; i++)
+		printf("%sarg%u %s 0x%llx", i == 0 ? "" : " && ", alternative->tests[i].argument,
+			operators[alternative->tests[i].operation],
+			(unsigned long long)alternative->tests[i].value);
+}
+
+/* A line for each way to an answer: policy, file, line, system call, and when. */
+static void print_rule(const char *name, const struct policy_rule *rule)
+{
+	bool refuses = rule->otherwise != POLICY_DEFAULT;
+
+	for (unsigned i = 0; i < rule->alternative_count; i++) {
+		printf("%s\t%s\t%u\t%s\t", name, rule->file, rule->line, rule->syscall);
+		print_alternative(&rule->alternatives[i]);
+		printf("\n");
+	}
+	if (rule->always || refuses)
+		printf("%s\t%s\t%u\t%s\t%s\n", name, rule->file, rule->line, rule->syscall,
+			rule->always ? "1" : "return");
+}
+
+static bool print_rules(const char *directory, char **names, int count)
+{
+	for (int i = 0; i < count; i++) {
+		struct policy policy = { 0 };
+		struct policy_error error = { "" };
+		char path[4096];
+
+		snprintf(path, sizeof(path), "%s/%s.policy", directory, names[i]);
+		int r = policy_parse_file(&policy, path, &error);
+
+		for (unsigned k = 0; r == 0 && k < policy.rule_count; k++)
+			print_rule(names[i], &policy.rules[k]);
+		policy_free(&policy);
+		if (r < 0) {
+			fprintf(stderr, "%s\n", error.text);
+			return false;
+		}
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	bool log_only = argc > 1 && strcmp(argv[1], "--log-only") == 0;
-	char **arguments = argv + 1 + log_only;
-	unsigned syscalls[POLICIES_MAX];
+	bool rules = argc > 1 && strcmp(argv[1], "--rules") == 0;
+	char **arguments = argv + 1 + (log_only || rules);
+	int count = (int)(argv + argc - arguments) - 1;
 	enum policy_architecture architecture;
-	int count = argc - 2 - log_only;
 
 	if (count < 1 || count > POLICIES_MAX) {
-		fprintf(stderr, "usage: compile-policies [--log-only] DIRECTORY NAME...\n");
+		fprintf(stderr,
+			"usage: compile-policies [--log-only | --rules] DIRECTORY NAME...\n");
 		return 2;
 	}
 	if (policy_architecture_find(basename(arguments[0]), &architecture) < 0) {
 		fprintf(stderr, "%s: not the name of an architecture\n", arguments[0]);
 		return 2;
 	}
-	printf("/* Made by tools/compile-policies from %s. */\n#pragma once\n", arguments[0]);
-	for (int i = 0; i < count; i++)
-		if (!print_programs(
-			    arguments[0], arguments[i + 1], architecture, log_only, &syscalls[i]))
-			return 1;
-	printf("static const struct jail_policy policies[] = {\n");
-	for (int i = 0; i < count; i++) {
-		const char *name = arguments[i + 1];
+	bool done =
+		rules ? print_rules(arguments[0], arguments + 1, count)
+		      : print_header(arguments[0], architecture, arguments + 1, count, log_only);
 
-		printf("\t{ \"%s\", %u, { %s_kill, ARRAY_SIZE(%s_kill) }, "
-		       "{ %s_log, ARRAY_SIZE(%s_log) } },\n",
-			name, syscalls[i], name, name, name, name);
-	}
-	printf("};\n");
-	return ferror(stdout) || fflush(stdout) != 0;
+	return !done || ferror(stdout) || fflush(stdout) != 0;
 }
