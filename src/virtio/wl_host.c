@@ -138,13 +138,17 @@ static const struct wl_socket *find_socket(const struct wl_host *host, const cha
 
 static int connect_to(struct wl_host *host, const struct wl_socket *to, int *ret_fd)
 {
-	if (host->connector_fd < 0)
-		return connector_connect(to->path, ret_fd);
-	int r = connector_ask(host->connector_fd, (uint32_t)(to - host->sockets), ret_fd);
+	bool alone = host->connector_fd < 0;
+	int r = alone ? connector_connect(to->path, ret_fd)
+		      : connector_ask(host->connector_fd, (uint32_t)(to - host->sockets), ret_fd);
 
 	if (r == -ECONNABORTED)
 		log_warn_limited(&host->complaints,
 			"wl: the helper that connects to '%s' does not answer", to->path);
+	if (r == -EACCES)
+		log_warn_limited(&host->complaints, "wl: cannot connect to '%s': %s%s", to->path,
+			strerror(-r),
+			alone ? "; with --multiprocess root can, as the user whose it is" : "");
 	return r;
 }
 

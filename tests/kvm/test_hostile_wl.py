@@ -127,3 +127,15 @@ def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
         log.seek(0)
         lines = log.read().decode("latin-1").splitlines()
     assert lines[-1].startswith(vmm.POWERED_OFF) and len(lines) <= 50, lines
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a compositor to another user")
+def test_a_compositor_of_another_user(tmp_path, path):
+    """In the sandbox root is no more than others; a jail's helper is that user."""
+    for owned in (path, tmp_path):
+        os.chown(owned, 65534, 65533)
+    tmp_path.chmod(0o700)
+    done = vmm.run(vmm.command("hostile_wl", "ends", "--wayland-sock", path))
+    assert "NEW_CTX, 0, OTHER is answered by 1100" in done.stdout
+    assert f"wl: cannot connect to '{path}': Permission denied; with --multiprocess root can" in done.stderr
+    vmm.run_case("hostile_wl", "ends", "-u", "--wayland-sock", path, input=b"xx")

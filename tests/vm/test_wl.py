@@ -155,6 +155,11 @@ class Sway:
             return node.get("app_id") if node["focused"] else next(filter(None, children), None)
         return search(json.loads(self.run("swaymsg", "-t", "get_tree")))
 
+    def let_others_in(self):
+        """Without a jail crosvm is a root who may do what all may."""
+        self.directory.chmod(0o711)
+        os.chmod(self.socket, 0o777)
+
     def stop(self):
         for process in filter(None, [self.typist, self.process]):
             process.kill()
@@ -268,6 +273,8 @@ def test_keyboard_and_clipboard(guest_files, sway, options):
     """What is typed on the host arrives in the guest's terminal; text is copied both ways."""
     script = ("export HOME=/root LANG=C.UTF-8; mkdir -p /tmp; " + PROXY + "foot sh -c 'read text; echo typed: $text >/dev/ttyS0'; "
               "printf 'from the guest' | wl-copy; echo copied; read line; echo pasted: $(wl-paste -n)")
+    if not options:
+        sway.let_others_in()
     with vm.piped(command(guest_files, sway, script, *options)) as (process, console):
         sway.wait_for(lambda: sway.focused() == "foot")
         sway.type_line("hello")
