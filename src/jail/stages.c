@@ -152,36 +152,47 @@ static int enter_maps(struct entry *entry)
 	return 0;
 }
 
+/* What a file of /proc begins with, terminated. */
+static int read_text(const char *path, char *text, size_t size)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	if (n > 0)
+		text[n] = '\0';
+	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
+	return n > 0 ? 0 : n == 0 ? -ENODATA : -errno;
+}
+
 /* Should memory run out, a device goes before the main process, which then ends the VM in order. */
 static int enter_oom_score(struct entry *entry)
 {
 	static const char path[] = "/proc/self/oom_score_adj";
-	char text[32] = "";
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[32];
+	int r = read_text(path, text, sizeof(text));
 
 	entry->doing = "change /proc/self/oom_score_adj";
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-		return -errno;
+	if (r < 0)
+		return r;
 	long score = strtol(text, NULL, 10) + OOM_SCORE_MORE;
 
 	snprintf(text, sizeof(text), "%ld", score < OOM_SCORE_MAX ? score : OOM_SCORE_MAX);
-	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
 	return write_file(path, text);
 }
 
 /* What the limit of its memory is added to. */
 static int enter_size(struct entry *entry)
 {
-	char text[128] = "";
+	char text[128];
 	unsigned long pages;
 
 	if (entry->config->limits.memory == 0)
 		return 0;
-	CLEANUP_FD int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	int r = read_text("/proc/self/statm", text, sizeof(text));
 
 	entry->doing = "read /proc/self/statm";
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-		return -errno;
+	if (r < 0)
+		return r;
 	/* size, resident, shared, text, a zero, and data with the stack */
 	// NOLINTNEXTLINE(cert-err34-c): the kernel writes numbers
 	if (sscanf(text, "%*u %*u %*u %*u %*u %lu", &pages) != 1)

@@ -426,27 +426,33 @@ static void files_and_threads_run_out(void **state)
 
 enum { PIECE = 1 << 20, PIECES = 64 };
 
+static void *map(size_t size, int protection, int flags, int fd)
+{
+	void *mapping = mmap(NULL, size, protection, flags, fd, 0);
+
+	// cppcheck-suppress memleak ; the process ends soon
+	return mapping == MAP_FAILED ? NULL : mapping;
+}
+
 /* Memory of its own until there is no more, and then memory that is shared. */
 static int use_all_memory(void *argument)
 {
+	const int writable = PROT_READ | PROT_WRITE, own = MAP_PRIVATE | MAP_ANONYMOUS;
 	struct rig_shared *shared = argument;
 	int fd = memfd_create("guest", MFD_CLOEXEC);
-	char *end = sbrk(0);
+	char *heap_end = sbrk(0);
 
-	while (shared->seen[0] < 2 * PIECES &&
-		mmap(NULL, PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
-			MAP_FAILED)
+	while (shared->seen[0] < 2 * PIECES && map(PIECE, writable, own, -1) != NULL)
 		shared->seen[0]++;
 	shared->seen[1] = errno;
+	/* Reserved only: it counts when it becomes writable. */
+	void *later = map(PIECE, PROT_NONE, own, -1);
+
+	shared->seen[2] = mprotect(later, PIECE, writable) < 0 ? errno : 0;
+	shared->seen[3] = brk(heap_end + PIECE) < 0 ? errno : 0;
 	if (ftruncate(fd, (off_t)4 * PIECES * PIECE) < 0)
 		return 1;
-	/* Reserved only: it counts when it becomes writable. */
-	char *later = mmap(NULL, PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	shared->seen[2] = mprotect(later, PIECE, PROT_READ | PROT_WRITE) < 0 ? errno : 0;
-	shared->seen[3] = brk(end + PIECE) < 0 ? errno : 0;
-	shared->seen[4] = mmap(NULL, (size_t)4 * PIECES * PIECE, PROT_READ | PROT_WRITE, MAP_SHARED,
-				  fd, 0) != MAP_FAILED;
+	shared->seen[4] = map((size_t)4 * PIECES * PIECE, writable, MAP_SHARED, fd) != NULL;
 	return 0;
 }
 
