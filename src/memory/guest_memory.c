@@ -20,22 +20,6 @@
 static const uint64_t small_page = 4096;
 static const uint64_t huge_page = 2 << 20;
 
-struct mapping {
-	uint8_t *address;
-	uint64_t size;
-};
-
-struct guest_memory {
-	int fd;        /* -1 when it is not one memfd of ours */
-	uint64_t size; /* of what we made */
-	bool reserved; /* some of it has huge pages that an administrator reserved */
-	bool private;  /* no other process can map it */
-	size_t count;
-	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX];
-	size_t mapping_count;
-	struct mapping mappings[GUEST_MEMORY_FILES_MAX];
-};
-
 /* Whether a range of guest memory can be there at all. */
 static bool is_range(uint64_t gpa, uint64_t size, uint64_t page_size)
 {
@@ -88,7 +72,8 @@ static int map_memfd(struct guest_memory *memory, unsigned flags, uint8_t **ret_
 
 	if (mapping == MAP_FAILED)
 		return -errno;
-	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, memory->size };
+	memory->mappings[memory->mapping_count++] =
+		(struct guest_memory_mapping){ mapping, memory->size };
 	memory->reserved = huge;
 	memory->fd = fd_steal(&fd);
 	*ret_first = mapping;
@@ -108,7 +93,7 @@ static int map_private(struct guest_memory *memory, uint8_t **ret_first)
 
 	if (mapping == MAP_FAILED)
 		return -errno;
-	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, size };
+	memory->mappings[memory->mapping_count++] = (struct guest_memory_mapping){ mapping, size };
 	memory->private = true;
 	uint8_t *first = (uint8_t *)align_up((uintptr_t)mapping, huge_page);
 
@@ -199,7 +184,8 @@ static int map_file(struct guest_memory *memory, const struct guest_memory_file 
 
 	if (mapping == MAP_FAILED)
 		return -errno;
-	memory->mappings[memory->mapping_count++] = (struct mapping){ mapping, length };
+	memory->mappings[memory->mapping_count++] =
+		(struct guest_memory_mapping){ mapping, length };
 	memory->reserved = memory->reserved || page_size > small_page;
 	memory->regions[memory->count++] = (struct guest_memory_region){
 		.gpa = file->gpa,
@@ -256,22 +242,6 @@ const struct guest_memory_region *guest_memory_region(
 	const struct guest_memory *memory, size_t index)
 {
 	return &memory->regions[index];
-}
-
-void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
-{
-	if (size == 0)
-		return NULL;
-	for (size_t i = 0; i < memory->count; i++) {
-		const struct guest_memory_region *region = &memory->regions[i];
-
-		if (gpa < region->gpa || gpa - region->gpa >= region->size)
-			continue;
-		uint64_t offset = gpa - region->gpa;
-
-		return size <= region->size - offset ? region->hva + offset : NULL;
-	}
-	return NULL;
 }
 
 int guest_memory_write(

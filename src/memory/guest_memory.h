@@ -53,7 +53,22 @@ struct guest_memory_file {
 	int fd;          /* borrowed: not needed any more when it is mapped */
 };
 
-struct guest_memory;
+struct guest_memory_mapping {
+	uint8_t *address;
+	uint64_t size;
+};
+
+/* The fields belong to guest_memory.c, and the regions to guest_memory_at(), which is inline. */
+struct guest_memory {
+	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX]; /* unused ones have size 0 */
+	size_t count;
+	size_t mapping_count;
+	struct guest_memory_mapping mappings[GUEST_MEMORY_FILES_MAX];
+	uint64_t size; /* of what we made */
+	int fd;        /* -1 when it is not one memfd of ours */
+	bool reserved; /* some of it has huge pages that an administrator reserved */
+	bool private;  /* no other process can map it */
+};
 
 /*
  * Makes memory for `count` ascending ranges that do not overlap. `flags` are
@@ -87,9 +102,23 @@ const struct guest_memory_region *guest_memory_region(
 
 /*
  * The pointer to `size` bytes at `gpa`, or NULL when not all of them lie in one
- * region. A size of 0 gives NULL: there is nothing to point to.
+ * region. A size of 0 gives NULL: there is nothing to point to. Inline, since a
+ * device calls it for each descriptor.
  */
-void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size);
+static inline void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
+{
+	const struct guest_memory_region *region = memory->regions;
+
+	for (; region != memory->regions + GUEST_MEMORY_FILES_MAX; region++) {
+		uint64_t offset;
+
+		if (__builtin_sub_overflow(gpa, region->gpa, &offset) || offset >= region->size)
+			continue;
+		/* Also of a size of 0, which wraps. */
+		return size - 1 < region->size - offset ? region->hva + offset : NULL;
+	}
+	return NULL;
+}
 
 /* Copies in or out. 0, or -EFAULT when the range is not guest memory. */
 MUST_CHECK int guest_memory_write(

@@ -30,13 +30,16 @@ struct descriptor {
 	uint16_t next;
 };
 
-/* Where a walk is: in the queue's own table, or in an indirect one. */
+/* Where a walk is, and what it has found: all in registers. */
 struct walk {
-	const uint8_t *table;
-	uint32_t entries;
-	uint32_t index;
-	unsigned steps; /* descriptors fetched so far */
-	bool in_indirect;
+	const uint8_t *table; /* the queue's own, or an indirect one */
+	size_t entries;
+	size_t index;
+	bool may_enter;     /* an indirect table */
+	uint16_t direction; /* 0: buffers to read; VRING_DESC_F_WRITE: now those to write */
+	struct iovec *next; /* room for one more buffer, unless it is `end` */
+	struct iovec *end;
+	uint64_t bytes; /* of all buffers: too many to wrap are not in a walk */
 };
 
 static uint16_t load_u16(const uint8_t *at, int order)
@@ -57,10 +60,10 @@ static void store_u16(uint8_t *at, uint16_t value, int order)
 		__atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
-static struct descriptor fetch_descriptor(const uint8_t *table, uint32_t index)
+static struct descriptor fetch_descriptor(const uint8_t *table, size_t index)
 {
 	const volatile struct unaligned_u64 *words =
-		(const volatile void *)(table + (size_t)index * DESC_SIZE);
+		(const volatile void *)(table + index * DESC_SIZE);
 	uint64_t low = words[0].value;
 	uint64_t high = words[1].value;
 
@@ -107,123 +110,136 @@ int virtqueue_init(struct virtqueue *vq, const struct guest_memory *memory,
 	return 0;
 }
 
-static bool is_in_flight(const struct virtqueue *vq, uint16_t head)
+/* The word of the bitmap with a head's bit. The remainder tells the compiler that it is in there.
+ */
+static uint64_t *flight_word(struct virtqueue *vq, uint16_t head)
 {
-	return (vq->in_flight[head / 64] >> (head % 64)) & 1;
+	return &vq->in_flight[head % VIRTQUEUE_SIZE_MAX / 64];
+}
+
+static uint64_t flight_bit(uint16_t head)
+{
+	return UINT64_C(1) << (head % 64);
 }
 
 /* Enters the table that an indirect descriptor names. */
-static int enter_indirect(
-	const struct virtqueue *vq, const struct descriptor *desc, struct walk *walk)
+static inline int enter_indirect(
+	const struct guest_memory *memory, struct descriptor desc, struct walk *walk)
 {
-	if (!vq->indirect || walk->in_indirect || (desc->flags & VRING_DESC_F_NEXT) != 0)
+	if (!walk->may_enter || (desc.flags & VRING_DESC_F_NEXT) != 0)
 		return -EBADMSG;
-	if (desc->length == 0 || desc->length % DESC_SIZE != 0)
+	if (desc.length % DESC_SIZE != 0)
 		return -EBADMSG;
-	walk->table = guest_memory_at(vq->memory, desc->gpa, desc->length);
+	walk->table = guest_memory_at(memory, desc.gpa, desc.length);
 	if (walk->table == NULL)
 		return -EBADMSG;
-	walk->entries = desc->length / DESC_SIZE;
+	walk->entries = desc.length / DESC_SIZE;
 	walk->index = 0;
-	walk->in_indirect = true;
+	walk->may_enter = false;
 	return 0;
 }
 
-/* Adds one buffer to the chain. */
-static int add_buffer(
-	const struct virtqueue *vq, const struct descriptor *desc, struct virtqueue_chain *chain)
+/* The buffers so far are those that the device may read. */
+static inline void end_readable(const struct walk *walk, struct virtqueue_chain *chain)
 {
-	bool writable = (desc->flags & VRING_DESC_F_WRITE) != 0;
-	uint32_t *bytes = writable ? &chain->writable_bytes : &chain->readable_bytes;
-	unsigned count = chain->readable + chain->writable;
-	uint32_t total;
+	chain->readable = (unsigned)(walk->next - chain->iov);
+	chain->readable_bytes = (uint32_t)walk->bytes;
+}
 
-	if (!writable && chain->writable != 0)
+/* Adds one buffer to the chain. An empty one is left out, and takes its place from the others. */
+static inline int add_buffer(const struct guest_memory *memory, struct descriptor desc,
+	struct walk *walk, struct virtqueue_chain *chain)
+{
+	if (((desc.flags ^ walk->direction) & VRING_DESC_F_WRITE) != 0) {
+		if (walk->direction != 0)
+			return -EBADMSG;
+		walk->direction = VRING_DESC_F_WRITE;
+		end_readable(walk, chain);
+	}
+	void *hva = guest_memory_at(memory, desc.gpa, desc.length);
+
+	if (walk->next == walk->end || (hva == NULL && desc.length != 0))
 		return -EBADMSG;
-	if (desc->length == 0)
+	if (hva == NULL) {
+		walk->end--;
 		return 0;
-	void *hva = guest_memory_at(vq->memory, desc->gpa, desc->length);
-
-	if (hva == NULL || count == chain->iov_max)
-		return -EBADMSG;
-	/* All buffers of a chain together have less than 2^32 bytes. */
-	if (__builtin_add_overflow(chain->readable_bytes, desc->length, &total) ||
-		__builtin_add_overflow(total, chain->writable_bytes, &total))
-		return -EBADMSG;
-	chain->iov[count] = (struct iovec){ .iov_base = hva, .iov_len = desc->length };
-	*bytes += desc->length;
-	if (writable)
-		chain->writable++;
-	else
-		chain->readable++;
+	}
+	*walk->next++ = (struct iovec){ .iov_base = hva, .iov_len = desc.length };
+	walk->bytes += desc.length;
 	return 0;
 }
 
-/* Follows a chain from its head. The bound on steps is what ends a loop. */
+/* The rest are those that it may write. All together have less than 2^32 bytes. */
+static inline int end_chain(const struct walk *walk, struct virtqueue_chain *chain)
+{
+	if (walk->bytes > UINT32_MAX)
+		return -EBADMSG;
+	if (walk->direction == 0)
+		end_readable(walk, chain);
+	chain->writable = (unsigned)(walk->next - chain->iov) - chain->readable;
+	chain->writable_bytes = (uint32_t)walk->bytes - chain->readable_bytes;
+	return 0;
+}
+
+/* Follows a chain from its head. That each descriptor takes a place is what ends a loop. */
 static int walk_chain(const struct virtqueue *vq, uint16_t head, struct virtqueue_chain *chain)
 {
-	struct walk walk = { .table = vq->desc, .entries = vq->size, .index = head };
+	struct walk walk = {
+		.table = vq->desc,
+		.entries = vq->size,
+		.index = head,
+		.may_enter = vq->indirect,
+		.next = chain->iov,
+		.end = chain->iov + min_u64(chain->iov_max, vq->size),
+	};
 
-	for (;;) {
-		if (walk.index >= walk.entries || walk.steps == vq->size)
-			return -EBADMSG;
+	while (walk.index < walk.entries) {
 		struct descriptor desc = fetch_descriptor(walk.table, walk.index);
 		int r;
 
 		if ((desc.flags & VRING_DESC_F_INDIRECT) != 0) {
-			r = enter_indirect(vq, &desc, &walk);
+			r = enter_indirect(vq->memory, desc, &walk);
 			if (r < 0)
 				return r;
 			continue;
 		}
-		walk.steps++;
-		r = add_buffer(vq, &desc, chain);
+		r = add_buffer(vq->memory, desc, &walk, chain);
 		if (r < 0)
 			return r;
 		if ((desc.flags & VRING_DESC_F_NEXT) == 0)
-			return 0;
+			return end_chain(&walk, chain);
 		walk.index = desc.next;
 	}
+	return -EBADMSG;
 }
 
-/* How many chains the driver offers, or -EBADMSG when it claims more than the ring holds. */
-static int available(const struct virtqueue *vq)
+/* How many chains the driver says that it offers: no more than the ring holds, if it is honest. */
+static uint16_t offered(const struct virtqueue *vq)
 {
-	uint16_t idx = load_u16(vq->avail + RING_IDX, __ATOMIC_ACQUIRE);
-	uint16_t pending = (uint16_t)(idx - vq->next_avail);
-
-	return pending <= vq->size ? pending : -EBADMSG;
-}
-
-static int take_chain(const struct virtqueue *vq, struct virtqueue_chain *chain)
-{
-	uint32_t slot = vq->next_avail & (vq->size - 1u);
-	uint16_t head = load_u16(vq->avail + RING_HEADER + slot * 2, __ATOMIC_RELAXED);
-
-	if (head >= vq->size || is_in_flight(vq, head))
-		return -EBADMSG;
-	chain->head = head;
-	return walk_chain(vq, head, chain);
+	return (uint16_t)(load_u16(vq->avail + RING_IDX, __ATOMIC_ACQUIRE) - vq->next_avail);
 }
 
 int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 {
 	if (vq->broken)
 		return -EBADMSG;
-	int pending = available(vq);
+	uint16_t pending = offered(vq);
 
 	if (pending == 0)
 		return 0;
-	chain->readable = chain->writable = 0;
-	chain->readable_bytes = chain->writable_bytes = 0;
-	int r = pending < 0 ? pending : take_chain(vq, chain);
+	uint32_t slot = vq->next_avail & (vq->size - 1u);
+	uint16_t head = load_u16(vq->avail + RING_HEADER + slot * 2, __ATOMIC_RELAXED);
+	uint64_t *in_flight = flight_word(vq, head);
+	uint64_t bit = flight_bit(head);
 
-	if (r < 0) {
+	/* That the head is in the table is what a walk looks at first. */
+	if (pending > vq->size || (*in_flight & bit) != 0 || walk_chain(vq, head, chain) < 0) {
 		vq->broken = true;
-		return r;
+		return -EBADMSG;
 	}
-	vq->in_flight[chain->head / 64] |= UINT64_C(1) << (chain->head % 64);
+	*in_flight |= bit;
 	vq->next_avail++;
+	chain->head = head;
 	return 1;
 }
 
@@ -232,7 +248,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 	uint32_t slot = vq->next_used & (vq->size - 1u);
 	uint32_t *entry = (uint32_t *)(void *)(vq->used + RING_HEADER + slot * USED_ENTRY_SIZE);
 
-	vq->in_flight[head / 64] &= ~(UINT64_C(1) << (head % 64));
+	*flight_word(vq, head) &= ~flight_bit(head);
 	__atomic_store_n(&entry[0], head, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry[1], written, __ATOMIC_RELAXED);
 	vq->next_used++;
@@ -240,7 +256,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 
 void virtqueue_unpop(struct virtqueue *vq, uint16_t head)
 {
-	vq->in_flight[head / 64] &= ~(UINT64_C(1) << (head % 64));
+	*flight_word(vq, head) &= ~flight_bit(head);
 	vq->next_avail--;
 }
 
@@ -272,7 +288,7 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
 		store_u16(vq->used + RING_FLAGS, 0, __ATOMIC_RELAXED);
 	/* The same handshake as in publish, for the other ring. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return !vq->broken && available(vq) != 0;
+	return !vq->broken && offered(vq) != 0;
 }
 
 void virtqueue_disable_kicks(struct virtqueue *vq)

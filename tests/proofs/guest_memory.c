@@ -31,7 +31,8 @@ void prove_guest_memory_at(void)
 	uint64_t gpa = nondet_u64(), size = nondet_u64(), byte = nondet_u64();
 
 	memory.regions[0] = any_region(0);
-	memory.regions[1] = any_region(memory.regions[0].gpa + memory.regions[0].size);
+	if (memory.count == 2)
+		memory.regions[1] = any_region(memory.regions[0].gpa + memory.regions[0].size);
 	const uint8_t *at = guest_memory_at(&memory, gpa, size);
 	uint64_t last;
 	bool wraps = size == 0 || __builtin_add_overflow(gpa, size - 1, &last);
