@@ -20,6 +20,10 @@
 #define PRINTF_LIKE(format_index, first_argument)                                                  \
 	__attribute__((format(printf, format_index, first_argument)))
 
+/* Not inlined, and away from its caller's code: what it needs of the stack costs only who calls it.
+ */
+#define COLD __attribute__((cold, noinline))
+
 /* Rounds up to a power of two. The caller knows that it cannot wrap. */
 static inline uint64_t align_up(uint64_t value, uint64_t alignment)
 {

@@ -43,18 +43,19 @@ struct block_segment {
 struct block_request {
 	enum block_operation operation;
 	uint8_t status; /* VIRTIO_BLK_S_*: what to tell so far */
+	bool buffered;  /* O_DIRECT refused it */
 	uint16_t head;
-	bool buffered;     /* O_DIRECT refused it */
-	bool in_kernel;    /* for the engine: only the kernel may end it */
-	uint32_t written;  /* bytes in the chain's writable buffers, without the status */
-	uint32_t room;     /* bytes of those buffers, without the status */
-	uint64_t offset;   /* bytes; read and write */
-	uint64_t length;   /* left to transfer */
-	struct iovec *iov; /* left to transfer; points into the chain's */
+	uint32_t written;     /* bytes in the chain's writable buffers, without the status */
+	uint32_t room;        /* bytes of those buffers, without the status */
+	uint8_t *status_byte; /* in guest memory; NULL: the chain has no room for it */
+	struct virtio_blk_outhdr header; /* the driver's, copied */
+	uint64_t offset;                 /* bytes; read and write */
+	uint64_t length;                 /* left to transfer */
+	struct iovec *iov;               /* left to transfer; points into the chain's */
 	unsigned iov_count;
 	unsigned piece_count; /* of iov: the piece that block_request_cut() chose */
 	size_t cut;           /* what it took off the piece's last buffer */
-	uint8_t *status_byte; /* in guest memory; NULL: the chain has no room for it */
+	bool in_kernel;       /* the engine's: only the kernel may end it */
 	unsigned segment_count;
 	struct block_segment segments[BLOCK_SEGMENTS_MAX];
 };
@@ -73,11 +74,33 @@ void block_request_cut(struct block_request *request, uint64_t length);
 bool block_request_is_aligned(
 	const struct block_request *request, unsigned memory_align, unsigned offset_align);
 
+/* Takes `size` bytes, which there are, off the front of iov. */
+void block_request_skip(struct block_request *request, size_t size);
+
 /*
  * Accounts for `done` transferred bytes of the piece. True when bytes are left, and then
  * iov and offset are those.
  */
-bool block_request_advance(struct block_request *request, size_t done);
+static inline bool block_request_advance(struct block_request *request, size_t done)
+{
+	request->offset += done;
+	request->length -= done;
+	if (request->operation == BLOCK_READ)
+		request->written += (uint32_t)done;
+	if (request->length == 0)
+		return false;
+	block_request_skip(request, done);
+	return true;
+}
 
-/* Writes the status byte; returns the used length. */
-uint32_t block_request_finish(struct block_request *request);
+/*
+ * Writes the status byte; returns the used length. That counts from the first
+ * writable byte, so the status is in it only after all data.
+ */
+static inline uint32_t block_request_finish(const struct block_request *request)
+{
+	if (request->status_byte == NULL)
+		return 0;
+	*request->status_byte = request->status;
+	return request->written + (request->written == request->room);
+}

@@ -622,7 +622,11 @@ static void the_largest_read(void **state)
 	struct virtio_blk_outhdr header = { .type = IN, .sector = 0 };
 	const struct block_geometry huge = { .size = 64 * GIB, .block_size = 512, .id = "" };
 	struct virtqueue_chain chain = {
-		.iov = iov, .readable = 1, .writable = 2, .writable_bytes = 0xfffff000u - 511
+		.iov = iov,
+		.readable = 1,
+		.writable = 2,
+		.readable_bytes = sizeof(header),
+		.writable_bytes = 0xfffff000u - 511,
 	};
 	struct block_request request;
 	uint8_t status = STATUS_UNSET;
