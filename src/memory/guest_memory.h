@@ -60,7 +60,7 @@ struct guest_memory_mapping {
 
 /* The fields belong to guest_memory.c, and the regions to guest_memory_at(), which is inline. */
 struct guest_memory {
-	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX]; /* unused ones have size 0 */
+	struct guest_memory_region regions[GUEST_MEMORY_FILES_MAX + 1]; /* then one of size 0 */
 	size_t count;
 	size_t mapping_count;
 	struct guest_memory_mapping mappings[GUEST_MEMORY_FILES_MAX];
@@ -109,14 +109,14 @@ static inline void *guest_memory_at(const struct guest_memory *memory, uint64_t 
 {
 	const struct guest_memory_region *region = memory->regions;
 
-	for (; region != memory->regions + GUEST_MEMORY_FILES_MAX; region++) {
+	do {
 		uint64_t offset;
 
 		if (__builtin_sub_overflow(gpa, region->gpa, &offset) || offset >= region->size)
 			continue;
 		/* Also of a size of 0, which wraps. */
 		return size - 1 < region->size - offset ? region->hva + offset : NULL;
-	}
+	} while ((++region)->size != 0);
 	return NULL;
 }
 

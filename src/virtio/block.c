@@ -169,7 +169,7 @@ static int next_piece_of_snapshot(const struct device *device, struct block_requ
 	return in_overlay ? device->overlay.fd : -1;
 }
 
-int block_next_piece(const struct device *device, struct block_request *request)
+int block_choose_piece(const struct device *device, struct block_request *request)
 {
 	const struct block_image *image = &device->image;
 
@@ -178,8 +178,6 @@ int block_next_piece(const struct device *device, struct block_request *request)
 
 		if (fd >= 0)
 			return fd;
-	} else {
-		request->piece_count = request->iov_count;
 	}
 	if (image->direct_fd >= 0 && !request->buffered &&
 		block_request_is_aligned(request, image->memory_align, image->offset_align))
@@ -187,15 +185,12 @@ int block_next_piece(const struct device *device, struct block_request *request)
 	return image->fd;
 }
 
-bool block_piece_done(struct device *device, struct block_request *request, size_t done)
+void block_written(struct device *device, const struct block_request *request, size_t done)
 {
-	if (request->operation == BLOCK_WRITE) {
-		if (has_overlay(device))
-			block_overlay_mark(&device->overlay, request->offset, done);
-		else
-			device->dirty = true;
-	}
-	return block_request_advance(request, done);
+	if (has_overlay(device))
+		block_overlay_mark(&device->overlay, request->offset, done);
+	else
+		device->dirty = true;
 }
 
 void block_flush_begins(struct device *device)

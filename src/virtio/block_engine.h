@@ -35,13 +35,31 @@ int block_write_flags(const struct device *device);
 /* A flush's fdatasync is about to begin; then its result: 0 or -errno. */
 void block_flush_begins(struct device *device);
 void block_flush_done(struct device *device, struct block_request *request, int result);
+/* The next two for disks of several files, and for what was written. */
+int block_choose_piece(const struct device *device, struct block_request *request);
+void block_written(struct device *device, const struct block_request *request, size_t done);
+
 /*
  * Chooses the request's next piece, which lies in one file: that one. A file
  * with O_DIRECT gets what it takes, the rest goes through the page cache.
  */
-int block_next_piece(const struct device *device, struct block_request *request);
+static inline int block_next_piece(const struct device *device, struct block_request *request)
+{
+	request->piece_count = request->iov_count;
+	return device->overlay.fd < 0 && device->image.direct_fd < 0
+		       ? device->image.fd
+		       : block_choose_piece(device, request);
+}
+
 /* Accounts for `done` bytes of that piece. True when bytes are left. */
-bool block_piece_done(struct device *device, struct block_request *request, size_t done);
+static inline bool block_piece_done(
+	struct device *device, struct block_request *request, size_t done)
+{
+	if (request->operation == BLOCK_WRITE)
+		block_written(device, request, done);
+	return block_request_advance(request, done);
+}
+
 /* Whether a flush has anything to do: what goes into an overlay shall not last. */
 bool block_flush_is_due(const struct device *device);
 /* Does the whole request, in this thread. */

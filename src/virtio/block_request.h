@@ -49,13 +49,14 @@ struct block_request {
 	uint32_t room;        /* bytes of those buffers, without the status */
 	uint8_t *status_byte; /* in guest memory; NULL: the chain has no room for it */
 	struct virtio_blk_outhdr header; /* the driver's, copied */
-	uint64_t offset;                 /* bytes; read and write */
-	uint64_t length;                 /* left to transfer */
-	struct iovec *iov;               /* left to transfer; points into the chain's */
+	/* Left to transfer, of a read or write: where, into which buffers of the chain, bytes. */
+	uint64_t offset;
+	struct iovec *iov;
 	unsigned iov_count;
 	unsigned piece_count; /* of iov: the piece that block_request_cut() chose */
-	size_t cut;           /* what it took off the piece's last buffer */
-	bool in_kernel;       /* the engine's: only the kernel may end it */
+	uint64_t length;
+	size_t cut;     /* what block_request_cut() took off the piece's last buffer */
+	bool in_kernel; /* the engine's: only the kernel may end it */
 	unsigned segment_count;
 	struct block_segment segments[BLOCK_SEGMENTS_MAX];
 };

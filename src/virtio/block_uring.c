@@ -53,6 +53,12 @@ const struct uring_kind block_uring_kind = {
 	.operations = allowed_operations,
 };
 
+/* A request and room for what its chain has. */
+struct slot {
+	struct block_request request;
+	struct iovec buffers[];
+};
+
 struct engine {
 	struct io_uring *ring; /* owned by the device */
 	struct device_queue *queue;
@@ -61,57 +67,59 @@ struct engine {
 	unsigned in_flight;  /* requests that the kernel works on */
 	unsigned held;       /* requests that are done, and not yet shown to the driver */
 	unsigned polls;      /* armed in the kernel */
-	bool stopping;
-	bool leaving; /* arm no poll again */
-	bool due;     /* a batch is not whole in time: what there is of it is shown */
-	bool late;    /* nothing at all came in time: a slow disk gets kicks */
-	bool filling; /* the driver just got a batch, and has room for new requests */
-	bool dead;    /* the ring takes nothing any more */
-	int broken;   /* -errno of the virtqueue, or 0 */
+	bool serving;        /* until the stop, or a broken queue */
+	bool leaving;        /* arm no poll again */
+	bool due;            /* a batch is not whole in time: what there is of it is shown */
+	bool late;           /* nothing at all came in time: a slow disk gets kicks */
+	bool filling;        /* the driver just got a batch, and has room for new requests */
+	bool dead;           /* the ring takes nothing any more */
+	int broken;          /* -errno of the virtqueue, or 0 */
+	atomic_uint *busy;   /* the device's, of this queue */
+	unsigned slots;
 	unsigned free_count;
-	struct block_request **free_requests;
-	struct block_request *requests;
-	struct iovec *buffers; /* queue->size for each request */
-	size_t memory_size;    /* of the one mapping that holds all arrays */
-	void *memory;
+	struct slot **free_slots;
+	size_t slot_size;   /* with its buffers, queue->size of them */
+	size_t memory_size; /* of the one mapping that holds all slots, then the free list */
+	uint8_t *memory;
 };
 
-/* One lazily touched mapping for the requests, their iovecs and the free list. */
-static int create_requests(struct engine *engine)
+static struct slot *slot_at(const struct engine *engine, unsigned index)
 {
-	unsigned count = engine->queue->size;
-	size_t requests_size = count * sizeof(struct block_request);
-	size_t free_size = count * sizeof(struct block_request *);
-	size_t buffers_size = (size_t)count * count * sizeof(struct iovec);
+	return (void *)(engine->memory + index * engine->slot_size);
+}
 
-	engine->memory_size = requests_size + free_size + buffers_size;
+/* One lazily touched mapping for the slots and the free list. */
+static int create_slots(struct engine *engine)
+{
+	unsigned count = (unsigned)min_u64(engine->queue->size, BLOCK_QUEUE_SIZE);
+
+	engine->slots = count;
+	engine->slot_size = sizeof(struct slot) + engine->queue->size * sizeof(struct iovec);
+	size_t slots_size = count * engine->slot_size;
+
+	engine->memory_size = slots_size + count * sizeof(struct slot *);
 	engine->memory = mmap(NULL, engine->memory_size, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (engine->memory == MAP_FAILED)
 		return -errno;
-	engine->requests = engine->memory;
-	engine->buffers = (void *)((uint8_t *)engine->memory + requests_size);
-	engine->free_requests = (void *)((uint8_t *)engine->memory + requests_size + buffers_size);
+	engine->free_slots = (void *)(engine->memory + slots_size);
 	/* The first ones on top, so that a queue that is never full touches few pages. */
 	for (unsigned i = 0; i < count; i++)
-		engine->free_requests[i] = &engine->requests[count - 1 - i];
+		engine->free_slots[i] = slot_at(engine, count - 1 - i);
 	engine->free_count = count;
 	return 0;
 }
 
-static struct iovec *request_buffers(
-	const struct engine *engine, const struct block_request *request)
-{
-	return engine->buffers + (size_t)(request - engine->requests) * engine->queue->size;
-}
-
 /*
  * A submission entry. There is always one: each request and each poll has one at
- * most, and submit_call() leaves room for them.
+ * most, and submit_call() leaves room for them. So it is taken without a look at
+ * what the kernel has taken, which io_uring_get_sqe() would have.
  */
 static struct io_uring_sqe *get_sqe(struct engine *engine)
 {
-	return io_uring_get_sqe(engine->ring);
+	struct io_uring_sq *sq = &engine->ring->sq;
+
+	return &sq->sqes[sq->sqe_tail++ & sq->ring_mask];
 }
 
 static void submit_poll(struct engine *engine, int fd, uint64_t tag)
@@ -125,7 +133,7 @@ static void submit_poll(struct engine *engine, int fd, uint64_t tag)
 
 static void submit_call(struct engine *engine)
 {
-	unsigned kept = engine->queue->size + (unsigned)POLLS_MAX;
+	unsigned kept = engine->slots + (unsigned)POLLS_MAX;
 
 	/* Not more of them than fit while the kernel takes nothing. */
 	if (engine->dead || io_uring_sq_space_left(engine->ring) <= kept) {
@@ -142,7 +150,7 @@ static void submit_call(struct engine *engine)
 		io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
 }
 
-static void submit_request(struct engine *engine, struct block_request *request)
+static inline void submit_request(struct engine *engine, struct block_request *request)
 {
 	struct device *device = engine->device;
 	struct io_uring_sqe *sqe = get_sqe(engine);
@@ -151,41 +159,46 @@ static void submit_request(struct engine *engine, struct block_request *request)
 		block_flush_begins(device);
 		io_uring_prep_fsync(sqe, device->image.fd, IORING_FSYNC_DATASYNC);
 	} else {
+		bool write = request->operation == BLOCK_WRITE;
 		int fd = block_next_piece(device, request);
 
-		if (request->operation == BLOCK_READ)
-			io_uring_prep_readv(
-				sqe, fd, request->iov, request->piece_count, request->offset);
-		else
-			io_uring_prep_writev2(sqe, fd, request->iov, request->piece_count,
-				request->offset, block_write_flags(device));
+		io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, request->iov,
+			request->piece_count, request->offset);
+		if (write)
+			sqe->rw_flags = block_write_flags(device);
 	}
 	sqe->user_data = (uintptr_t)request;
 	request->in_kernel = true;
 	engine->in_flight++;
 }
 
-static void complete(struct engine *engine, struct block_request *request)
+static inline void complete(struct engine *engine, struct block_request *request)
 {
 	uint32_t written = block_request_finish(request);
 
 	virtqueue_push(&engine->queue->vq, request->head, written);
 	engine->held++;
-	engine->free_requests[engine->free_count++] = request;
+	/* The request is the slot's beginning. */
+	engine->free_slots[engine->free_count++] = (struct slot *)request;
 }
 
-static void do_here(struct engine *engine, struct block_request *request)
+static COLD void do_here(struct engine *engine, struct block_request *request)
 {
 	block_do_request(engine->device, request);
 	complete(engine, request);
 }
 
-static void begin(struct engine *engine, struct block_request *request)
+static bool is_for_ring(const struct engine *engine, const struct block_request *request)
 {
-	bool for_ring = request->operation == BLOCK_READ || request->operation == BLOCK_WRITE ||
-			(request->operation == BLOCK_FLUSH && block_flush_is_due(engine->device));
+	if (engine->dead)
+		return false;
+	return request->operation == BLOCK_READ || request->operation == BLOCK_WRITE ||
+	       (request->operation == BLOCK_FLUSH && block_flush_is_due(engine->device));
+}
 
-	if (for_ring && !engine->dead)
+static inline void begin(struct engine *engine, struct block_request *request)
+{
+	if (is_for_ring(engine, request))
 		submit_request(engine, request);
 	else
 		do_here(engine, request);
@@ -194,93 +207,92 @@ static void begin(struct engine *engine, struct block_request *request)
 /* Takes what the driver offers, a ring's worth at most. True when there may be more. */
 static bool drain(struct engine *engine)
 {
-	for (unsigned n = 0; n < engine->queue->size; n++) {
+	struct virtqueue_chain chain = { .iov_max = engine->queue->size };
+
+	for (unsigned n = 0; n < chain.iov_max; n++) {
 		if (engine->free_count == 0)
 			return false;
-		struct block_request *request = engine->free_requests[engine->free_count - 1];
-		struct virtqueue_chain chain = {
-			.iov = request_buffers(engine, request),
-			.iov_max = engine->queue->size,
-		};
+		struct slot *slot = engine->free_slots[engine->free_count - 1];
+
+		chain.iov = slot->buffers;
 		int r = virtqueue_pop(&engine->queue->vq, &chain);
 
-		if (r < 0)
+		if (r < 0) {
 			engine->broken = r;
+			engine->serving = false;
+		}
 		if (r <= 0)
 			return false;
 		engine->free_count--;
-		block_request_parse(request, &chain, &engine->device->geometry);
-		begin(engine, request);
+		block_request_parse(&slot->request, &chain, &engine->device->geometry);
+		begin(engine, &slot->request);
 	}
 	return true;
 }
 
-static void finish_transfer(struct engine *engine, struct block_request *request, int result)
+/* Whether a transfer that failed may yet succeed. */
+static bool shall_try_again(const struct engine *engine, struct block_request *request, int result)
 {
-	if (result == -EINTR || result == -EAGAIN) {
-		begin(engine, request);
-		return;
-	}
 	if (result == -EINVAL && engine->device->image.direct_fd >= 0 && !request->buffered) {
 		request->buffered = true; /* the file's alignment is more than it says */
-		begin(engine, request);
-		return;
+		return true;
 	}
-	if (result <= 0)
-		request->status = VIRTIO_BLK_S_IOERR;
-	else if (block_piece_done(engine->device, request, (size_t)result)) {
+	return result == -EINTR || result == -EAGAIN;
+}
+
+/* What is not a transfer that moved all there was left. */
+static COLD void finish_rest(struct engine *engine, struct block_request *request, int result)
+{
+	if (request->operation == BLOCK_FLUSH) {
+		block_flush_done(engine->device, request, result);
+	} else if (result > 0 || shall_try_again(engine, request, result)) {
 		begin(engine, request);
 		return;
+	} else {
+		request->status = VIRTIO_BLK_S_IOERR;
 	}
 	complete(engine, request);
 }
 
-static void finish_request(struct engine *engine, struct block_request *request, int result)
+static inline void finish_request(struct engine *engine, struct block_request *request, int result)
 {
 	engine->in_flight--;
 	request->in_kernel = false;
-	if (request->operation == BLOCK_FLUSH) {
-		block_flush_done(engine->device, request, result);
+	if (request->operation == BLOCK_FLUSH || result <= 0 ||
+		block_piece_done(engine->device, request, (size_t)result))
+		finish_rest(engine, request, result);
+	else
 		complete(engine, request);
-	} else {
-		finish_transfer(engine, request, result);
-	}
 }
 
-static void take_completion(struct engine *engine, const struct io_uring_cqe *cqe)
+/* What is no request's. */
+static COLD void take_event(struct engine *engine, uint64_t tag, bool ended)
 {
-	bool ended = (cqe->flags & IORING_CQE_F_MORE) == 0;
-
-	switch (cqe->user_data) {
-	case TAG_NONE:
-		break;
-	case TAG_KICK:
-		engine->polls -= ended;
-		/* The kernel ends a multishot poll when completions overflowed. */
-		if (ended && !engine->leaving)
-			submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
-		break;
-	case TAG_STOP:
-		engine->polls -= ended;
-		engine->stopping = true;
-		break;
-	default:
-		finish_request(engine, (struct block_request *)(uintptr_t)cqe->user_data, cqe->res);
-	}
+	if (tag == TAG_NONE)
+		return;
+	engine->polls -= ended;
+	if (tag == TAG_STOP)
+		engine->serving = false;
+	/* The kernel ends a multishot poll when completions overflowed. */
+	else if (ended && !engine->leaving)
+		submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
 }
 
 static void take_completions(struct engine *engine)
 {
-	struct io_uring_cqe *cqe;
-	unsigned head;
-	unsigned count = 0;
+	struct io_uring_cq *cq = &engine->ring->cq;
+	unsigned head = *cq->khead;
+	unsigned tail = io_uring_smp_load_acquire(cq->ktail);
+	unsigned count = tail - head;
 
-	io_uring_for_each_cqe(engine->ring, head, cqe)
-	{
-		struct io_uring_cqe copy = *cqe;
+	for (; head != tail; head++) {
+		const struct io_uring_cqe *cqe = &cq->cqes[head & cq->ring_mask];
+		uint64_t tag = cqe->user_data;
 
-		take_completion(engine, &copy);
-		count++;
+		if (tag > TAG_STOP)
+			finish_request(engine, (struct block_request *)(uintptr_t)tag, cqe->res);
+		else
+			take_event(engine, tag, (cqe->flags & IORING_CQE_F_MORE) == 0);
 	}
 	io_uring_cq_advance(engine->ring, count);
 }
@@ -296,9 +308,11 @@ static void publish(struct engine *engine)
 static unsigned batch_size(const struct engine *engine)
 {
 	unsigned popped = engine->in_flight + engine->held;
-	bool can = (engine->ring->features & IORING_FEAT_EXT_ARG) != 0;
 
-	return can && !engine->late && popped >= BATCH_FROM ? popped - popped / 3 : 1;
+	if (popped < BATCH_FROM || engine->late ||
+		(engine->ring->features & IORING_FEAT_EXT_ARG) == 0)
+		return 1;
+	return popped - popped / 3;
 }
 
 static void publish_batch(struct engine *engine)
@@ -323,32 +337,44 @@ static unsigned wanted(const struct engine *engine)
 	return batch_size(engine) - engine->held;
 }
 
-/* Submits what is new, and waits for `count` completions. 0, or -errno for good. */
-static int enter(struct engine *engine, unsigned count)
+/* Submits what is new, and waits for `count` completions, but not long. */
+static int enter_timed(struct engine *engine, unsigned count)
 {
 	struct __kernel_timespec timeout = { .tv_nsec = BATCH_WAIT_NS };
 	struct io_uring_cqe *cqe;
-	bool timed = count > 1 || (count == 1 && engine->held != 0);
-	int r = timed ? io_uring_submit_and_wait_timeout(engine->ring, &cqe, count, &timeout, NULL)
-		      : io_uring_submit_and_wait(engine->ring, count);
+	int r = io_uring_submit_and_wait_timeout(engine->ring, &cqe, count, &timeout, NULL);
 	unsigned ready = io_uring_cq_ready(engine->ring);
 
-	engine->due = timed && ready < count;
-	engine->late = timed && ready == 0;
+	engine->due = ready < count;
+	engine->late = ready == 0;
+	return r;
+}
+
+/* The same, as long as it takes if there is nothing else to do. 0, or -errno for good. */
+static int enter(struct engine *engine, unsigned count)
+{
+	int r;
+
+	engine->due = engine->late = false;
+	if (count > 1 || (count == 1 && engine->held != 0))
+		r = enter_timed(engine, count);
+	else
+		r = io_uring_submit_and_wait(engine->ring, count);
 	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY || r == -EAGAIN ? 0 : r;
 }
 
 /* One round: new requests in, completions out. How many completions to wait for then. */
 static unsigned work(struct engine *engine)
 {
-	bool serving = !engine->stopping && engine->broken == 0;
-	bool more = serving && drain(engine);
+	bool more = engine->serving && drain(engine);
 
 	publish_batch(engine);
-	unsigned count = more ? 0 : wanted(engine);
+	if (more)
+		return 0;
+	unsigned count = wanted(engine);
 
 	/* With every request in flight a completion comes before more can be taken. */
-	if (more || !serving || engine->broken != 0 || engine->free_count == 0)
+	if (!engine->serving || engine->free_count == 0)
 		return count;
 	if (count > 1)
 		virtqueue_disable_kicks(&engine->queue->vq);
@@ -396,8 +422,7 @@ static bool is_own(const struct engine *engine)
 /* For the VMM, which looks now and then: a plain store in each round. */
 static void tell_busy(const struct engine *engine)
 {
-	atomic_store_explicit(&engine->device->busy[engine->queue->index], engine->in_flight,
-		memory_order_relaxed);
+	atomic_store_explicit(engine->busy, engine->in_flight, memory_order_relaxed);
 }
 
 /* 0 when stopped or the driver broke the queue; -errno when the ring failed. */
@@ -405,10 +430,10 @@ static int run(struct engine *engine)
 {
 	submit_poll(engine, engine->queue->stop_fd, TAG_STOP);
 	submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
-	while (!engine->stopping || engine->in_flight != 0) {
+	for (;;) {
 		unsigned count = work(engine);
 
-		if (engine->broken != 0 && engine->in_flight == 0)
+		if (!engine->serving && engine->in_flight == 0)
 			break;
 		tell_busy(engine);
 		int r = enter(engine, count);
@@ -456,8 +481,8 @@ static void wait_for_the_rest(struct engine *engine)
 /* The ring is closed: the kernel has cancelled what it could. */
 static void fail_the_rest(struct engine *engine)
 {
-	for (unsigned i = 0; engine->in_flight != 0 && i < engine->queue->size; i++) {
-		struct block_request *request = &engine->requests[i];
+	for (unsigned i = 0; engine->in_flight != 0 && i < engine->slots; i++) {
+		struct block_request *request = &slot_at(engine, i)->request;
 
 		if (!request->in_kernel)
 			continue;
@@ -502,12 +527,18 @@ static int open_ring(struct engine *engine)
 
 int block_serve_uring(struct device_queue *queue)
 {
-	struct engine engine = { .queue = queue, .device = queue->device, .call_value = 1 };
+	struct engine engine = {
+		.queue = queue,
+		.device = queue->device,
+		.call_value = 1,
+		.busy = &queue->device->busy[queue->index],
+		.serving = true,
+	};
 	int r = open_ring(&engine);
 
 	if (r < 0)
 		return r;
-	r = create_requests(&engine);
+	r = create_slots(&engine);
 	if (r < 0) {
 		close_ring(&engine);
 		return r;

@@ -232,14 +232,19 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	uint64_t *in_flight = flight_word(vq, head);
 	uint64_t bit = flight_bit(head);
 
-	/* That the head is in the table is what a walk looks at first. */
-	if (pending > vq->size || (*in_flight & bit) != 0 || walk_chain(vq, head, chain) < 0) {
+	if (pending > vq->size || (*in_flight & bit) != 0) {
 		vq->broken = true;
 		return -EBADMSG;
 	}
 	*in_flight |= bit;
 	vq->next_avail++;
 	chain->head = head;
+	/* That the head is in the table is what a walk looks at first. */
+	if (walk_chain(vq, head, chain) < 0) {
+		virtqueue_unpop(vq, head);
+		vq->broken = true;
+		return -EBADMSG;
+	}
 	return 1;
 }
 
