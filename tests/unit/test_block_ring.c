@@ -280,6 +280,35 @@ static void what_is_done_is_told(void **state)
 		skip();
 }
 
+/* QEMU's queues have room for more requests than the ring has; all of them wait when it starts. */
+static void more_requests_than_the_ring_takes(void **state)
+{
+	enum { LARGE = 1024 };
+	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+	struct driver_queue *queue = &rig->queues[0];
+	const struct vhost_ring ring = { .size = LARGE,
+		.desc = QUEUE_AT,
+		.avail = QUEUE_AT + 0x4000,
+		.used = QUEUE_AT + 0x8000,
+		.kick_fd = queue->kick_fd,
+		.call_fd = queue->call_fd };
+
+	(void)state;
+	start_all(rig, USUAL);
+	stop_all(rig);
+	offer(rig, 0, 0, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
+	for (unsigned n = 0; n < LARGE; n++) {
+		queue->desc[n] = queue->desc[0];
+		queue->avail->ring[n] = (uint16_t)n;
+	}
+	__atomic_store_n(&queue->avail->idx, LARGE, __ATOMIC_RELEASE);
+	assert_int_equal(rig->vhost->ops->set_vring(rig->vhost, 0, &ring), 0);
+	assert_int_equal(rig->vhost->ops->start_vring(rig->vhost, 0), 0);
+	wait_for(rig, 0, LARGE);
+	assert_int_equal(slot_at(rig, 0, 0)->status, VIRTIO_BLK_S_OK);
+	free_rig(rig);
+}
+
 /*
  * io_uring_enter() fails from one moment to the next, with requests in flight
  * and in the queue. A ring for one thread then cannot tell how those in flight
@@ -383,6 +412,7 @@ int main(void)
 		cmocka_unit_test(a_prepared_ring_serves_again_and_again),
 		cmocka_unit_test(prepared_without_rings_is_served_without),
 		cmocka_unit_test(what_is_done_is_told),
+		cmocka_unit_test(more_requests_than_the_ring_takes),
 		{ "a_dead_ring_loses_no_request", a_dead_ring_loses_no_request, NULL, NULL, &no },
 		{ "a_dead_ring_loses_no_request (prepared)", a_dead_ring_loses_no_request, NULL,
 			NULL, &yes },
