@@ -68,6 +68,7 @@ struct engine {
 	unsigned held;       /* requests that are done, and not yet shown to the driver */
 	unsigned polls;      /* armed in the kernel */
 	bool serving;        /* until the stop, or a broken queue */
+	bool looking;        /* at what the driver offers: it was not asked for a kick, or kicked */
 	bool leaving;        /* arm no poll again */
 	bool due;            /* a batch is not whole in time: what there is of it is shown */
 	bool late;           /* nothing at all came in time: a slow disk gets kicks */
@@ -273,8 +274,10 @@ static COLD void take_event(struct engine *engine, uint64_t tag, bool ended)
 	engine->polls -= ended;
 	if (tag == TAG_STOP)
 		engine->serving = false;
+	else
+		engine->looking = true;
 	/* The kernel ends a multishot poll when completions overflowed. */
-	else if (ended && !engine->leaving)
+	if (tag == TAG_KICK && ended && !engine->leaving)
 		submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
 }
 
@@ -366,7 +369,7 @@ static int enter(struct engine *engine, unsigned count)
 /* One round: new requests in, completions out. How many completions to wait for then. */
 static unsigned work(struct engine *engine)
 {
-	bool more = engine->serving && drain(engine);
+	bool more = engine->serving && engine->looking && drain(engine);
 
 	publish_batch(engine);
 	if (more)
@@ -378,8 +381,9 @@ static unsigned work(struct engine *engine)
 		return count;
 	if (count > 1)
 		virtqueue_disable_kicks(&engine->queue->vq);
-	else if (virtqueue_enable_kicks(&engine->queue->vq))
+	else if (engine->looking && virtqueue_enable_kicks(&engine->queue->vq))
 		return 0;
+	engine->looking = count > 1;
 	return count;
 }
 
@@ -533,6 +537,7 @@ int block_serve_uring(struct device_queue *queue)
 		.call_value = 1,
 		.busy = &queue->device->busy[queue->index],
 		.serving = true,
+		.looking = true,
 	};
 	int r = open_ring(&engine);
 
