@@ -151,26 +151,35 @@ static void submit_call(struct engine *engine)
 		io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
 }
 
-static inline void submit_request(struct engine *engine, struct block_request *request)
+/* The kernel has it as soon as what is new is submitted. */
+static inline void give_away(
+	struct engine *engine, struct block_request *request, struct io_uring_sqe *sqe)
 {
-	struct device *device = engine->device;
-	struct io_uring_sqe *sqe = get_sqe(engine);
-
-	if (request->operation == BLOCK_FLUSH) {
-		block_flush_begins(device);
-		io_uring_prep_fsync(sqe, device->image.fd, IORING_FSYNC_DATASYNC);
-	} else {
-		bool write = request->operation == BLOCK_WRITE;
-		int fd = block_next_piece(device, request);
-
-		io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, request->iov,
-			request->piece_count, request->offset);
-		if (write)
-			sqe->rw_flags = block_write_flags(device);
-	}
 	sqe->user_data = (uintptr_t)request;
 	request->in_kernel = true;
 	engine->in_flight++;
+}
+
+static inline void submit_transfer(struct engine *engine, struct block_request *request)
+{
+	struct io_uring_sqe *sqe = get_sqe(engine);
+	bool write = request->operation == BLOCK_WRITE;
+	int fd = block_next_piece(engine->device, request);
+
+	io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, request->iov,
+		request->piece_count, request->offset);
+	if (write)
+		sqe->rw_flags = block_write_flags(engine->device);
+	give_away(engine, request, sqe);
+}
+
+static void submit_flush(struct engine *engine, struct block_request *request)
+{
+	struct io_uring_sqe *sqe = get_sqe(engine);
+
+	block_flush_begins(engine->device);
+	io_uring_prep_fsync(sqe, engine->device->image.fd, IORING_FSYNC_DATASYNC);
+	give_away(engine, request, sqe);
 }
 
 static inline void complete(struct engine *engine, struct block_request *request)
@@ -183,26 +192,30 @@ static inline void complete(struct engine *engine, struct block_request *request
 	engine->free_slots[engine->free_count++] = (struct slot *)request;
 }
 
-static COLD void do_here(struct engine *engine, struct block_request *request)
+static void do_here(struct engine *engine, struct block_request *request)
 {
 	block_do_request(engine->device, request);
 	complete(engine, request);
 }
 
-static bool is_for_ring(const struct engine *engine, const struct block_request *request)
+/* What is no transfer, or comes too late for the ring. */
+static COLD void begin_rest(struct engine *engine, struct block_request *request)
 {
-	if (engine->dead)
-		return false;
-	return request->operation == BLOCK_READ || request->operation == BLOCK_WRITE ||
-	       (request->operation == BLOCK_FLUSH && block_flush_is_due(engine->device));
+	if (request->operation == BLOCK_FLUSH && !engine->dead &&
+		block_flush_is_due(engine->device))
+		submit_flush(engine, request);
+	else
+		do_here(engine, request);
 }
 
 static inline void begin(struct engine *engine, struct block_request *request)
 {
-	if (is_for_ring(engine, request))
-		submit_request(engine, request);
+	bool transfer = request->operation == BLOCK_READ || request->operation == BLOCK_WRITE;
+
+	if (transfer && !engine->dead)
+		submit_transfer(engine, request);
 	else
-		do_here(engine, request);
+		begin_rest(engine, request);
 }
 
 /* Takes what the driver offers, a ring's worth at most. True when there may be more. */
@@ -281,7 +294,7 @@ static COLD void take_event(struct engine *engine, uint64_t tag, bool ended)
 		submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
 }
 
-static void take_completions(struct engine *engine)
+static inline void take_completions(struct engine *engine)
 {
 	struct io_uring_cq *cq = &engine->ring->cq;
 	unsigned head = *cq->khead;
@@ -354,7 +367,7 @@ static int enter_timed(struct engine *engine, unsigned count)
 }
 
 /* The same, as long as it takes if there is nothing else to do. 0, or -errno for good. */
-static int enter(struct engine *engine, unsigned count)
+static inline int enter(struct engine *engine, unsigned count)
 {
 	int r;
 
