@@ -366,6 +366,14 @@ static int enter_timed(struct engine *engine, unsigned count)
 	return r;
 }
 
+/* 0 for what passes by itself. */
+static COLD int lasting_error(int error)
+{
+	bool passes = error == -ETIME || error == -EINTR || error == -EBUSY || error == -EAGAIN;
+
+	return passes ? 0 : error;
+}
+
 /* The same, as long as it takes if there is nothing else to do. 0, or -errno for good. */
 static inline int enter(struct engine *engine, unsigned count)
 {
@@ -376,7 +384,7 @@ static inline int enter(struct engine *engine, unsigned count)
 		r = enter_timed(engine, count);
 	else
 		r = io_uring_submit_and_wait(engine->ring, count);
-	return r >= 0 || r == -ETIME || r == -EINTR || r == -EBUSY || r == -EAGAIN ? 0 : r;
+	return r >= 0 ? 0 : lasting_error(r);
 }
 
 /* One round: new requests in, completions out. How many completions to wait for then. */

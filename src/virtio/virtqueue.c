@@ -158,11 +158,11 @@ static inline int add_buffer(const struct guest_memory *memory, struct descripto
 	}
 	void *hva = guest_memory_at(memory, desc.gpa, desc.length);
 
-	if (walk->next == walk->end || (hva == NULL && desc.length != 0))
+	if (walk->next == walk->end)
 		return -EBADMSG;
 	if (hva == NULL) {
 		walk->end--;
-		return 0;
+		return desc.length == 0 ? 0 : -EBADMSG;
 	}
 	*walk->next++ = (struct iovec){ .iov_base = hva, .iov_len = desc.length };
 	walk->bytes += desc.length;

@@ -68,7 +68,7 @@ struct virtqueue {
 
 /* One request: what the device may read, then what it may write. */
 struct virtqueue_chain {
-	/* Set by the caller: room for the buffers. */
+	/* Set by the caller: room for the buffers. A chain of more descriptors breaks the queue. */
 	struct iovec *iov;
 	unsigned iov_max;
 	/* Set by virtqueue_pop(). Buffers of length 0 are left out. */
