@@ -110,13 +110,7 @@ int virtqueue_init(struct virtqueue *vq, const struct guest_memory *memory,
 	return 0;
 }
 
-/* The word of the bitmap with a head's bit. The remainder tells the compiler that it is in there.
- */
-static uint64_t *flight_word(struct virtqueue *vq, uint16_t head)
-{
-	return &vq->in_flight[head % VIRTQUEUE_SIZE_MAX / 64];
-}
-
+/* In the bitmap's word `head / 64`. */
 static uint64_t flight_bit(uint16_t head)
 {
 	return UINT64_C(1) << (head % 64);
@@ -229,22 +223,17 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 		return 0;
 	uint32_t slot = vq->next_avail & (vq->size - 1u);
 	uint16_t head = load_u16(vq->avail + RING_HEADER + slot * 2, __ATOMIC_RELAXED);
-	uint64_t *in_flight = flight_word(vq, head);
+	/* Any head has a bit. That this one is in the table is what a walk looks at first. */
+	uint64_t *in_flight = &vq->in_flight[head % VIRTQUEUE_SIZE_MAX / 64];
 	uint64_t bit = flight_bit(head);
 
-	if (pending > vq->size || (*in_flight & bit) != 0) {
+	if (pending > vq->size || (*in_flight & bit) != 0 || walk_chain(vq, head, chain) < 0) {
 		vq->broken = true;
 		return -EBADMSG;
 	}
 	*in_flight |= bit;
 	vq->next_avail++;
 	chain->head = head;
-	/* That the head is in the table is what a walk looks at first. */
-	if (walk_chain(vq, head, chain) < 0) {
-		virtqueue_unpop(vq, head);
-		vq->broken = true;
-		return -EBADMSG;
-	}
 	return 1;
 }
 
@@ -253,7 +242,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 	uint32_t slot = vq->next_used & (vq->size - 1u);
 	uint32_t *entry = (uint32_t *)(void *)(vq->used + RING_HEADER + slot * USED_ENTRY_SIZE);
 
-	*flight_word(vq, head) &= ~flight_bit(head);
+	vq->in_flight[head / 64] &= ~flight_bit(head);
 	__atomic_store_n(&entry[0], head, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry[1], written, __ATOMIC_RELAXED);
 	vq->next_used++;
@@ -261,7 +250,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 
 void virtqueue_unpop(struct virtqueue *vq, uint16_t head)
 {
-	*flight_word(vq, head) &= ~flight_bit(head);
+	vq->in_flight[head / 64] &= ~flight_bit(head);
 	vq->next_avail--;
 }
 
