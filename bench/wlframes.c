@@ -7,7 +7,7 @@
  *
  *	wlframes WIDTH HEIGHT SECONDS        needs XDG_RUNTIME_DIR and WAYLAND_DISPLAY
  *
- * Prints frames a second. What is drawn is not looked at: see tests/vm/test_wl.py.
+ * Prints frames a second, and how many. What is drawn is not looked at: see tests/vm/test_wl.py.
  */
 #include <errno.h>
 #include <poll.h>
@@ -226,6 +226,6 @@ int main(int argc, char **argv)
 		say_with(-1, SURFACE, 6, NULL, 0);
 		sync_display();
 	}
-	printf("%.1f frames a second\n", frames / (now() - begin));
+	printf("%.1f frames a second, %u frames\n", frames / (now() - begin), frames);
 	return 0;
 }
