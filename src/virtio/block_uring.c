@@ -102,7 +102,7 @@ static int create_slots(struct engine *engine)
 	engine->memory = mmap(NULL, engine->memory_size, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (engine->memory == MAP_FAILED)
-		return -errno;
+		return -ENOMEM;
 	engine->free_slots = (void *)(engine->memory + slots_size);
 	/* The first ones on top, so that a queue that is never full touches few pages. */
 	for (unsigned i = 0; i < count; i++)
