@@ -14,12 +14,34 @@
 
 const struct net_options net_default_options = { .tap_fd = -1, .pairs = 1 };
 
+/* Why no interface can have this address, or NULL. */
+static const char *why_of_no_host(struct in_addr address)
+{
+	unsigned first = ntohl(address.s_addr) >> 24;
+
+	return first == 0     ? "stands for no machine"
+	       : first == 127 ? "is the loopback's"
+	       : first >= 240 ? "is reserved"
+	       : first >= 224 ? "is a group's"
+			      : NULL;
+}
+
 int net_parse_address(const char *option, const char *text, struct in_addr *ret_address)
 {
-	if (inet_pton(AF_INET, text, ret_address) == 1)
-		return 0;
-	log_error("--%s: '%s' is not an IPv4 address such as 192.168.10.1", option, text);
-	return -EINVAL;
+	struct in_addr address;
+
+	if (inet_pton(AF_INET, text, &address) != 1) {
+		log_error("--%s: '%s' is not an IPv4 address such as 192.168.10.1", option, text);
+		return -EINVAL;
+	}
+	const char *why = why_of_no_host(address);
+
+	if (why != NULL) {
+		log_error("--%s: %s %s; pass one such as 192.168.10.1", option, text, why);
+		return -EINVAL;
+	}
+	*ret_address = address;
+	return 0;
 }
 
 int net_parse_netmask(const char *option, const char *text, struct in_addr *ret_netmask)
@@ -40,6 +62,7 @@ int net_parse_netmask(const char *option, const char *text, struct in_addr *ret_
 
 int net_parse_mac(const char *option, const char *text, uint8_t *ret_mac)
 {
+	static const uint8_t no_mac[NET_MAC_SIZE];
 	struct ether_addr mac;
 
 	/* The length as well, because ether_aton() takes one digit for two. */
@@ -51,6 +74,11 @@ int net_parse_mac(const char *option, const char *text, uint8_t *ret_mac)
 	if ((mac.ether_addr_octet[0] & 1) != 0) {
 		log_error(
 			"--%s: %s is a group's address; the first byte must be even", option, text);
+		return -EINVAL;
+	}
+	if (memcmp(mac.ether_addr_octet, no_mac, NET_MAC_SIZE) == 0) {
+		log_error("--%s: %s is nobody's address; pass one such as 02:00:00:00:00:01",
+			option, text);
 		return -EINVAL;
 	}
 	memcpy(ret_mac, mac.ether_addr_octet, NET_MAC_SIZE);

@@ -50,7 +50,7 @@ static int attach_failed(const struct net_options *options, int error)
 		why = "it needs CAP_NET_ADMIN or a tap made for you (ip tuntap add ... user), "
 		      "and --net user needs neither";
 	else if (error == EBUSY)
-		why = "another program has it open";
+		why = "another program has it open; end that, or pass another tap-name";
 	else if (error == EINVAL)
 		why = "it is no tap, or was made with another number of queues "
 		      "('ip tuntap add ... multi_queue')";
@@ -91,7 +91,8 @@ static int adopt(const struct net_options *options, struct net_tap *tap)
 	CLEANUP_FD int fd = fcntl(options->tap_fd, F_DUPFD_CLOEXEC, 0);
 	int flags = fcntl(fd, F_GETFL);
 
-	if (fd < 0 || flags < 0 || ioctl(fd, TUNGETIFF, &request) < 0) {
+	if (fd < 0 || flags < 0 || ioctl(fd, TUNGETIFF, &request) < 0 ||
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
 		log_error("tap-fd=%d is not the descriptor of a tap: %s", options->tap_fd,
 			strerror(errno));
 		return -EINVAL;
@@ -101,8 +102,6 @@ static int adopt(const struct net_options *options, struct net_tap *tap)
 			options->tap_fd);
 		return -EINVAL;
 	}
-	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
 	memcpy(tap->name, request.ifr_name, sizeof(tap->name));
 	if (options->tap_fd > STDERR_FILENO)
 		(void)close(options->tap_fd);
@@ -151,7 +150,7 @@ static int set_up(const struct net_options *options, const struct net_tap *tap)
 	int error = errno;
 
 	log_error("tap %s: cannot set %s: %s%s", tap->name, step, strerror(error),
-		error == EPERM ? "; it needs CAP_NET_ADMIN" : "");
+		error == EPERM ? "; it needs CAP_NET_ADMIN, and --net user does not" : "");
 	return -error;
 }
 
@@ -160,8 +159,14 @@ static int set_header_size(const struct net_tap *tap)
 	int size = sizeof(struct virtio_net_hdr_mrg_rxbuf);
 
 	for (unsigned i = 0; i < tap->count; i++)
-		if (ioctl(tap->fds[i], TUNSETVNETHDRSZ, &size) < 0)
-			return -errno;
+		if (ioctl(tap->fds[i], TUNSETVNETHDRSZ, &size) < 0) {
+			int error = errno;
+
+			log_error("tap %s: cannot set its header's size: %s; it must be a tap of "
+				  "Linux's tun driver",
+				tap->name, strerror(error));
+			return -error;
+		}
 	return 0;
 }
 

@@ -27,10 +27,6 @@
 
 enum { KERNEL_QUEUES = VSOCK_EVENT };
 
-/* The host has 2 and less, and the last is "any". */
-enum { CID_MIN = VMADDR_CID_HOST + 1 };
-#define CID_MAX (UINT64_C(0xffffffff) - 1)
-
 struct vsock_options {
 	uint64_t cid;
 	const char *socket; /* or NULL: the kernel's */
@@ -167,10 +163,31 @@ static const struct device_ops vsock_ops = {
 	.free = vsock_free,
 };
 
+static const char *why_of_no_guest(uint64_t cid)
+{
+	return cid == VMADDR_CID_HYPERVISOR ? "is reserved for the hypervisor"
+	       : cid == VMADDR_CID_LOCAL    ? "is each machine's own loopback"
+	       : cid == VMADDR_CID_HOST     ? "is the host"
+	       : cid == VMADDR_CID_ANY      ? "stands for any machine"
+					    : NULL;
+}
+
 static int apply_cid(void *target, const char *option, const char *value)
 {
-	return option_parse_number(
-		option, value, CID_MIN, CID_MAX, &((struct vsock_options *)target)->cid);
+	uint64_t cid;
+	int r = option_parse_number(option, value, 0, VMADDR_CID_ANY, &cid);
+
+	if (r < 0)
+		return r;
+	const char *why = why_of_no_guest(cid);
+
+	if (why != NULL) {
+		log_error("--%s: context id %" PRIu64 " %s; pass a number from 3 to %u", option,
+			cid, why, VMADDR_CID_ANY - 1);
+		return -EINVAL;
+	}
+	((struct vsock_options *)target)->cid = cid;
+	return 0;
 }
 
 static int apply_socket(void *target, const char *option, const char *value)

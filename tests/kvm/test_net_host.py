@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the network device does on the host before a guest speaks to it: descriptors of taps, the start of passt."""
+"""What network cards and vsock do on the host before a guest speaks to them: descriptors of taps, what a host refuses."""
 import fcntl
 import os
 import pathlib
 import shutil
 import socket
 import struct
+import subprocess
 
 import pytest
 import vmm
@@ -62,3 +63,70 @@ def test_a_passt_that_does_not_start_ends_the_vm(jailed):
     assert done.returncode == vmm.HOST, done.stderr
     assert "device net: its program did not start" in done.stderr
     assert "bind" in done.stderr or "interface" in done.stderr
+
+
+# ---- what a host refuses: one line, the cause and the cure -------------------------------------------
+
+ADDRESS = "host-ip=192.168.79.1,netmask=255.255.255.0"
+STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+ROOT = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"), reason="needs root and /dev/net/tun")
+
+
+def assert_refused(done, *says):
+    assert done.returncode == vmm.HOST, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("crosvm: ") and done.stderr.count("\n") == 1, done.stderr
+    for text in says:
+        assert text in done.stderr
+
+
+def failing(tmp_path, path, fault, *options):
+    """A start during which a system call on this file fails."""
+    call = fault.partition(":")[0]
+    return vmm.run(["strace", "-f", "-qq", "-o", str(tmp_path / "strace"), "-P", path, "-e", f"trace={call}", "-e",
+                    f"inject={fault}", "--", *vmm.command("hang", None, *options)])
+
+
+@STRACE
+@pytest.mark.parametrize("path, error, options, says", [
+    ("/dev/net/tun", "EACCES", ["--net", "tap0"], ["Permission denied", "--net user"]),
+    ("/dev/net/tun", "EPERM", ["--net", ADDRESS], ["Operation not permitted", "--net user"]),
+    ("/dev/net/tun", "ENOENT", ["--net", ADDRESS], ["No such file", "modprobe tun"]),
+    ("/dev/vhost-vsock", "ENOENT", ["--cid", "42"], ["No such file", "modprobe vhost_vsock", "--vsock cid=N,socket=PATH"]),
+    ("/dev/vhost-vsock", "EACCES", ["--cid", "42"], ["Permission denied", "group kvm", "--vsock cid=N,socket=PATH"]),
+])
+def test_a_device_file_that_is_not_to_be_had(tmp_path, path, error, options, says):
+    assert_refused(failing(tmp_path, path, f"openat:error={error}", *options), f"cannot open {path}: ", *says)
+
+
+@ROOT
+@STRACE
+@pytest.mark.parametrize("fault, says", [
+    ("ioctl:error=EPERM:when=1", ["cannot attach to a new tap", "CAP_NET_ADMIN", "ip tuntap add", "--net user"]),
+    ("ioctl:error=EBUSY:when=1", ["another program has it open", "another tap-name"]),
+    ("ioctl:error=EINVAL:when=1", ["it is no tap", "multi_queue"]),
+    ("ioctl:error=EINVAL:when=2", ["tap vmtap0: cannot set its header's size"]),
+])
+def test_a_tap_that_is_refused(tmp_path, fault, says):
+    with own_network():
+        assert_refused(failing(tmp_path, "/dev/net/tun", fault, "--net", ADDRESS), *says)
+
+
+@ROOT
+def test_a_tap_of_ones_own_has_no_address_by_us():
+    """Who may use a tap may not set its address; really refused, by the kernel."""
+    with own_network():
+        subprocess.run(["ip", "tuntap", "add", "mine", "mode", "tap", "user", "root"], check=True)
+        weak = ["setpriv", "--bounding-set=-net_admin"]
+        assert_refused(vmm.run([*weak, *vmm.command("hang", None, "--net", f"tap-name=mine,{ADDRESS}")]),
+                       "tap mine: cannot set its address", "CAP_NET_ADMIN", "--net user")
+        assert_refused(vmm.run([*weak, *vmm.command("hang", None, "--net", ADDRESS)]),
+                       "cannot attach to a new tap", "CAP_NET_ADMIN", "--net user")
+
+
+@ROOT
+@STRACE
+def test_without_vhost_net(tmp_path):
+    with own_network():
+        assert_refused(failing(tmp_path, "/dev/vhost-net", "openat:error=ENOENT", "--net", f"{ADDRESS},vhost=on"),
+                       "cannot open /dev/vhost-net: No such file", "modprobe vhost_net", "vhost=auto")

@@ -166,9 +166,12 @@ static void context_ids_of_the_host_are_refused(void **state)
 		const char *spec;
 		const char *message;
 	} cases[] = {
-		{ "0", "'0' is not a number from 3 to 4294967294" },
-		{ "cid=2", "'2' is not a number from 3" },
-		{ "cid=4294967295", "'4294967295' is not a number from 3" },
+		{ "0", "pass a number from 3 to 4294967294" },
+		{ "cid=0", "context id 0 is reserved for the hypervisor" },
+		{ "cid=1", "context id 1 is each machine's own loopback" },
+		{ "cid=2", "context id 2 is the host" },
+		{ "cid=4294967295", "context id 4294967295 stands for any machine" },
+		{ "cid=4294967296", "'4294967296' is not a number" },
 		{ "cid=x", "'x' is not a number" },
 		{ "cid=", "needs a value" },
 		{ "3,sock=x", "unknown word 'sock'" },
