@@ -155,6 +155,8 @@ static const struct constant constants[] = {
 	NAME(SOCK_SEQPACKET),
 	NAME(SOCK_CLOEXEC),
 	NAME(SOCK_NONBLOCK),
+	NAME(SOL_SOCKET),
+	NAME(SO_SNDBUF),
 	NAME(SHUT_RD),
 	NAME(SHUT_WR),
 	NAME(SHUT_RDWR),

@@ -50,6 +50,8 @@ struct vsock_connection *vsock_table_add(struct vsock_table *table, int fd, enum
 									   : VSOCK_NARROW,
 	};
 	table->used++;
+	if (connection->window == VSOCK_WIDE)
+		vsock_unix_make_room(fd, VSOCK_WIDE);
 	return connection;
 }
 

@@ -9,9 +9,13 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/connector.h"
 #include "base/fd.h"
 #include "virtio/vsock_unix.h"
+
+/* After a wait in vain for one program, none is waited for. */
+enum { REST_MS = 16 };
 
 #define SHUTDOWN_BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 
@@ -200,17 +204,25 @@ static void take_shutdown(struct vsock_host *host, struct vsock_connection *conn
 	}
 }
 
+/* Who did not read in time is not waited for again until all is read. */
+static bool is_waited_for(const struct vsock_host *host, const struct vsock_connection *connection)
+{
+	return vsock_buffered(connection) == 0 && connection->window == VSOCK_WIDE &&
+	       clock_monotonic_ns() >= host->patient_from_ns;
+}
+
 /* Hands bytes over, or keeps them, or leaves them for later if the caller is to wait. */
 static void deliver(struct vsock_host *host, struct vsock_connection *connection, bool keep)
 {
 	int r = vsock_forward(connection, &host->data);
-	/* Who did not read in time is not waited for again until all is read. */
-	bool wait = !keep && vsock_buffered(connection) == 0 && connection->window == VSOCK_WIDE;
 
 	if (r == 0 && host->data.size > 0) {
 		host->data_tag = vsock_table_tag(&host->table, connection);
-		host->is_full = wait;
-		r = wait ? 0 : vsock_keep(connection, &host->data);
+		host->is_full = !keep && is_waited_for(host, connection);
+		/* The wait was in vain, and many such would hold all others up. */
+		if (keep)
+			host->patient_from_ns = clock_monotonic_ns() + REST_MS * NS_PER_MS;
+		r = host->is_full ? 0 : vsock_keep(connection, &host->data);
 		if (r == 0 && watch_room(host, connection) < 0)
 			r = -ENOMEM;
 	}

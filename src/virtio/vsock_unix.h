@@ -35,6 +35,9 @@ bool vsock_unix_has_bytes(int fd);
 /* Says "OK PORT\n". */
 MUST_CHECK int vsock_unix_confirm(int fd, uint32_t host_port);
 
+/* Lets the socket hold as much that nobody has read, as far as the host allows it
+ * (net.core.wmem_max). */
+void vsock_unix_make_room(int fd, uint32_t bytes);
 /* As many bytes as the socket takes. */
 MUST_CHECK ssize_t vsock_unix_send(int fd, const struct iovec *iov, unsigned count);
 /*
