@@ -52,8 +52,12 @@ class Oracle:
         spent = sorted(ticks - before[pid].get(thread, 0) for pid in self.pids for thread, ticks in thread_ticks(pid).items())
         assert sum(spent[:-1]) <= 2, spent
 
+    def grown_kib(self):
+        """{pid: how much more memory it has}"""
+        return {pid: smaps.own_kib(pid, "Rss") - self.resident[pid] for pid in self.pids}
+
     def check(self):
         self.check_held()
-        grown = {pid: smaps.own_kib(pid, "Rss") - self.resident[pid] for pid in self.pids}
+        grown = self.grown_kib()
         assert max(grown.values()) <= GROWTH_KIB, grown
         self.check_rest()

@@ -78,6 +78,17 @@ def programs(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def full_windows(process, before):
+    """Each of 1024 programs has a window of bytes to read and reads none: 64 of 512 KiB, the others of 32 KiB."""
+    said = vmm.read_until(process.stdout, b" full\n", timeout=240)
+    assert b"FAIL" not in said, said
+    connections = int(said.split()[-2])
+    windows_kib = 64 * 512 + (connections - 64) * 32
+    assert windows_kib <= 64 * 1024
+    assert windows_kib <= sum(before.grown_kib().values()) <= windows_kib + oracle.GROWTH_KIB
+    process.stdin.write(b"x")
+
+
 @pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
 @pytest.mark.parametrize("case", CASES)
 def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
@@ -88,6 +99,8 @@ def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
             vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
         before = oracle.Oracle(process)
         process.stdin.write(b"x")
+        if case == "connects":
+            full_windows(process, before)
         said = vmm.read_until(process.stdout, b"end\n", timeout=120)
         assert b"FAIL" not in said, said
         before.check()
