@@ -6,8 +6,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -16,12 +16,15 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/net_resolver.h"
 
-enum { CHILD_FD = 3, REAP_MS = 1000, FORWARD_ARGUMENTS = 2 * NET_FORWARDS_MAX };
+enum { REAP_MS = 1000, FORWARD_ARGUMENTS = 2 * NET_FORWARDS_MAX };
 
 struct arguments {
 	unsigned count;
 	const char *words[16 + FORWARD_ARGUMENTS];
+	bool is_resolver_local;
+	char mtu[16], socket_fd[16];
 };
 
 static void add(struct arguments *arguments, const char *word)
@@ -30,61 +33,98 @@ static void add(struct arguments *arguments, const char *word)
 }
 
 static void make_arguments(
-	const struct net_options *options, const char *mtu, struct arguments *ret_arguments)
+	const struct net_options *options, int socket_fd, struct arguments *arguments)
 {
 	static const char *const fixed[] = { "passt", "--foreground", "--quiet",
 		/* The guest reaches the host's own services only by what is forwarded. */
-		"--no-map-gw", "--fd", "3", "--mtu" };
+		"--no-map-gw" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
-		add(ret_arguments, fixed[i]);
-	add(ret_arguments, mtu);
+		add(arguments, fixed[i]);
+	snprintf(arguments->socket_fd, sizeof(arguments->socket_fd), "%d", socket_fd);
+	add(arguments, "--fd");
+	add(arguments, arguments->socket_fd);
+	snprintf(arguments->mtu, sizeof(arguments->mtu), "%u", options->mtu);
+	add(arguments, "--mtu");
+	add(arguments, arguments->mtu);
+	arguments->is_resolver_local = net_resolver_is_local();
+	if (arguments->is_resolver_local) {
+		add(arguments, "--dns-forward");
+		add(arguments, NET_RESOLVER);
+	}
 	for (unsigned i = 0; i < options->forward_count; i++) {
-		add(ret_arguments, options->forwards[i].udp ? "--udp-ports" : "--tcp-ports");
-		add(ret_arguments, options->forwards[i].ports);
+		add(arguments, options->forwards[i].udp ? "--udp-ports" : "--tcp-ports");
+		add(arguments, options->forwards[i].ports);
 	}
 }
 
-/* Its signals are as a program expects them, which ours are not. */
+static void show_resolver(void)
+{
+	int r = net_resolver_show();
+
+	if (r < 0)
+		log_warn("net: cannot tell the guest by DHCP of the host's resolver: %s; in the "
+			 "guest, "
+			 "write 'nameserver " NET_RESOLVER "' to /etc/resolv.conf",
+			strerror(-r));
+}
+
+/* The child. Its signals are as a program expects them, which ours are not. */
+static _Noreturn void become_passt(const struct arguments *arguments, int socket_fd, int error_fd)
+{
+	CLEANUP_FD int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	sigset_t none;
+
+	if (arguments->is_resolver_local)
+		show_resolver();
+	for (int number = 1; number < NSIG; number++)
+		(void)signal(number, SIG_DFL);
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	if (null_fd >= 0 && dup2(null_fd, STDIN_FILENO) >= 0 &&
+		dup2(STDERR_FILENO, STDOUT_FILENO) >= 0 && fcntl(socket_fd, F_SETFD, 0) == 0)
+		(void)execvp("passt", (char *const *)(uintptr_t)arguments->words);
+	int error = errno;
+
+	(void)!write(error_fd, &error, sizeof(error));
+	_exit(EXIT_FAILURE);
+}
+
+/* We are one thread still, and the guest has no memory yet. */
 static int spawn(const struct arguments *arguments, int socket_fd, pid_t *ret_pid)
 {
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none, all;
+	int error = 0, ends[2];
 
-	sigemptyset(&none);
-	sigfillset(&all);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	posix_spawnattr_setsigdefault(&attributes, &all);
-	posix_spawn_file_actions_adddup2(&actions, socket_fd, CHILD_FD);
-	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-	int r = posix_spawnp(ret_pid, "passt", &actions, &attributes,
-		(char *const *)(uintptr_t)arguments->words, environ);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = fork();
 
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	return -r;
+	if (pid == 0)
+		become_passt(arguments, socket_fd, ends[1]);
+	if (pid < 0)
+		error = errno;
+	fd_close(&ends[1]);
+	/* It ends without a word when there is passt in its place. */
+	if (pid > 0 && read(ends[0], &error, sizeof(error)) > 0)
+		(void)waitpid(pid, NULL, 0);
+	fd_close(&ends[0]);
+	*ret_pid = pid;
+	return -error;
 }
 
 int net_passt_start(const struct net_options *options, int *ret_pidfd, int *ret_socket_fd)
 {
 	struct arguments arguments = { .count = 0 };
-	char mtu[16];
 	int ends[2];
-	pid_t pid;
+	pid_t pid = -1;
 
-	snprintf(mtu, sizeof(mtu), "%u", options->mtu);
-	make_arguments(options, mtu, &arguments);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 		int error = errno;
 
 		log_error("cannot make a socket for passt: %s", strerror(error));
 		return -error;
 	}
+	make_arguments(options, ends[1], &arguments);
 	int r = spawn(&arguments, ends[1], &pid);
 
 	fd_close(&ends[1]);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Linux guests with a network: taps in a namespace of the test's own, served by us and by the kernel."""
 import contextlib
+import fcntl
 import hashlib
 import http.server
 import os
@@ -8,11 +9,13 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 import time
 
+import pexpect
 import pytest
 import smaps
 import vm
@@ -24,6 +27,8 @@ SIZE = 4 << 20
 LARGE = 64 << 20
 NEAR, FAR, NAME = "10.9.8.7", "10.9.8.1", "far.example"
 NEAR_6, FAR_6 = "fd09:8::7", "fd09:8::1"
+SECOND = "10.9.8.77"  # another address of this host
+USER = 65534
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes taps and a network namespace")
 
@@ -33,12 +38,6 @@ def namespace():
     with own_network():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         yield
-
-
-def vhosts():
-    """How the packets move: by our threads, and by the kernel where it can."""
-    return ["off", pytest.param("on", marks=pytest.mark.skipif(
-        not os.path.exists("/dev/vhost-net"), reason="the host has no vhost-net"))]
 
 
 def network(vhost="off", more=""):
@@ -52,10 +51,32 @@ UP = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && "
 REACH = f"for try in 1 2 3 4 5; do ping -c 1 -W 2 {HOST} >/dev/null && break; done; "
 
 
+def shell(script):
+    subprocess.run(script, shell=True, check=True)
+
+
+@pytest.fixture
+def unprivileged():
+    """Makes of a command line one of an ordinary user, who cannot see into root's directories."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+
+        def wrap(argv):
+            files = [arg for arg in argv if os.path.isfile(arg)]
+            for number, file in enumerate(files):
+                copy = os.path.join(directory, f"{number}-{os.path.basename(file)}")
+                shutil.copy(file, copy)
+                os.chmod(copy, 0o755)
+                argv = [copy if arg == file else arg for arg in argv]
+            return ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", *argv]
+
+        yield wrap
+
+
 class Server:
     """Gives one file over HTTP, and answers what is sent to it with its checksum."""
 
-    def __init__(self, data, family=socket.AF_INET):
+    def __init__(self, data, address="0.0.0.0"):
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self, body):
                 self.send_response(200)
@@ -74,10 +95,10 @@ class Server:
                 pass
 
         class Listener(http.server.ThreadingHTTPServer):
-            address_family = family
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
-        # The tap's address comes only with the VM.
-        self.server = Listener(("::" if family == socket.AF_INET6 else "0.0.0.0", 0), Handler)
+        # A tap's address comes only with the VM.
+        self.server = Listener((address, 0), Handler)
         self.port = self.server.server_port
         self.url = f"http://{HOST}:{self.port}/"
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
@@ -104,17 +125,40 @@ def serving(data, **options):
         server.close()
 
 
-@pytest.mark.parametrize("vhost", vhosts())
-def test_both_ways(initrd, vhost):
-    """Megabytes to the guest and from it by TCP, a large ping, and the MAC that was asked for."""
+# Each binding of the driver resets the device and starts its rings anew.
+REBIND = ("cd /sys/bus/virtio/drivers/virtio_net && dev=$(ls -d virtio*) && "
+          "for i in 1 2 3; do echo $dev >unbind && echo $dev >bind || exit 1; done; ")
+
+
+@pytest.mark.parametrize("options, vhost", [((), "off"), (("-u",), "off"), pytest.param(
+    (), "on", marks=pytest.mark.skipif(not os.path.exists("/dev/vhost-net"), reason="the host has no vhost-net"))],
+    ids=["threads", "jailed", "vhost"])
+def test_both_ways_until_the_tap_vanishes(initrd, options, vhost):
+    """The driver comes and goes; megabytes to the guest and from it by TCP, a large ping, and the MAC that was asked
+    for. Then the tap is deleted in the middle of a transfer both ways: the guest loses its network, and nothing else."""
     data = os.urandom(SIZE)
-    with serving(data) as server:
-        script = (UP + f"cat /sys/class/net/eth0/address && {REACH} ping -c 3 -s 8000 {HOST} && "
-                  f"wget -q -O /got {server.url} && sha256sum /got && {post(server)}")
-        done = vm.run(vm.command("small", initrd, script=script, cpus=2, options=network(vhost))).check()
-        assert f"\n{MAC}\n" in "\n" + done.output
-        assert " 0% packet loss" in done.output
-        assert done.output.count(hashlib.sha256(data).hexdigest()) == 2
+    with serving(data) as server, contextlib.closing(Load(SIZE)) as load:
+        script = (REBIND + UP + f"cat /sys/class/net/eth0/address && {REACH} ping -c 3 -s 8000 {HOST} && "
+                  f"wget -q -O /got {server.url} && sha256sum /got && {post(server)}; echo through; "
+                  f"(nc {HOST} {load.port} </dev/zero >/dev/null &); read line; echo alive")
+        argv = vm.command("small", initrd, script=script, cpus=2, options=[*network(vhost), *options])
+        with vm.piped(argv) as (process, console):
+            said = "\n" + vm.expect(console, "through")
+            assert f"\n{MAC}\n" in said
+            assert " 0% packet loss" in said
+            assert said.count(hashlib.sha256(data).hexdigest()) == 2
+            assert load.flowing.wait(vm.TIMEOUT)
+            subprocess.run(["ip", "link", "delete", "vmtap0"], check=True)
+            # What the guest has in flight still goes; then it waits longer and longer for an answer.
+            before = cpu_seconds(process.pid)
+            time.sleep(1)
+            assert cpu_seconds(process.pid) - before < 0.5
+            vm.press_return(process)
+            vm.expect(console, "alive")
+            assert process.wait(vm.TIMEOUT) == vm.OK
+            # The kernel says nothing to us, and is not asked.
+            assert process.stderr.read().count(b"vmtap0: File descriptor in bad state; "
+                                               b"the guest has no network any more") == (vhost == "off")
 
 
 def test_words_of_the_first_crosvm(initrd):
@@ -148,71 +192,75 @@ def iperf3_server():
         process.wait()
 
 
-@pytest.mark.parametrize("options", THREADS_IN_SOAK, ids=["threads", "jailed"])
-def test_several_queues(tools_initrd, options):
-    """As many pairs as processors, which the driver turns on by the control queue; four streams each way at once."""
-    data = os.urandom(SIZE)
-    with serving(data) as server, iperf3_server():
-        script = (UP + "ls /sys/class/net/eth0/queues && for i in 1 2 3 4; do "
-                  f"wget -q -O - {server.url} | sha256sum & done; wait; "
-                  f"iperf3 -c {HOST} -P 4 -t 2 --bidir | grep SUM.*receiver")
-        argv = vm.command("small", tools_initrd, script=script, cpus=4, options=[*network(more=",queues=4"), *options])
-        done = vm.run(argv).check()
-    assert re.findall(r"rx-\d", done.output) == ["rx-0", "rx-1", "rx-2", "rx-3"]
-    assert done.output.count(hashlib.sha256(data).hexdigest()) == 4
-    moved = re.findall(r"([TR]X)-C.* sec +([\d.]+) [KMG]Bytes", done.output)
-    assert {way for way, amount in moved if float(amount) > 0} == {"TX", "RX"}, done.last_words()
-
-
 def offloads(name):
     text = subprocess.run(["ethtool", "-k", name], check=True, stdout=subprocess.PIPE, text=True).stdout
     return dict(re.findall(r"^\s*([a-z0-9-]+): (on|off)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("options", THREADS_IN_SOAK, ids=["threads", "jailed"])
-def test_offloads_that_the_guest_turns_off(tools_initrd, options):
-    """What Linux does not want any more (CTRL_GUEST_OFFLOADS), the tap does not give it; the same later on again."""
-    script = UP + REACH + ("for state in off on; do ethtool -K eth0 rx-gro-hw $state && "
-                           f"ping -c 1 {HOST} >/dev/null && echo gro $state && read line; done")
-    argv = vm.command("small", tools_initrd, script=script, options=[*network(), *options])
-    with vm.piped(argv) as (process, console):
-        for state in ("off", "on"):
-            vm.expect(console, f"gro {state}")
-            now = offloads("vmtap0")
-            assert (now["tx-tcp-segmentation"], now["tx-tcp6-segmentation"]) == (state, state)
-            assert now["tx-checksumming"] == "on"
-            vm.press_return(process)
-        assert process.wait(vm.TIMEOUT) == vm.OK
+def test_several_queues_and_offloads(tools_initrd, options):
+    """What Linux does not want any more (CTRL_GUEST_OFFLOADS), the tap does not give it; the same later on again.
+    As many pairs as processors, which the driver turns on by the control queue; four streams each way at once."""
+    data = os.urandom(SIZE)
+    with serving(data) as server, iperf3_server():
+        script = (UP + REACH + "for state in off on; do ethtool -K eth0 rx-gro-hw $state && "
+                  f"ping -c 1 {HOST} >/dev/null && echo gro $state && read line; done; "
+                  "ls /sys/class/net/eth0/queues && for i in 1 2 3 4; do "
+                  f"wget -q -O - {server.url} | sha256sum & done; wait; "
+                  f"iperf3 -c {HOST} -P 4 -t 2 --bidir | grep SUM.*receiver; echo through")
+        argv = vm.command("small", tools_initrd, script=script, cpus=4, options=[*network(more=",queues=4"), *options])
+        with vm.piped(argv) as (process, console):
+            for state in ("off", "on"):
+                vm.expect(console, f"gro {state}")
+                now = offloads("vmtap0")
+                assert (now["tx-tcp-segmentation"], now["tx-tcp6-segmentation"]) == (state, state)
+                assert now["tx-checksumming"] == "on"
+                vm.press_return(process)
+            said = vm.expect(console, "through")
+            assert process.wait(vm.TIMEOUT) == vm.OK
+    assert re.findall(r"rx-\d", said) == ["rx-0", "rx-1", "rx-2", "rx-3"]
+    assert said.count(hashlib.sha256(data).hexdigest()) == 4
+    moved = re.findall(r"([TR]X)-C.* sec +([\d.]+) [KMG]Bytes", said)
+    assert {way for way, amount in moved if float(amount) > 0} == {"TX", "RX"}, said
 
 
-@pytest.mark.parametrize("vhost", vhosts())
-def test_driver_comes_and_goes(initrd, vhost):
-    """Each binding of the driver resets the device and starts its rings anew."""
-    script = ("cd /sys/bus/virtio/drivers/virtio_net && dev=$(ls -d virtio*) && "
-              "for i in 1 2 3; do echo $dev >unbind && echo $dev >bind || exit 1; done; "
-              + UP + REACH + f"ping -c 2 {HOST}")
-    done = vm.run(vm.command("small", initrd, script=script, options=network(vhost))).check()
-    assert " 0% packet loss" in done.output
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454ca, 0x2, 0x1000, 0x4000
+
+
+@contextlib.contextmanager
+def given_tap(mtu):
+    """The descriptor of a tap that is set up."""
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"given0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+    shell(f"ip link set given0 mtu {mtu} up && ip addr add {HOST}/24 dev given0")
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.soak)])
 def test_stalled_guest_under_a_flood(initrd, seconds):
-    """Packets without end for a guest that is off the network: no memory, no spin; then it works."""
-    script = UP + "ip link set eth0 down; echo down; read line; ip link set eth0 up; " + REACH + "ping -c 2 " + HOST
-    with vm.piped(vm.command("small", initrd, script=script, options=network())) as (process, console):
-        vm.expect(console, "down")
-        subprocess.run(["ip", "neigh", "replace", GUEST, "lladdr", MAC, "dev", "vmtap0"], check=True)
-        memory, used = smaps.own_kib(process.pid, "Rss"), cpu_seconds(process.pid)
-        end = time.monotonic() + seconds
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
-            while time.monotonic() < end:
-                with contextlib.suppress(OSError):
-                    flood.sendto(b"x" * 1400, (GUEST, 9))
-        assert smaps.own_kib(process.pid, "Rss") - memory < 1024
-        assert cpu_seconds(process.pid) - used < 1
-        vm.press_return(process)
-        vm.expect(console, " 0% packet loss")
-        assert process.wait(vm.TIMEOUT) == vm.OK
+    """Packets without end for a guest that is off the network: no memory, no spin; then it works. On a tap that the
+    parent opened, with a larger packet, of which the guest is told."""
+    script = (UP + "ip link set eth0 down; echo mtu $(cat /sys/class/net/eth0/mtu) down; read line; ip link set eth0 up; "
+              + REACH + "ping -c 2 -s 3900 " + HOST)
+    with given_tap(4000) as fd:
+        argv = vm.command("small", initrd, script=script, options=["--net", f"tap-fd={fd},mtu=4000,mac={MAC},vhost=off"])
+        with vm.piped(argv, pass_fds=[fd]) as (process, console):
+            vm.expect(console, "mtu 4000 down")
+            subprocess.run(["ip", "neigh", "replace", GUEST, "lladdr", MAC, "dev", "given0"], check=True)
+            memory, used = smaps.own_kib(process.pid, "Rss"), cpu_seconds(process.pid)
+            end = time.monotonic() + seconds
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+                while time.monotonic() < end:
+                    with contextlib.suppress(OSError):
+                        flood.sendto(b"x" * 1400, (GUEST, 9))
+            assert smaps.own_kib(process.pid, "Rss") - memory < 1024
+            assert cpu_seconds(process.pid) - used < 1
+            vm.press_return(process)
+            vm.expect(console, " 0% packet loss")
+            assert process.wait(vm.TIMEOUT) == vm.OK
 
 
 def cpu_seconds(pid):
@@ -257,33 +305,14 @@ class Load:
             thread.join()
 
 
-def test_tap_that_vanishes(initrd):
-    """In the middle of a transfer both ways the guest loses its network, and nothing else."""
-    with contextlib.closing(Load(SIZE)) as load:
-        script = UP + f"(nc {HOST} {load.port} </dev/zero >/dev/null &); read line; echo alive"
-        with vm.piped(vm.command("small", initrd, script=script, options=network())) as (process, console):
-            assert load.flowing.wait(vm.TIMEOUT)
-            subprocess.run(["ip", "link", "delete", "vmtap0"], check=True)
-            # What the guest has in flight still goes; then it waits longer and longer for an answer.
-            before = cpu_seconds(process.pid)
-            time.sleep(2)
-            assert cpu_seconds(process.pid) - before < 1
-            vm.press_return(process)
-            vm.expect(console, "alive")
-            assert process.wait(vm.TIMEOUT) == vm.OK
-            assert process.stderr.read().count(b"vmtap0: File descriptor in bad state; "
-                                               b"the guest has no network any more") == 1
-
-
-def test_a_tap_of_the_user(initrd):
+def test_a_tap_of_the_user(initrd, unprivileged):
     """An ordinary user on a tap that root made for them; and a second VM on it is refused."""
-    subprocess.run(["ip", "tuntap", "add", "mine", "mode", "tap", "user", "65534"], check=True)
-    subprocess.run(["ip", "addr", "add", f"{HOST}/24", "dev", "mine"], check=True)
-    subprocess.run(["ip", "link", "set", "mine", "up"], check=True)
-    argv = vm.command("small", initrd, script=UP + REACH + f"ping -c 2 {HOST}; echo ready; read line",
-                      options=["--net", "tap-name=mine"])
+    shell(f"ip tuntap add mine mode tap user {USER} && ip addr add {HOST}/24 dev mine && ip link set mine up")
+    argv = unprivileged(vm.command("small", initrd, script=UP + REACH + f"ping -c 2 {HOST}; echo ready; read line",
+                                   options=["--net", "tap-name=mine"]))
     try:
         with vm.piped(argv) as (process, console):
+            assert os.stat(f"/proc/{process.pid}").st_uid == USER
             vm.expect(console, " 0% packet loss")
             vm.expect(console, "ready")
             second = vm.run(argv)
@@ -292,14 +321,10 @@ def test_a_tap_of_the_user(initrd):
             vm.press_return(process)
             assert process.wait(vm.TIMEOUT) == vm.OK
     finally:
-        subprocess.run(["ip", "link", "delete", "mine"], check=True)
+        shell("ip link delete mine")
 
 
 # ---- passt: no privileges -----------------------------------------------------------
-
-
-def shell(script):
-    subprocess.run(script, shell=True, check=True)
 
 
 @pytest.fixture
@@ -310,7 +335,7 @@ def uplink():
     shell(f"ip link add up0 type veth peer name up1 netns /proc/{os.getpid()}/fd/{namespace}")
     with in_network(namespace):
         shell(f"ip addr add {FAR}/24 dev up1 && ip addr add {FAR_6}/64 dev up1 nodad && ip link set up1 up")
-    shell(f"ip addr add {NEAR}/24 dev up0 && ip addr add {NEAR_6}/64 dev up0 nodad && ip link set up0 up && "
+    shell(f"ip addr add {NEAR}/24 dev up0 && ip addr add {SECOND}/24 dev up0 && ip addr add {NEAR_6}/64 dev up0 nodad && ip link set up0 up && "
           f"ip route add default via {FAR} && ip -6 route add default via {FAR_6}")
     yield namespace
     shell("ip link delete up0")  # not by the end of the namespace, which may come late
@@ -332,71 +357,12 @@ def dhcp_initrd(tmp_path_factory):
     return vm.make_initramfs(directory / "initrd.gz", "-f", f"{script}:/udhcpc")
 
 
-@pytest.fixture
-def unprivileged():
-    """Makes of a command line one of an ordinary user, who cannot see into root's directories."""
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o755)
-
-        def wrap(argv):
-            files = [arg for arg in argv if os.path.isfile(arg)]
-            for number, file in enumerate(files):
-                copy = os.path.join(directory, f"{number}-{os.path.basename(file)}")
-                shutil.copy(file, copy)
-                os.chmod(copy, 0o755)
-                argv = [copy if arg == file else arg for arg in argv]
-            return ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *argv]
-
-        yield wrap
-
-
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
-def test_user_network(dhcp_initrd, uplink, unprivileged, options):
-    """An ordinary user: an address by DHCP, and the host reaches a server in the guest by a forward."""
-    data = os.urandom(SIZE)
-    with serving(data) as server:
-        # The host itself is out of reach but for its address on the network, as any other machine.
-        script = (USER_UP + "ip addr show dev eth0 && (while :; do nc -l -p 80 -e cat; done &) ; "
-                  "echo up; read line")
-        argv = vm.command("small", dhcp_initrd, script=script,
-                          options=["--net", "user,forward=tcp:127.0.0.1:8080-:80", *options])
-        with vm.piped(unprivileged(argv)) as (process, console):
-            vm.expect(console, NEAR)
-            vm.expect(console, "up")
-            assert server.port
-            echoed = b""
-            end = time.monotonic() + vm.TIMEOUT
-            # passt takes a connection that nobody in the guest listens for yet, and resets it.
-            while echoed == b"" and time.monotonic() < end:
-                with contextlib.suppress(ConnectionError):
-                    echoed = echo(("127.0.0.1", 8080), data)
-            assert hashlib.sha256(echoed).hexdigest() == hashlib.sha256(data).hexdigest()
-            vm.press_return(process)
-            assert process.wait(vm.TIMEOUT) == vm.OK
-        assert "passt" not in subprocess.run(["ps", "-e"], stdout=subprocess.PIPE, check=True).stdout.decode()
-
-
-def echo(address, data):
-    """Sends all, and what came back."""
-    with socket.create_connection(address, timeout=vm.TIMEOUT) as peer:
-        def send():
-            with contextlib.suppress(OSError):
-                peer.sendall(data)
-                peer.shutdown(socket.SHUT_WR)
-
-        sender = threading.Thread(target=send, daemon=True)
-        sender.start()
-        received = b"".join(iter(lambda: peer.recv(65536), b""))
-        sender.join()
-    return received
-
-
 class Resolver:
     """Answers every question for an IPv4 address with FAR, and says that there is nothing else."""
 
-    def __init__(self):
+    def __init__(self, address):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("0.0.0.0", 53))
+        self.socket.bind((address, 53))
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -419,38 +385,86 @@ class Resolver:
         self.socket.close()
 
 
-def test_download_by_name_and_ipv6(dhcp_initrd, uplink, unprivileged, tmp_path):
-    """As apt does it: an ordinary user's guest asks for a name and loads what is large; then the same by IPv6."""
-    data = os.urandom(LARGE)
-    resolv_conf = tmp_path / "resolv.conf"
-    resolv_conf.write_text(f"nameserver {FAR}\n")
+def echo(address, data, until):
+    """Sends all; what came back. passt takes a connection that nobody in the guest listens for yet, and resets it."""
+    received = b""
+    end = time.monotonic() + vm.TIMEOUT
+    while received != until and time.monotonic() < end:
+        with contextlib.suppress(ConnectionError), socket.create_connection(address, timeout=vm.TIMEOUT) as peer:
+            if data:  # else a half-closed connection would be passt's to end, after a minute
+                peer.sendall(data)
+                peer.shutdown(socket.SHUT_WR)
+            received = b"".join(iter(lambda: peer.recv(65536), b""))
+    return received
+
+
+FORWARDS = "forward=tcp:127.0.0.1:8080-:80,forward=tcp:[::1]:8081-:81,forward=udp:127.0.0.1:8082-:7"
+PROBE = ("probe() { nc -w 2 $1 $2 </dev/null >/dev/null && echo $1 is reached || echo $1 is not reached; }; "
+         # As a guest does that wants in: without loopback of its own it sends such packets to the network.
+         # Nothing listens to them, which the kernel counts.
+         "datagrams() { sed -n 's/^Udp: [0-9]* \\([0-9]*\\).*/\\1/p' /proc/net/snmp; }; "
+         "away() { ip link set lo down; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; probe $1 $2; ip link set lo up; }; ")
+
+
+def says_resolver(directory, address):
+    """A command line that runs another one where /etc/resolv.conf names this resolver."""
+    resolv_conf = directory / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {address}\n")
+    return ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolv_conf)]
+
+
+@pytest.mark.parametrize("options, size", [((), SIZE), (("-u",), LARGE)], ids=["threads", "jailed"])
+def test_user_network(dhcp_initrd, uplink, unprivileged, tmp_path, options, size):
+    """An ordinary user's guest, on a host whose resolver is on its loopback: an address by DHCP, a large download by
+    name as apt does it, the same by IPv6; what it reaches of the host; forwards of each kind to servers in it. Then
+    passt dies: that is said once, and the guest goes on."""
+    data = os.urandom(size)
     with in_network(uplink):
-        machine = Resolver(), Server(data, socket.AF_INET6)  # which takes IPv4, too
-    with contextlib.closing(machine[0]), contextlib.closing(machine[1]) as server:
-        script = (USER_UP + f"wget -q -O - http://{NAME}:{server.port}/ | sha256sum && "
+        far = Server(data, "::")  # which takes IPv4, too
+    with contextlib.ExitStack() as stack:
+        far = stack.enter_context(contextlib.closing(far))
+        stack.enter_context(contextlib.closing(Resolver("127.0.0.53")))
+        second = stack.enter_context(serving(b"seen", address=SECOND))
+        own = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        own.setblocking(False)
+        port = own.getsockname()[1]
+        script = (USER_UP + f"ip addr show dev eth0; wget -q -O /got http://{NAME}:{far.port}/; sha256sum /got; "
                   "until ip -6 route | grep -q ^default && ! ip -6 addr | grep -q tentative; do sleep 0.1; done; "
-                  f"ip -6 addr show dev eth0 && wget -q -O - http://[{FAR_6}]:{server.port}/ | sha256sum")
-        argv = vm.command("small", dhcp_initrd, script=script, options=["--net", "user"])
-        # passt tells the guest what the host's own resolv.conf says.
-        done = vm.run(unprivileged(argv), wrapper=[
-            "unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"',
-            str(resolv_conf)]).check()
-    assert done.output.count(hashlib.sha256(data).hexdigest()) == 2, done.last_words()
+                  f"ip -6 addr show dev eth0; wget -q -O - http://[{FAR_6}]:{far.port}/ | head -c 100000 | sha256sum; "
+                  + PROBE + f"probe {SECOND} {second.port}; probe {FAR} {port}; away 127.0.0.1 {port}; "
+                  "(while :; do nc -l -p 80 -e cat /got; done &); (while :; do nc -l -p 81 -e cat; done &); "
+                  "lost=$(datagrams); echo up; while [ $(datagrams) = $lost ]; do sleep 0.1; done; echo datagram; "
+                  "read line; echo alive")
+        argv = vm.command("small", dhcp_initrd, script=script, options=["--net", f"user,{FORWARDS}", *options])
+        with vm.piped([*says_resolver(tmp_path, "127.0.0.53"), *unprivileged(argv)]) as (process, console):
+            said = vm.expect(console, "\nup\r\n")
+            assert f"inet {NEAR}" in said
+            assert f"{hashlib.sha256(data).hexdigest()}  /got" in said, said
+            assert f"{hashlib.sha256(data[:100000]).hexdigest()}  -" in said, said
+            assert f"{SECOND} is reached" in said, said
+            assert said.count("is not reached") == 2, said
+            with pytest.raises(BlockingIOError):
+                own.accept()
+            assert echo(("127.0.0.1", 8080), b"", until=data) == data
+            assert echo(("::1", 8081), b"by IPv6", until=b"by IPv6") == b"by IPv6"
+            send_until(("127.0.0.1", 8082), lambda: console.expect_exact(["datagram", pexpect.TIMEOUT], timeout=0.2) == 0)
+            [passt] = subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE,
+                                     check=True).stdout.split()[:1]
+            os.kill(int(passt), signal.SIGKILL)
+            vm.press_return(process)
+            vm.expect(console, "alive")
+            assert process.wait(vm.TIMEOUT) == vm.OK
+            assert process.stderr.read().count(b"the guest has no network any more") == 1
+    assert "passt" not in subprocess.run(["ps", "-e"], stdout=subprocess.PIPE, check=True).stdout.decode()
 
 
-def test_passt_that_dies(dhcp_initrd, uplink):
-    """It is missed once, and the guest goes on."""
-    argv = vm.command("small", dhcp_initrd, script="ip link set eth0 up; echo ready; read line; echo alive",
-                      options=["--net", "user"])
-    with vm.piped(argv) as (process, console):
-        vm.expect(console, "ready")
-        [passt] = subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE,
-                                 check=True).stdout.split()
-        os.kill(int(passt), signal.SIGKILL)
-        vm.press_return(process)
-        vm.expect(console, "alive")
-        assert process.wait(vm.TIMEOUT) == vm.OK
-        assert process.stderr.read().count(b"the guest has no network any more") == 1
+def send_until(address, arrived):
+    end = time.monotonic() + vm.TIMEOUT
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.sendto(b"a datagram", address)
+        while not arrived():
+            assert time.monotonic() < end
+            datagrams.sendto(b"a datagram", address)
 
 
 def test_without_passt(dhcp_initrd, tmp_path):

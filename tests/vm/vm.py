@@ -234,12 +234,12 @@ def lost(why):
 
 
 @contextlib.contextmanager
-def piped(argv):
+def piped(argv, **kwargs):
     """(process, console) of a guest whose init is up, with pipes instead of a terminal; killed at the end."""
-    process, console = start_piped(argv)
+    process, console = start_piped(argv, **kwargs)
     if not is_up(console):
         lost(end_piped(process, console))
-        process, console = start_piped(argv)
+        process, console = start_piped(argv, **kwargs)
         expect(console, UP)
     try:
         yield process, console
@@ -247,8 +247,8 @@ def piped(argv):
         end_piped(process, console)
 
 
-def start_piped(argv):
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start_piped(argv, **kwargs):
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
     return process, fdspawn(process.stdout.fileno(), encoding="utf-8", codec_errors="replace")
 
 
