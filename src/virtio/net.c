@@ -159,6 +159,8 @@ static void net_free(struct device *device)
 	urings_free(&device->urings);
 	net_tap_close(&device->tap);
 	net_stream_free(device->stream);
+	for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
+		net_pair_free(&device->queue_pairs[i]);
 	net_passt_reap(&device->passt_fd);
 	free(device);
 }
@@ -237,6 +239,8 @@ static int net_open(const void *opaque_options, struct device **ret_device)
 		return -ENOMEM;
 	device->options = *options;
 	device->vhost_fd = device->passt_fd = -1;
+	for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
+		net_pair_init(&device->queue_pairs[i]);
 	device->pairs = options->pairs; /* as a new tap has them */
 	int r = options->has_mac ? 0 : make_mac(device->options.mac);
 

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -20,9 +19,8 @@
 #include "virtio/net_guard.h"
 #include "virtio/net_queue.h"
 
-enum { WAIT_STOP, WAIT_KICK, WAIT_CABLE, WAIT_COUNT };
-/* In place of a frame's index. */
-enum { TAG_CANCEL = NET_CABLE_FRAMES_MAX };
+/* Frames' indices: of those that arrive from TAG_IN on. */
+enum { TAG_IN = NET_CABLE_FRAMES_MAX, TAG_CANCEL = 2 * NET_CABLE_FRAMES_MAX };
 
 static const uint8_t allowed_operations[] = {
 	IORING_OP_READV,
@@ -31,12 +29,12 @@ static const uint8_t allowed_operations[] = {
 };
 
 const struct uring_kind net_uring_kind = {
-	.entries = 2 * NET_CABLE_FRAMES_MAX,
+	.entries = 4 * NET_CABLE_FRAMES_MAX, /* both ways, and the cancel */
 	.operation_count = ARRAY_SIZE(allowed_operations),
 	.operations = allowed_operations,
 };
 
-static int cable_fd(const struct device_queue *queue)
+int net_cable_fd(const struct device_queue *queue)
 {
 	const struct device *device = queue->device;
 
@@ -79,19 +77,19 @@ static bool is_not_now(ssize_t result)
 	return result == -EAGAIN || result == -ECANCELED || result == -EINTR;
 }
 
-static void submit(
-	struct net_cable *cable, const struct net_frame *frames, unsigned count, bool to_network)
+static void submit(struct net_cable *cable, const struct net_batch *batch, bool to_network)
 {
-	int fd = cable_fd(cable->queue);
+	int fd = net_cable_fd(cable->queue);
 
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < batch->count; i++) {
+		const struct net_frame *frame = &batch->frames[i];
 		struct io_uring_sqe *sqe = io_uring_get_sqe(cable->ring);
 
 		if (to_network)
-			io_uring_prep_writev(sqe, fd, frames[i].iov, frames[i].iov_count, 0);
+			io_uring_prep_writev(sqe, fd, frame->iov, frame->iov_count, 0);
 		else
-			io_uring_prep_readv(sqe, fd, frames[i].iov, frames[i].iov_count, 0);
-		sqe->user_data = i;
+			io_uring_prep_readv(sqe, fd, frame->iov, frame->iov_count, 0);
+		sqe->user_data = to_network ? i : TAG_IN + i;
 	}
 }
 
@@ -103,41 +101,49 @@ static void submit_cancel(struct net_cable *cable)
 	sqe->user_data = TAG_CANCEL;
 }
 
-/* Takes completions. Frames that are through come into the order. */
-static void reap(struct net_cable *cable, struct net_frame *frames, unsigned *left,
-	uint8_t *ret_order, unsigned *done)
+static void finish_frame(struct net_batch *batch, unsigned index, ssize_t result)
+{
+	batch->frames[index].result = is_not_now(result) ? -EAGAIN : result;
+	if (batch->frames[index].result != -EAGAIN)
+		batch->order[batch->done++] = (uint8_t)index;
+}
+
+/* Takes completions. How many frames they are of. */
+static unsigned reap(struct net_cable *cable, struct net_batch *out, struct net_batch *in)
 {
 	struct io_uring_cqe *cqe;
 	unsigned head;
-	unsigned count = 0;
+	unsigned count = 0, frames = 0;
 
 	io_uring_for_each_cqe(cable->ring, head, cqe)
 	{
 		count++;
 		if (cqe->user_data == TAG_CANCEL)
 			continue;
-		struct net_frame *frame = &frames[cqe->user_data];
+		unsigned index = (unsigned)cqe->user_data;
 
-		--*left;
-		frame->result = is_not_now(cqe->res) ? -EAGAIN : cqe->res;
-		if (frame->result != -EAGAIN)
-			ret_order[(*done)++] = (uint8_t)cqe->user_data;
+		frames++;
+		if (index < TAG_IN)
+			finish_frame(out, index, cqe->res);
+		else
+			finish_frame(in, index - TAG_IN, cqe->res);
 	}
 	io_uring_cq_advance(cable->ring, count);
+	return frames;
 }
 
 /*
- * As net_cable_receive(). One whose event comes at this very moment cannot be
+ * As net_cable_move(). One whose event comes at this very moment cannot be
  * cancelled, and may wait again afterwards, so it is tried until none is left.
  * -EOPNOTSUPP: the kernel took nothing and never will.
  */
-static int run_ring(struct net_cable *cable, struct net_frame *frames, unsigned count,
-	uint8_t *ret_order, bool to_network)
+static int run_ring(struct net_cable *cable, struct net_batch *out, struct net_batch *in)
 {
+	unsigned count = out->count + in->count;
 	unsigned left = count;
-	unsigned done = 0;
 
-	submit(cable, frames, count, to_network);
+	submit(cable, out, true);
+	submit(cable, in, false);
 	for (bool first = true; left > 0; first = false) {
 		/* What the kernel was too short of memory to take goes first. */
 		if (first || io_uring_sq_ready(cable->ring) == 0)
@@ -146,9 +152,9 @@ static int run_ring(struct net_cable *cable, struct net_frame *frames, unsigned 
 
 		if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
 			return io_uring_sq_ready(cable->ring) > count ? -EOPNOTSUPP : r;
-		reap(cable, frames, &left, ret_order, &done);
+		left -= reap(cable, out, in);
 	}
-	return (int)done;
+	return 0;
 }
 
 /* ---- without ---- */
@@ -159,7 +165,7 @@ static ssize_t receive_one(const struct device_queue *queue, const struct net_fr
 
 	if (stream != NULL)
 		return net_stream_receive(stream, frame->iov, frame->iov_count, NET_HEADER_SIZE);
-	ssize_t n = readv(cable_fd(queue), frame->iov, (int)frame->iov_count);
+	ssize_t n = readv(net_cable_fd(queue), frame->iov, (int)frame->iov_count);
 
 	return n < 0 ? -errno : n;
 }
@@ -195,106 +201,66 @@ static ssize_t send_one(const struct device_queue *queue, const struct net_frame
 
 	if (stream != NULL)
 		return send_guarded(stream, frame);
-	ssize_t n = writev(cable_fd(queue), frame->iov, (int)frame->iov_count);
+	ssize_t n = writev(net_cable_fd(queue), frame->iov, (int)frame->iov_count);
 
 	return n < 0 ? -errno : n;
 }
 
 /* Up to the first that does not go on. */
-static int run_plain(const struct net_cable *cable, struct net_frame *frames, unsigned count,
-	uint8_t *ret_order, bool to_network)
+static void run_plain(const struct device_queue *queue, struct net_batch *batch, bool to_network)
 {
-	unsigned done = 0;
-
-	while (done < count) {
-		struct net_frame *frame = &frames[done];
-		ssize_t result = to_network ? send_one(cable->queue, frame)
-					    : receive_one(cable->queue, frame);
+	while (batch->done < batch->count) {
+		const struct net_frame *frame = &batch->frames[batch->done];
+		ssize_t result = to_network ? send_one(queue, frame) : receive_one(queue, frame);
 
 		if (is_not_now(result))
 			break;
-		frame->result = result;
-		ret_order[done] = (uint8_t)done;
-		done++;
+		finish_frame(batch, batch->done, result);
 	}
-	for (unsigned i = done; i < count; i++)
-		frames[i].result = -EAGAIN;
-	return (int)done;
+	for (unsigned i = batch->done; i < batch->count; i++)
+		batch->frames[i].result = -EAGAIN;
 }
 
-static int run(struct net_cable *cable, struct net_frame *frames, unsigned count,
-	uint8_t *ret_order, bool to_network)
+int net_cable_move(struct net_cable *cable, struct net_batch *out, struct net_batch *in)
 {
+	int r = -EOPNOTSUPP;
+
+	out->done = in->done = 0;
 	/* For one frame a plain call is the same and cheaper. */
-	if (cable->ring == NULL || count == 1)
-		return run_plain(cable, frames, count, ret_order, to_network);
-	int r = run_ring(cable, frames, count, ret_order, to_network);
-
-	if (r < 0)
-		close_ring(cable, true);
-	return r == -EOPNOTSUPP ? run_plain(cable, frames, count, ret_order, to_network) : r;
-}
-
-int net_cable_receive(
-	struct net_cable *cable, struct net_frame *frames, unsigned count, uint8_t *ret_order)
-{
-	return run(cable, frames, count, ret_order, false);
-}
-
-int net_cable_send(struct net_cable *cable, struct net_frame *frames, unsigned count)
-{
-	uint8_t order[NET_CABLE_FRAMES_MAX];
-	int r = run(cable, frames, count, order, true);
-
-	return r < 0 ? r : 0;
-}
-
-short net_cable_flush(struct net_cable *cable)
-{
-	struct net_stream *stream = cable->queue->device->stream;
-	int r = stream != NULL ? net_stream_flush(stream) : 0;
-
-	if (r < 0 && r != -EAGAIN)
-		net_cable_failed(cable->queue, -r);
-	return r == -EAGAIN ? POLLOUT : 0;
+	if (cable->ring != NULL && out->count + in->count > 1) {
+		r = run_ring(cable, out, in);
+		if (r < 0)
+			close_ring(cable, true);
+	}
+	if (r != -EOPNOTSUPP)
+		return r;
+	run_plain(cable->queue, out, true);
+	run_plain(cable->queue, in, false);
+	return 0;
 }
 
 /* ---- both ---- */
 
-void net_cable_failed(const struct device_queue *queue, int error)
+short net_cable_flush(const struct device_queue *queue)
 {
-	const struct device *device = queue->device;
+	struct net_stream *stream = queue->device->stream;
+	int r = stream != NULL ? net_stream_flush(stream) : 0;
 
-	if (!atomic_exchange(&queue->device->gone, true))
+	if (r < 0 && r != -EAGAIN)
+		(void)net_cable_is_gone(queue, -r);
+	return r == -EAGAIN ? POLLOUT : 0;
+}
+
+bool net_cable_is_gone(const struct device_queue *queue, int error)
+{
+	struct device *device = queue->device;
+	bool is_gone = error == EBADFD || error == EBADF || error == EPIPE || error == ECONNRESET ||
+		       error == EPROTO;
+
+	/* A queue of a tap that the driver does not use fails in the same way. */
+	if (is_gone && queue->index / NET_SIDES < device->pairs &&
+		!atomic_exchange(&device->gone, true))
 		log_warn("net: %s: %s; the guest has no network any more",
 			device->stream != NULL ? "passt" : device->tap.name, strerror(error));
-}
-
-int net_cable_wait(const struct device_queue *queue, bool kick, short events, int timeout_ms)
-{
-	struct pollfd fds[WAIT_COUNT] = {
-		[WAIT_STOP] = { .fd = queue->stop_fd, .events = POLLIN },
-		[WAIT_KICK] = { .fd = kick ? queue->kick_fd : -1, .events = POLLIN },
-		[WAIT_CABLE] = { .fd = events != 0 ? cable_fd(queue) : -1, .events = events },
-	};
-	eventfd_t kicks;
-	int n;
-
-	do {
-		n = poll(fds, WAIT_COUNT, timeout_ms);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	if (fds[WAIT_STOP].revents != 0)
-		return 0;
-	if (fds[WAIT_KICK].revents != 0)
-		(void)eventfd_read(queue->kick_fd, &kicks);
-	return n > 0 ? 1 : -ETIME;
-}
-
-int net_cable_look(const struct device_queue *queue)
-{
-	int r = net_cable_wait(queue, false, 0, 0);
-
-	return r == -ETIME ? 1 : r;
+	return is_gone;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The cable of one network queue: frames to and from a tap or the stream to
- * passt, as many at a time as there are. With io_uring they are one system
- * call, else one each; either way nothing is in flight afterwards, and
- * nothing waits, but in net_cable_wait().
+ * The cable of one queue pair: frames to and from a tap or the stream to
+ * passt, as many at a time as there are. With io_uring those of both ways are
+ * one system call, else one each; either way nothing is in flight afterwards,
+ * and nothing waits.
  *
  * A tap's frame is a virtio_net_hdr of 12 bytes and the bytes of the frame,
  * straight from and to the guest's buffers. One thread uses a cable.
@@ -17,15 +17,23 @@
 enum { NET_CABLE_FRAMES_MAX = 32 };
 
 struct net_frame {
-	struct iovec *iov; /* transmit: [0] is the header's */
+	struct iovec *iov; /* to the network: [0] is the header's */
 	unsigned iov_count;
-	uint32_t size;  /* transmit: bytes behind the header */
+	uint32_t size;  /* to the network: bytes behind the header */
 	ssize_t result; /* bytes, or -errno; -EAGAIN: not now */
 };
 
+struct net_batch {
+	struct net_frame *frames;
+	unsigned count;
+	/* Those that are not -EAGAIN, in the order in which they came or went. */
+	unsigned done;
+	uint8_t order[NET_CABLE_FRAMES_MAX];
+};
+
 struct net_cable {
-	struct device_queue *queue;
-	struct io_uring *ring; /* the device's; NULL: without */
+	struct device_queue *queue; /* whose ring it has; one of the pair */
+	struct io_uring *ring;      /* the device's; NULL: without */
 };
 
 /* Never fails: there is always a way without io_uring. */
@@ -33,27 +41,20 @@ void net_cable_open(struct net_cable *cable, struct device_queue *queue);
 void net_cable_close(struct net_cable *cable);
 
 /*
- * Fills the frames with what has arrived. ret_order holds the indices of the
- * frames that are not -EAGAIN, in the order of their arrival. How many, or
- * -errno: the ring has failed and may still hold buffers, so the queue is over.
+ * Sends what is in `out` in its order, then fills `in` with what has arrived; either may
+ * be empty. 0, or -errno: the ring has failed and may still hold buffers, so the queues are over.
  */
-MUST_CHECK int net_cable_receive(
-	struct net_cable *cable, struct net_frame *frames, unsigned count, uint8_t *ret_order);
+MUST_CHECK int net_cable_move(struct net_cable *cable, struct net_batch *out, struct net_batch *in);
 
-/* Sends the frames in their order. 0, or -errno as above. */
-MUST_CHECK int net_cable_send(struct net_cable *cable, struct net_frame *frames, unsigned count);
+/* What to wait for. */
+int net_cable_fd(const struct device_queue *queue);
 
 /* What the stream kept of its last frame leaves although no other follows. What to wait for. */
-short net_cable_flush(struct net_cable *cable);
-
-/* A tap that was deleted stays so, and passt that ended; the guest sees a line without traffic. */
-void net_cable_failed(const struct device_queue *queue, int error);
+short net_cable_flush(const struct device_queue *queue);
 
 /*
- * Waits for the stop, and for a kick or the network if wanted. 1: go on, 0: stop,
- * -ETIME: nothing came, or -errno.
+ * Whether after this error, as a positive number, nothing more moves: a tap that was deleted
+ * stays so, and passt that ended, which is said once, since the guest may only wonder; a queue
+ * that the driver gave up may be taken again, see net_pair_wake().
  */
-MUST_CHECK int net_cable_wait(
-	const struct device_queue *queue, bool kick, short events, int timeout_ms);
-/* Whether to stop, without waiting. 1: go on, 0: stop, or -errno. */
-MUST_CHECK int net_cable_look(const struct device_queue *queue);
+bool net_cable_is_gone(const struct device_queue *queue, int error);

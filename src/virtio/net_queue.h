@@ -2,7 +2,7 @@
 /*
  * The inside of the network device, shared by net.c (what it is), its three
  * kinds of queues (net_receive.c, net_transmit.c, net_control.c), and what
- * these need (net_cable.c, net_header.c). Nobody else includes it.
+ * these need (net_pair.c, net_cable.c, net_header.c). Nobody else includes it.
  */
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "virtio/device.h"
+#include "virtio/net_pair.h"
 #include "virtio/net_stream.h"
 #include "virtio/net_tap.h"
 #include "virtio/uring.h"
@@ -40,8 +41,9 @@ struct device {
 	struct urings urings;
 	int vhost_fd;              /* /dev/vhost-net, or -1: the rings are ours */
 	_Atomic uint64_t features; /* accepted by the driver */
-	unsigned pairs;            /* that the driver uses; the control queue's thread */
+	atomic_uint pairs;         /* that the driver uses; set by the control queue's thread */
 	atomic_bool gone;          /* the end of the network; it was said */
+	struct net_pair queue_pairs[NET_PAIRS_MAX];
 };
 
 static inline bool net_has(const struct device *device, unsigned feature)

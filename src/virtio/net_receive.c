@@ -9,46 +9,48 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "virtio/net_cable.h"
+#include "base/clock.h"
 #include "virtio/net_queue.h"
 
 enum {
 	PLAIN_MTU = 1500,
-	BATCH = 64,     /* frames between two looks at the stop */
+	BATCH = 64,     /* frames that the driver hears of at once, if there are more */
 	SPARSE_MS = 10, /* how long we wait for a driver that offers little to offer more */
 	SPARE = 2,      /* frames that a batch has room for beyond those of the last */
-	GIVEN = UINT32_MAX,
+	PAUSE_MS = 10,  /* before a frame that failed is tried again */
 };
 
 struct chain {
 	uint16_t head;
 	uint16_t position; /* in the available ring */
 	uint16_t iov_count;
-	uint32_t bytes; /* GIVEN: it was filled and is the driver's */
+	bool given; /* it was filled and is the driver's */
+	uint32_t bytes;
 };
 
 /* The chains that a frame may fill. */
 struct deal {
 	unsigned first;
 	unsigned count;
-	uint32_t bytes;
+	uint64_t bytes;
 };
 
 struct receiver {
-	struct device_queue *queue;
-	struct net_cable cable;
+	struct net_side side; /* first */
 	bool mergeable;
 	uint32_t wanted; /* room for the largest frame that should come */
 	unsigned depth;  /* frames to ask for at once */
 	unsigned unpublished;
+	/* A driver whose whole ring is less than that is waited for once, not for each frame. */
+	bool is_patient;
+	uint64_t patience_ns; /* when that is over; 0: it has not begun */
 	/* Held, in the order in which they were offered. */
-	uint32_t capacity;
+	uint64_t capacity;
 	unsigned count;
 	unsigned iov_count;
 	struct chain chains[NET_QUEUE_SIZE];
 	struct iovec iov[2 * NET_QUEUE_SIZE]; /* of all chains, one after the other */
 	/* The batch. */
-	unsigned frame_count;
 	struct net_frame frames[NET_CABLE_FRAMES_MAX];
 	struct deal deals[NET_CABLE_FRAMES_MAX];
 	/* The frames' buffers, and behind each a byte of ours that only a frame without room
@@ -69,11 +71,18 @@ static uint32_t largest_frame(const struct device *device)
 	return NET_HEADER_SIZE + NET_ETHERNET_HEADER + NET_VLAN_TAG + mtu;
 }
 
+static struct receiver *from_side(struct net_side *side)
+{
+	return (struct receiver *)side;
+}
+
 static void publish(struct receiver *receiver)
 {
+	struct device_queue *queue = receiver->side.queue;
+
 	receiver->unpublished = 0;
-	if (virtqueue_publish(&receiver->queue->vq))
-		(void)eventfd_write(receiver->queue->call_fd, 1);
+	if (virtqueue_publish(&queue->vq))
+		(void)eventfd_write(queue->call_fd, 1);
 }
 
 /* ---- buffers ---- */
@@ -81,11 +90,12 @@ static void publish(struct receiver *receiver)
 /* Takes one chain of buffers to write to. As virtqueue_pop(). */
 static int hold_chain(struct receiver *receiver)
 {
+	struct device_queue *queue = receiver->side.queue;
 	struct virtqueue_chain chain = {
 		.iov = receiver->iov + receiver->iov_count,
-		.iov_max = receiver->queue->size,
+		.iov_max = queue->size,
 	};
-	int r = virtqueue_pop(&receiver->queue->vq, &chain);
+	int r = virtqueue_pop(&queue->vq, &chain);
 
 	if (r <= 0)
 		return r;
@@ -94,7 +104,7 @@ static int hold_chain(struct receiver *receiver)
 		return -EBADMSG;
 	receiver->chains[receiver->count++] = (struct chain){
 		.head = chain.head,
-		.position = net_last_position(&receiver->queue->vq),
+		.position = net_last_position(&queue->vq),
 		.iov_count = (uint16_t)chain.writable,
 		.bytes = chain.writable_bytes,
 	};
@@ -111,50 +121,46 @@ static bool wants_chains(const struct receiver *receiver, unsigned frames)
 					: receiver->count >= frames;
 
 	return !full && receiver->count < NET_QUEUE_SIZE &&
-	       receiver->iov_count + receiver->queue->size <= ARRAY_SIZE(receiver->iov);
+	       receiver->iov_count + receiver->side.queue->size <= ARRAY_SIZE(receiver->iov);
 }
 
-/* Holds enough chains for a frame. 1, 0 to stop, or -errno. */
-static int hold_chains_of_one(struct receiver *receiver)
+/* Whether a driver that offers some room, but not enough, may offer more soon. */
+static bool is_awaited(struct receiver *receiver)
 {
-	while (wants_chains(receiver, 1)) {
-		int r = hold_chain(receiver);
+	uint64_t now = receiver->is_patient ? clock_monotonic_ns() : 0;
 
-		if (r < 0)
-			return r;
-		if (r > 0 || virtqueue_enable_kicks(&receiver->queue->vq))
-			continue;
-		publish(receiver);
-		r = net_cable_wait(receiver->queue, true, 0, receiver->count > 0 ? SPARSE_MS : -1);
-		if (r == -ETIME)
-			return 1; /* this driver offers no more */
-		if (r <= 0)
-			return r;
-	}
-	virtqueue_disable_kicks(&receiver->queue->vq);
-	return 1;
+	if (receiver->is_patient && receiver->patience_ns == 0)
+		receiver->patience_ns = now + SPARSE_MS * NS_PER_MS;
+	receiver->is_patient = receiver->is_patient && now < receiver->patience_ns;
+	return receiver->is_patient;
 }
 
-/* The same, and as many for others as are there and of use. */
+/* Holds enough chains for a frame, and as many for others as are there and of use. 1; 0: the
+ * driver offers too little, or -errno. */
 static int hold_chains(struct receiver *receiver)
 {
-	int r = hold_chains_of_one(receiver);
-	int more = 1;
+	int r = 1;
 
-	while (r == 1 && more == 1 && wants_chains(receiver, receiver->depth))
-		more = hold_chain(receiver);
-	return more < 0 ? more : r;
+	while (r == 1 && wants_chains(receiver, 1))
+		r = hold_chain(receiver);
+	if (r <= 0)
+		return r < 0 ? r : receiver->count > 0 && !is_awaited(receiver);
+	receiver->is_patient = true;
+	receiver->patience_ns = 0;
+	while (r == 1 && wants_chains(receiver, receiver->depth))
+		r = hold_chain(receiver);
+	return r < 0 ? r : 1;
 }
 
 /* Deals the chains that are held to frames; the first gets some in any case. */
 static void deal(struct receiver *receiver)
 {
+	struct net_batch *batch = &receiver->side.batch;
 	const struct iovec *iov = receiver->iov;
 	struct iovec *vector = receiver->vectors;
 	unsigned chain = 0;
 
-	receiver->frame_count = 0;
-	while (chain < receiver->count && receiver->frame_count < receiver->depth) {
+	while (chain < receiver->count && batch->count < receiver->depth) {
 		struct net_frame frame = { .iov = vector };
 		struct deal chains = { .first = chain };
 
@@ -173,8 +179,8 @@ static void deal(struct receiver *receiver)
 		/* A tap cuts what does not fit and does not tell. */
 		*vector++ = (struct iovec){ &receiver->overflow, 1 };
 		frame.iov_count = (unsigned)(vector - frame.iov);
-		receiver->deals[receiver->frame_count] = chains;
-		receiver->frames[receiver->frame_count++] = frame;
+		receiver->deals[batch->count] = chains;
+		receiver->frames[batch->count++] = frame;
 	}
 }
 
@@ -188,7 +194,7 @@ static void compact(struct receiver *receiver)
 	for (unsigned i = 0; i < receiver->count; i++) {
 		struct chain chain = receiver->chains[i];
 
-		if (chain.bytes != GIVEN) {
+		if (!chain.given) {
 			memmove(to, from, chain.iov_count * sizeof(*to));
 			to += chain.iov_count;
 			receiver->chains[kept++] = chain;
@@ -201,25 +207,9 @@ static void compact(struct receiver *receiver)
 
 static void give(struct receiver *receiver, struct chain *chain, uint32_t written)
 {
-	virtqueue_push(&receiver->queue->vq, chain->head, written);
+	virtqueue_push(&receiver->side.queue->vq, chain->head, written);
 	receiver->capacity -= chain->bytes;
-	chain->bytes = GIVEN;
-}
-
-/*
- * What is held and was not filled, the driver has still offered; but the ring
- * can be left at one place only, so those that were overtaken go back empty.
- */
-static void give_back(struct receiver *receiver)
-{
-	struct virtqueue *vq = &receiver->queue->vq;
-
-	while (receiver->count > 0 &&
-		receiver->chains[receiver->count - 1].position == net_last_position(vq))
-		virtqueue_unpop(vq, receiver->chains[--receiver->count].head);
-	for (unsigned i = 0; i < receiver->count; i++)
-		give(receiver, &receiver->chains[i], 0);
-	publish(receiver);
+	chain->given = true;
 }
 
 /* ---- frames ---- */
@@ -232,7 +222,7 @@ static bool accepts_frame(const struct receiver *receiver, const struct net_fram
 	net_load(frame->iov, &header, sizeof(header));
 	uint8_t flags = header.flags;
 
-	if (!net_header_fits_guest(receiver->queue->device->features, &header))
+	if (!net_header_fits_guest(receiver->side.queue->device->features, &header))
 		return false;
 	if (header.flags != flags)
 		net_store(frame->iov, offsetof(struct virtio_net_hdr, flags), &header.flags,
@@ -254,9 +244,10 @@ static void deliver(struct receiver *receiver, const struct net_frame *frame, st
 	net_store(frame->iov, offsetof(struct virtio_net_hdr_mrg_rxbuf, num_buffers), &used,
 		sizeof(used));
 	receiver->unpublished++;
+	receiver->side.work += 1 + (uint32_t)frame->result / NET_WORK_BYTES;
 }
 
-/* What became of a frame: 0, or -errno when there will never be another. */
+/* What became of a frame: 0, or -errno when the next one cannot be had at once. */
 static int take_frame(struct receiver *receiver, unsigned index)
 {
 	const struct net_frame *frame = &receiver->frames[index];
@@ -264,68 +255,93 @@ static int take_frame(struct receiver *receiver, unsigned index)
 
 	if (frame->result < 0)
 		return frame->result == -EMSGSIZE ? 0 : (int)frame->result;
-	if (frame->result >= NET_FRAME_MIN && frame->result <= chains->bytes &&
+	if (frame->result >= NET_FRAME_MIN && (uint64_t)frame->result <= chains->bytes &&
 		accepts_frame(receiver, frame))
 		deliver(receiver, frame, receiver->chains + chains->first);
 	return 0;
 }
 
-/*
- * Moves what has arrived. 1: all of it, or there was none and we waited; 0:
- * stop; or -errno.
- */
-static int receive_frames(struct receiver *receiver)
+/* ---- a turn ---- */
+
+static int collect(struct net_side *side)
 {
-	struct device_queue *queue = receiver->queue;
-	uint8_t order[NET_CABLE_FRAMES_MAX];
+	struct receiver *receiver = from_side(side);
+	int r = hold_chains(receiver);
+
+	side->work = 0;
+	side->batch.frames = receiver->frames;
+	side->batch.count = 0;
+	if (r == 1)
+		deal(receiver);
+	return r < 0 ? r : 0;
+}
+
+/* The cable has no frame, or none that can be had. */
+static void await_network(struct net_side *side, int failure)
+{
+	if (failure == 0)
+		side->events = POLLIN;
+	else if (!net_cable_is_gone(side->queue, -failure))
+		side->timeout_ms = PAUSE_MS;
+}
+
+static void settle(struct net_side *side)
+{
+	struct receiver *receiver = from_side(side);
+	const struct net_batch *batch = &side->batch;
+	bool all = batch->done == batch->count;
 	int failure = 0;
 
-	deal(receiver);
-	int done =
-		net_cable_receive(&receiver->cable, receiver->frames, receiver->frame_count, order);
-
-	if (done < 0)
-		return done;
-	for (int i = 0; i < done; i++) {
-		int r = take_frame(receiver, order[i]);
+	for (unsigned i = 0; i < batch->done; i++) {
+		int r = take_frame(receiver, batch->order[i]);
 
 		failure = r < 0 ? r : failure;
 	}
 	compact(receiver);
-	bool all = (unsigned)done == receiver->frame_count;
+	side->events = 0;
+	side->timeout_ms = -1;
+	side->wants_kick = batch->count == 0;
+	side->more = batch->count > 0 && all && failure == 0;
+	if (side->wants_kick)
+		side->timeout_ms = receiver->count > 0 ? SPARSE_MS : -1;
+	else if (!side->more)
+		await_network(side, failure);
+	if (batch->count > 0)
+		receiver->depth = (unsigned)min_u64(all               ? 2 * receiver->depth
+						    : batch->done > 0 ? batch->done + SPARE
+								      : 1,
+			NET_CABLE_FRAMES_MAX);
+	if (!side->more || receiver->unpublished >= BATCH)
+		publish(receiver);
+}
 
-	receiver->depth = (unsigned)min_u64(
-		all ? 2 * receiver->depth : (unsigned)done + SPARE, NET_CABLE_FRAMES_MAX);
-	if (all && failure == 0)
-		return 1;
+/*
+ * What is held and was not filled, the driver has still offered; but the ring
+ * can be left at one place only, so those that were overtaken go back empty.
+ */
+static void leave(struct net_side *side)
+{
+	struct receiver *receiver = from_side(side);
+	struct virtqueue *vq = &side->queue->vq;
+
+	while (receiver->count > 0 &&
+		receiver->chains[receiver->count - 1].position == net_last_position(vq))
+		virtqueue_unpop(vq, receiver->chains[--receiver->count].head);
+	for (unsigned i = 0; i < receiver->count; i++)
+		give(receiver, &receiver->chains[i], 0);
 	publish(receiver);
-	if (failure == 0)
-		return net_cable_wait(queue, false, POLLIN, -1);
-	net_cable_failed(queue, -failure);
-	return net_cable_wait(queue, false, 0, -1);
 }
 
 int net_serve_receive(struct device_queue *queue)
 {
+	static const struct net_side_ops ops = { collect, settle, leave };
 	struct receiver receiver = {
-		.queue = queue,
+		.side = { .ops = &ops, .queue = queue, .timeout_ms = -1 },
 		.mergeable = net_has(queue->device, VIRTIO_NET_F_MRG_RXBUF),
 		.wanted = largest_frame(queue->device),
 		.depth = 1,
+		.is_patient = true,
 	};
-	int r = 1;
 
-	net_cable_open(&receiver.cable, queue);
-	while (r == 1) {
-		r = hold_chains(&receiver);
-		if (r == 1)
-			r = receive_frames(&receiver);
-		if (r == 1 && receiver.unpublished >= BATCH) {
-			publish(&receiver);
-			r = net_cable_look(queue);
-		}
-	}
-	net_cable_close(&receiver.cable);
-	give_back(&receiver);
-	return r;
+	return net_pair_serve(&receiver.side);
 }

@@ -8,15 +8,14 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
-#include "virtio/net_cable.h"
 #include "virtio/net_queue.h"
 
-/* What is sent between two looks at the stop, roughly: the last frame may go beyond. */
+/* What is sent at one turn, roughly: the last frame may go beyond. */
 #define BATCH_BYTES (1 * MIB)
 
 struct sender {
-	struct device_queue *queue;
-	struct net_cable cable;
+	struct net_side side; /* first */
+	bool more;            /* the driver may offer some */
 	/* Popped and not pushed, in the order of their pops. */
 	unsigned count;
 	unsigned iov_count;
@@ -29,10 +28,17 @@ struct sender {
 	struct iovec iov[4 * NET_QUEUE_SIZE];
 };
 
+static struct sender *from_side(struct net_side *side)
+{
+	return (struct sender *)side;
+}
+
 static void publish(struct sender *sender)
 {
-	if (virtqueue_publish(&sender->queue->vq))
-		(void)eventfd_write(sender->queue->call_fd, 1);
+	struct device_queue *queue = sender->side.queue;
+
+	if (virtqueue_publish(&queue->vq))
+		(void)eventfd_write(queue->call_fd, 1);
 }
 
 /* Makes a frame of a chain whose buffers are iov[1..]; iov[0] is ours. False: it is none. */
@@ -52,13 +58,13 @@ static bool make_frame(struct sender *sender, const struct virtqueue_chain *chai
 		.iov_count = chain->readable + 1,
 		.size = chain->readable_bytes - (uint32_t)sizeof(*header),
 	};
-	return net_header_is_good(sender->queue->device->features, &header->hdr);
+	return net_header_is_good(sender->side.queue->device->features, &header->hdr);
 }
 
 /* Takes what the driver offers. 1: there may be more, 0: none, or -errno. */
-static int collect(struct sender *sender)
+static int take_frames(struct sender *sender)
 {
-	struct device_queue *queue = sender->queue;
+	struct device_queue *queue = sender->side.queue;
 	uint64_t bytes = 0;
 
 	for (unsigned n = 0; n < queue->size; n++) {
@@ -74,6 +80,7 @@ static int collect(struct sender *sender)
 
 		if (r != 1)
 			return r;
+		sender->side.work++;
 		if (!make_frame(sender, &chain)) {
 			virtqueue_push(&queue->vq, chain.head, 0);
 			continue;
@@ -82,8 +89,26 @@ static int collect(struct sender *sender)
 		sender->chains[sender->count++].position = net_last_position(&queue->vq);
 		sender->iov_count += 1 + chain.readable;
 		bytes += chain.readable_bytes;
+		sender->side.work += chain.readable_bytes / NET_WORK_BYTES;
 	}
 	return 1;
+}
+
+/* Nothing new before all of the last turn has left. */
+static int collect(struct net_side *side)
+{
+	struct sender *sender = from_side(side);
+	int r = 1;
+
+	side->work = 0;
+	if (sender->count == 0) {
+		sender->iov_count = 0;
+		r = take_frames(sender);
+	}
+	sender->more = r == 1;
+	side->batch.frames = sender->frames;
+	side->batch.count = sender->count;
+	return r < 0 ? r : 0;
 }
 
 /* Gives away what was sent, or will never be; the rest stays in its order. */
@@ -100,34 +125,31 @@ static void finish(struct sender *sender)
 			continue;
 		}
 		/* A header that the kernel does not take, or a tap that is down, is no failure. */
-		if (result == -EBADFD || result == -EPIPE)
-			net_cable_failed(sender->queue, (int)-result);
-		virtqueue_push(&sender->queue->vq, sender->chains[i].head, 0);
+		if (result < 0)
+			(void)net_cable_is_gone(sender->side.queue, (int)-result);
+		virtqueue_push(&sender->side.queue->vq, sender->chains[i].head, 0);
 	}
 	sender->count = kept;
 }
 
-/* Sends all that was collected. 1, 0: stop, or -errno. */
-static int send_all(struct sender *sender)
+static void settle(struct net_side *side)
 {
-	int r = 1;
+	struct sender *sender = from_side(side);
 
-	while (r == 1 && sender->count > 0) {
-		r = net_cable_send(&sender->cable, sender->frames, sender->count);
-		if (r < 0)
-			return r;
-		finish(sender);
-		publish(sender);
-		r = sender->count > 0 ? net_cable_wait(sender->queue, false, POLLOUT, -1) : 1;
-	}
-	sender->iov_count = 0;
-	return r;
+	finish(sender);
+	publish(sender);
+	bool is_full = sender->count > 0;
+
+	side->more = !is_full && sender->more;
+	side->wants_kick = !is_full && !sender->more;
+	side->events = is_full ? POLLOUT : side->more ? 0 : net_cable_flush(side->queue);
 }
 
 /* What was not sent, the driver still offers, but for frames that later ones have overtaken. */
-static void give_back(struct sender *sender)
+static void leave(struct net_side *side)
 {
-	struct virtqueue *vq = &sender->queue->vq;
+	struct sender *sender = from_side(side);
+	struct virtqueue *vq = &side->queue->vq;
 
 	while (sender->count > 0 &&
 		sender->chains[sender->count - 1].position == net_last_position(vq))
@@ -139,23 +161,8 @@ static void give_back(struct sender *sender)
 
 int net_serve_transmit(struct device_queue *queue)
 {
-	struct sender sender = { .queue = queue };
-	int r = 1;
+	static const struct net_side_ops ops = { collect, settle, leave };
+	struct sender sender = { .side = { .ops = &ops, .queue = queue, .timeout_ms = -1 } };
 
-	net_cable_open(&sender.cable, queue);
-	while (r == 1) {
-		int more = collect(&sender);
-
-		r = send_all(&sender);
-		publish(&sender);
-		if (r == 1 && more < 0)
-			r = more;
-		else if (r == 1 && (more == 1 || virtqueue_enable_kicks(&queue->vq)))
-			r = net_cable_look(queue);
-		else if (r == 1)
-			r = net_cable_wait(queue, true, net_cable_flush(&sender.cable), -1);
-	}
-	net_cable_close(&sender.cable);
-	give_back(&sender);
-	return r;
+	return net_pair_serve(&sender.side);
 }

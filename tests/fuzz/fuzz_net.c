@@ -293,6 +293,7 @@ static struct machine *get_machine(void)
 		.vhost_fd = -1,
 		.pairs = 1,
 	};
+	net_pair_init(&machine.device.queue_pairs[0]);
 	machine.queue = (struct device_queue){
 		.device = &machine.device,
 		.size = QUEUE_SIZE,

@@ -78,6 +78,7 @@ static inline struct rig *new_rig(unsigned index, uint64_t features)
 		.features = features,
 		.pairs = 1,
 	};
+	net_pair_init(&rig->device.queue_pairs[0]);
 	rig->queue = (struct device_queue){
 		.device = &rig->device,
 		.index = index,
@@ -100,6 +101,7 @@ static inline int end(struct rig *rig)
 
 static inline void free_rig(struct rig *rig)
 {
+	net_pair_free(&rig->device.queue_pairs[0]);
 	close(rig->network);
 	close(rig->device.tap.fds[0]);
 	close(rig->queue.kick_fd);
