@@ -70,12 +70,14 @@ void net_store(const struct iovec *iov, size_t offset, const void *data, size_t 
 {
 	const uint8_t *bytes = data;
 
-	for (size_t i = 0; i < size; i++, offset++) {
-		while (offset >= iov->iov_len) {
-			offset -= iov->iov_len;
-			iov++;
-		}
-		((uint8_t *)iov->iov_base)[offset] = bytes[i];
+	for (; size > 0; iov++) {
+		size_t skip = min_u64(offset, iov->iov_len);
+		size_t part = min_u64(size, iov->iov_len - skip);
+
+		memcpy((uint8_t *)iov->iov_base + skip, bytes, part);
+		offset -= skip;
+		bytes += part;
+		size -= part;
 	}
 }
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "virtio/net_queue.h"
@@ -18,6 +19,9 @@ enum {
 	SPARSE_MS = 10, /* how long we wait for a driver that offers little to offer more */
 	SPARE = 2,      /* frames that a batch has room for beyond those of the last */
 	PAUSE_MS = 10,  /* before a frame that failed is tried again */
+	/* Small frames in a row after which each is dealt room for a small one only. */
+	SMALL_RUN = 128,
+	SMALL = NET_HEADER_SIZE + NET_ETHERNET_HEADER + NET_VLAN_TAG + PLAIN_MTU,
 };
 
 struct chain {
@@ -28,11 +32,14 @@ struct chain {
 	uint32_t bytes;
 };
 
+#define ENDS_SIZE (NET_CABLE_FRAMES_MAX * (size_t)NET_FRAME_MAX)
+
 /* The chains that a frame may fill. */
 struct deal {
 	unsigned first;
 	unsigned count;
 	uint64_t bytes;
+	uint64_t frame_max; /* with its end, if that is kept */
 };
 
 struct receiver {
@@ -40,6 +47,13 @@ struct receiver {
 	bool mergeable;
 	uint32_t wanted; /* room for the largest frame that should come */
 	unsigned depth;  /* frames to ask for at once */
+	/*
+	 * Where large frames may come and small ones do, most of the room for a large
+	 * one would be dealt in vain. What is larger than expected has its end here, in a
+	 * place for each frame of the batch, and is copied: once in a run.
+	 */
+	unsigned small_run;
+	uint8_t *ends; /* NET_FRAME_MAX bytes for each, touched when used; NULL: all may be large */
 	unsigned unpublished;
 	/* A driver whose whole ring is less than that is waited for once, not for each frame. */
 	bool is_patient;
@@ -57,6 +71,9 @@ struct receiver {
 	 * reaches. */
 	struct iovec vectors[2 * NET_QUEUE_SIZE + NET_CABLE_FRAMES_MAX];
 	uint8_t overflow;
+	/* Those that no frame was dealt, the first of them and its buffers. */
+	unsigned spare;
+	const struct iovec *spare_iov;
 };
 
 static uint32_t largest_frame(const struct device *device)
@@ -113,12 +130,18 @@ static int hold_chain(struct receiver *receiver)
 	return 1;
 }
 
-/* Whether there is not yet room for so many frames. Without mergeable buffers one gets a chain,
- * whatever that holds. */
+/* How much of the room a frame is dealt. */
+static uint32_t dealt_room(const struct receiver *receiver)
+{
+	return receiver->ends != NULL ? SMALL : receiver->wanted;
+}
+
+/* Whether there is not yet room for so many frames, the last of which may be large. Without
+ * mergeable buffers one gets a chain, whatever that holds. */
 static bool wants_chains(const struct receiver *receiver, unsigned frames)
 {
-	bool full = receiver->mergeable ? receiver->capacity / receiver->wanted >= frames
-					: receiver->count >= frames;
+	uint64_t room = receiver->wanted + (frames - 1) * (uint64_t)dealt_room(receiver);
+	bool full = receiver->mergeable ? receiver->capacity >= room : receiver->count >= frames;
 
 	return !full && receiver->count < NET_QUEUE_SIZE &&
 	       receiver->iov_count + receiver->side.queue->size <= ARRAY_SIZE(receiver->iov);
@@ -152,18 +175,35 @@ static int hold_chains(struct receiver *receiver)
 	return r < 0 ? r : 1;
 }
 
-/* Deals the chains that are held to frames; the first gets some in any case. */
+/* What a frame's buffers end with. A tap cuts what does not fit and does not tell. */
+static struct iovec end_of_buffers(struct receiver *receiver, struct deal *deal)
+{
+	deal->frame_max = max_u64(deal->bytes, receiver->ends != NULL ? receiver->wanted : 0);
+	if (deal->frame_max == deal->bytes)
+		return (struct iovec){ &receiver->overflow, 1 };
+	return (struct iovec){
+		receiver->ends + receiver->side.batch.count * (size_t)NET_FRAME_MAX,
+		deal->frame_max - deal->bytes + 1,
+	};
+}
+
+/* Deals the chains that are held to frames; the first gets some in any case, and each of the
+ * others only if it might be a large one. */
 static void deal(struct receiver *receiver)
 {
+	const uint32_t room = receiver->mergeable ? dealt_room(receiver) : 0;
 	struct net_batch *batch = &receiver->side.batch;
 	const struct iovec *iov = receiver->iov;
 	struct iovec *vector = receiver->vectors;
+	uint64_t left = receiver->capacity;
 	unsigned chain = 0;
 
 	while (chain < receiver->count && batch->count < receiver->depth) {
 		struct net_frame frame = { .iov = vector };
 		struct deal chains = { .first = chain };
 
+		if (receiver->mergeable && left < receiver->wanted && chain > 0)
+			break;
 		do {
 			unsigned count = receiver->chains[chain].iov_count;
 
@@ -171,17 +211,16 @@ static void deal(struct receiver *receiver)
 			vector += count;
 			iov += count;
 			chains.bytes += receiver->chains[chain++].bytes;
-		} while (receiver->mergeable && chains.bytes < receiver->wanted &&
-			 chain < receiver->count);
-		if (receiver->mergeable && chains.bytes < receiver->wanted && chains.first > 0)
-			return;
+		} while (chains.bytes < room && chain < receiver->count);
+		left -= chains.bytes;
 		chains.count = chain - chains.first;
-		/* A tap cuts what does not fit and does not tell. */
-		*vector++ = (struct iovec){ &receiver->overflow, 1 };
+		*vector++ = end_of_buffers(receiver, &chains);
 		frame.iov_count = (unsigned)(vector - frame.iov);
 		receiver->deals[batch->count] = chains;
 		receiver->frames[batch->count++] = frame;
 	}
+	receiver->spare = chain;
+	receiver->spare_iov = iov;
 }
 
 /* Forgets the chains that were given away; the others stay in their order. */
@@ -230,42 +269,112 @@ static bool accepts_frame(const struct receiver *receiver, const struct net_fram
 	return true;
 }
 
-static void deliver(struct receiver *receiver, const struct net_frame *frame, struct chain *chains)
+/* Gives chains away that hold so many bytes. How many. */
+static uint16_t give_filled(struct receiver *receiver, unsigned first, uint64_t left)
 {
 	uint16_t used = 0;
 
-	for (uint32_t left = (uint32_t)frame->result; left > 0; used++) {
-		uint32_t bytes = (uint32_t)min_u64(left, chains[used].bytes);
+	for (; left > 0; used++) {
+		struct chain *chain = &receiver->chains[first + used];
+		uint32_t bytes = (uint32_t)min_u64(left, chain->bytes);
 
-		give(receiver, &chains[used], bytes);
+		give(receiver, chain, bytes);
 		left -= bytes;
 	}
+	return used;
+}
+
+/* Copies a frame's end into chains that no frame was dealt. False: they do not hold it. */
+static bool store_end(struct receiver *receiver, unsigned index, uint64_t size)
+{
+	uint64_t room = 0;
+
+	for (unsigned i = receiver->spare; room < size; i++) {
+		if (i == receiver->count)
+			return false;
+		room += receiver->chains[i].bytes;
+	}
+	net_store(receiver->spare_iov, 0, receiver->ends + index * (size_t)NET_FRAME_MAX, size);
+	return true;
+}
+
+static uint16_t give_end(struct receiver *receiver, uint64_t size)
+{
+	uint16_t used = give_filled(receiver, receiver->spare, size);
+
+	for (unsigned i = 0; i < used; i++)
+		receiver->spare_iov += receiver->chains[receiver->spare++].iov_count;
+	return used;
+}
+
+static void deliver(struct receiver *receiver, unsigned index)
+{
+	const struct net_frame *frame = &receiver->frames[index];
+	const struct deal *deal = &receiver->deals[index];
+	uint64_t size = (uint64_t)frame->result;
+	uint64_t end = size - min_u64(size, deal->bytes);
+
+	receiver->small_run = size > SMALL ? 0 : receiver->small_run + 1;
+	if (end > 0 && !store_end(receiver, index, end))
+		return;
+	uint16_t used = give_filled(receiver, deal->first, size - end);
+
+	used = (uint16_t)(used + give_end(receiver, end));
 	/* Before publish, so that the driver sees it with the frame. */
 	net_store(frame->iov, offsetof(struct virtio_net_hdr_mrg_rxbuf, num_buffers), &used,
 		sizeof(used));
 	receiver->unpublished++;
-	receiver->side.work += 1 + (uint32_t)frame->result / NET_WORK_BYTES;
+	receiver->side.work += 1 + (unsigned)(size / NET_WORK_BYTES);
 }
 
 /* What became of a frame: 0, or -errno when the next one cannot be had at once. */
 static int take_frame(struct receiver *receiver, unsigned index)
 {
 	const struct net_frame *frame = &receiver->frames[index];
-	const struct deal *chains = &receiver->deals[index];
 
 	if (frame->result < 0)
 		return frame->result == -EMSGSIZE ? 0 : (int)frame->result;
-	if (frame->result >= NET_FRAME_MIN && (uint64_t)frame->result <= chains->bytes &&
+	if (frame->result >= NET_FRAME_MIN &&
+		(uint64_t)frame->result <= receiver->deals[index].frame_max &&
 		accepts_frame(receiver, frame))
-		deliver(receiver, frame, receiver->chains + chains->first);
+		deliver(receiver, index);
 	return 0;
 }
 
 /* ---- a turn ---- */
 
+static void forget_ends(struct receiver *receiver)
+{
+	if (receiver->ends != NULL)
+		(void)munmap(receiver->ends, ENDS_SIZE);
+	receiver->ends = NULL;
+}
+
+/* From what came lately: what is expected to come. Without memory all may be large. */
+static void expect(struct receiver *receiver)
+{
+	bool is_small = receiver->small_run >= SMALL_RUN;
+
+	if (is_small == (receiver->ends != NULL) || receiver->wanted <= SMALL ||
+		!receiver->mergeable)
+		return;
+	forget_ends(receiver);
+	if (!is_small)
+		return;
+	void *ends = mmap(NULL, ENDS_SIZE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (ends != MAP_FAILED)
+		receiver->ends = ends;
+	else
+		receiver->small_run = 0;
+}
+
 static int collect(struct net_side *side)
 {
 	struct receiver *receiver = from_side(side);
+
+	expect(receiver);
 	int r = hold_chains(receiver);
 
 	side->work = 0;
@@ -330,6 +439,7 @@ static void leave(struct net_side *side)
 	for (unsigned i = 0; i < receiver->count; i++)
 		give(receiver, &receiver->chains[i], 0);
 	publish(receiver);
+	forget_ends(receiver);
 }
 
 int net_serve_receive(struct device_queue *queue)

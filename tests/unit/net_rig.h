@@ -143,8 +143,9 @@ static inline void wait_used(struct rig *rig, uint16_t idx)
 /* A frame from the network: a header as a tap gives it, without num_buffers, and bytes. */
 static inline void network_sends(struct rig *rig, size_t size, uint8_t first)
 {
-	uint8_t frame[4096] = { 0 };
+	uint8_t frame[NET_FRAME_MAX];
 
+	memset(frame, 0, HEADER);
 	for (size_t i = 0; i < size; i++)
 		frame[HEADER + i] = (uint8_t)(first + i);
 	frame[10] = frame[11] = 0xee; /* what was in the tap's buffer */
