@@ -32,10 +32,20 @@ static uint8_t set_pairs(struct device *device, const uint8_t *data, size_t size
 	if (size != sizeof(pairs) || !net_has(device, VIRTIO_NET_F_MQ))
 		return VIRTIO_NET_ERR;
 	memcpy(&pairs, data, sizeof(pairs));
-	if (pairs < 1 || pairs > device->options.pairs ||
-		net_tap_set_pairs(&device->tap, device->pairs, pairs) < 0)
+	unsigned before = device->pairs;
+
+	if (pairs < 1 || pairs > device->options.pairs)
 		return VIRTIO_NET_ERR;
+	/* First, since a queue that the tap lets go of looks as if the tap were gone. */
+	device->pairs = (unsigned)min_u64(before, pairs);
+	if (net_tap_set_pairs(&device->tap, before, pairs) < 0) {
+		device->pairs = before;
+		return VIRTIO_NET_ERR;
+	}
 	device->pairs = pairs;
+	/* Their threads have given their cables up. */
+	for (unsigned i = before; i < pairs; i++)
+		net_pair_wake(&device->queue_pairs[i]);
 	return VIRTIO_NET_OK;
 }
 

@@ -158,6 +158,27 @@ static void a_cable_that_is_cut_is_reported_once(void **state)
 	free_rig(rig);
 }
 
+/* What is no end, as a lack of memory, passes. */
+static void a_cable_that_fails_for_a_moment_is_tried_again(void **state)
+{
+	struct rig *rig = new_rig(RECEIVE, 0);
+	CLEANUP_FD int tap = dup(rig->device.tap.fds[0]);
+	CLEANUP_FD int directory = open("/", O_RDONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(dup2(directory, rig->device.tap.fds[0]), rig->device.tap.fds[0]);
+	offer_buffer(rig, 0, 2048);
+	kick(rig);
+	sleep_ms(20);
+	assert_int_equal(dup2(tap, rig->device.tap.fds[0]), rig->device.tap.fds[0]);
+	network_sends(rig, FRAME, 1);
+	wait_used(rig, 1);
+	assert_counts_up(data_at(rig, 0) + HEADER, FRAME, 1);
+	assert_false(rig->device.gone);
+	assert_int_equal(end(rig), 0);
+	free_rig(rig);
+}
+
 /* ---- transmit ---- */
 
 static void a_frame_leaves_from_any_buffers(void **state)
@@ -370,6 +391,7 @@ int main(void)
 		cmocka_unit_test(frames_wait_for_buffers),
 		cmocka_unit_test(buffers_that_hold_no_header_break_the_queue),
 		cmocka_unit_test(a_cable_that_is_cut_is_reported_once),
+		cmocka_unit_test(a_cable_that_fails_for_a_moment_is_tried_again),
 		cmocka_unit_test(a_frame_leaves_from_any_buffers),
 		cmocka_unit_test(frames_of_bad_sizes_are_dropped),
 		cmocka_unit_test(headers_need_their_features),

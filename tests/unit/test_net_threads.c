@@ -167,7 +167,21 @@ static void stop_and_go(struct rig *rig)
 	begin(rig);
 }
 
-static struct ends *begin_traffic(unsigned index, uint64_t features, void *(*network)(void *))
+/* Becomes the other queue of a device. */
+static void join_device(struct rig *rig, struct rig *other)
+{
+	eventfd_t count;
+
+	assert_int_equal(end(rig), 0);
+	rig->queue.device = &other->device;
+	assert_int_equal(dup2(other->network, rig->network), rig->network);
+	assert_int_equal(eventfd_read(rig->queue.stop_fd, &count), 0);
+	begin(rig);
+}
+
+/* On a device of its own, unless there is another ring whose device it shall be. */
+static struct ends *begin_traffic(
+	unsigned index, uint64_t features, void *(*network)(void *), struct rig *other)
 {
 	struct ends *ends = calloc(1, sizeof(*ends));
 
@@ -180,6 +194,8 @@ static struct ends *begin_traffic(unsigned index, uint64_t features, void *(*net
 		.seen = calloc(frame_count(), 1),
 	};
 	assert_non_null(ends->traffic.seen);
+	if (other != NULL)
+		join_device(ends->traffic.rig, other);
 	assert_int_equal(pthread_create(&ends->network, NULL, network, &ends->traffic), 0);
 	return ends;
 }
@@ -203,9 +219,8 @@ static void offer_again(struct rig *rig, unsigned index)
 	driver_offer(&rig->driver, (uint16_t)index);
 }
 
-static void receive_all(uint64_t features)
+static void receive_all(struct ends *ends)
 {
-	struct ends *ends = begin_traffic(RECEIVE, features, network_sender);
 	struct rig *rig = ends->traffic.rig;
 
 	for (unsigned i = 0; i < SIZE; i++)
@@ -229,21 +244,29 @@ static void receive_all(uint64_t features)
 		if (draw(&ends->random, STOP_EVERY) == 0)
 			stop_and_go(rig);
 	}
-	end_traffic(ends, ends->traffic.frames);
 }
 
 static void all_frames_are_received(void **state)
 {
+	static const uint64_t features[] = {
+		0,
+		BIT(VIRTIO_NET_F_MRG_RXBUF),
+		/* Room for the largest is held, and most of it is left over. */
+		BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_GUEST_TSO4),
+	};
+
 	(void)state;
-	receive_all(0);
-	receive_all(BIT(VIRTIO_NET_F_MRG_RXBUF));
-	/* Room for the largest is held for each, and most of it is left over. */
-	receive_all(BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_GUEST_TSO4));
+	for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+		struct ends *ends = begin_traffic(RECEIVE, features[i], network_sender, NULL);
+
+		receive_all(ends);
+		end_traffic(ends, ends->traffic.frames);
+	}
 }
 
-static void send_all(bool stops)
+/* How many may have been lost. */
+static uint32_t send_all(struct ends *ends, bool stops)
 {
-	struct ends *ends = begin_traffic(TRANSMIT, 0, network_receiver);
 	struct rig *rig = ends->traffic.rig;
 	unsigned free_count = SIZE;
 	uint16_t free_ids[SIZE];
@@ -275,14 +298,48 @@ static void send_all(bool stops)
 	}
 	tell(ends);
 	await_used(ends, (uint16_t)(SIZE - free_count - 1));
-	end_traffic(ends, ends->traffic.frames - may_be_lost);
+	return may_be_lost;
 }
 
 static void all_frames_are_sent(void **state)
 {
 	(void)state;
-	send_all(false);
-	send_all(true);
+	for (unsigned stops = 0; stops < 2; stops++) {
+		struct ends *ends = begin_traffic(TRANSMIT, 0, network_receiver, NULL);
+		uint32_t may_be_lost = send_all(ends, stops == 1);
+
+		end_traffic(ends, ends->traffic.frames - may_be_lost);
+	}
+}
+
+struct sending {
+	struct ends *ends;
+	uint32_t may_be_lost;
+};
+
+static void *send_with_stops(void *argument)
+{
+	struct sending *sending = argument;
+
+	sending->may_be_lost = send_all(sending->ends, true);
+	return NULL;
+}
+
+/* Each stop makes the other queue's thread serve, or takes back what was lent. */
+static void both_directions_share_a_thread(void **state)
+{
+	struct ends *receiving =
+		begin_traffic(RECEIVE, BIT(VIRTIO_NET_F_MRG_RXBUF), network_sender, NULL);
+	struct rig *rig = receiving->traffic.rig;
+	struct sending sending = { begin_traffic(TRANSMIT, 0, network_receiver, rig), 0 };
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, send_with_stops, &sending), 0);
+	receive_all(receiving);
+	pthread_join(thread, NULL);
+	end_traffic(sending.ends, sending.ends->traffic.frames - sending.may_be_lost);
+	end_traffic(receiving, receiving->traffic.frames);
 }
 
 int main(void)
@@ -290,6 +347,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_frames_are_received),
 		cmocka_unit_test(all_frames_are_sent),
+		cmocka_unit_test(both_directions_share_a_thread),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
