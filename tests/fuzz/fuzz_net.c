@@ -139,8 +139,11 @@ static void header(struct machine *machine, const struct step *step)
 		.csum_start = step->length,
 		.csum_offset = step->seed,
 	};
+	/* Class, command, and as much data as the longest has: offloads, of the lowest and the
+	 * highest bits. */
 	const uint8_t command[] = { step->flags % 7u, step->pieces % 7u, (uint8_t)step->length,
-		(uint8_t)(step->length >> 8) };
+		(uint8_t)(step->length >> 8), 0, 0, 0, 0, (uint8_t)(step->seed & 0xc0),
+		(uint8_t)(step->seed >> 8 & 0x07) };
 	uint8_t *at = machine->bytes + DATA_AT + step->page % READABLE_PAGES * PAGE;
 
 	if (is_transmit(machine))
@@ -309,6 +312,10 @@ static void begin(struct machine *machine, const uint8_t *selector)
 	static const unsigned features[] = { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_CSUM,
 		VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_GUEST_CSUM,
 		VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_MQ, VIRTIO_NET_F_HOST_USO };
+	/* By the highest bit of what chooses the queue. */
+	const uint64_t offloads = UINT64_C(1) << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS |
+				  UINT64_C(1) << VIRTIO_NET_F_GUEST_USO4 |
+				  UINT64_C(1) << VIRTIO_NET_F_GUEST_USO6;
 	uint8_t byte;
 
 	while (recv(machine->device.tap.fds[0], &byte, 1, 0) >= 0)
@@ -325,7 +332,7 @@ static void begin(struct machine *machine, const uint8_t *selector)
 	for (unsigned i = 0; i < ARRAY_SIZE(features); i++)
 		if ((selector[1] >> i & 1) != 0)
 			accepted |= UINT64_C(1) << features[i];
-	machine->device.features = accepted;
+	machine->device.features = (selector[0] & 0x80) != 0 ? accepted | offloads : accepted;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
