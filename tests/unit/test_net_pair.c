@@ -52,11 +52,11 @@ static struct rigs *new_rigs(uint64_t features)
 
 static void free_rigs(struct rigs *rigs)
 {
-	for (unsigned i = 0; i < NET_SIDES; i++) {
+	for (unsigned i = 0; i < NET_SIDES; i++)
 		if (rigs->runs[i])
 			stop(rigs, i);
+	for (unsigned i = 0; i < NET_SIDES; i++)
 		free_rig(rigs->sides[i]);
-	}
 	free(rigs);
 }
 
