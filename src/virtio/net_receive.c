@@ -55,9 +55,12 @@ struct receiver {
 	unsigned small_run;
 	uint8_t *ends; /* NET_FRAME_MAX bytes for each, touched when used; NULL: all may be large */
 	unsigned unpublished;
-	/* A driver whose whole ring is less than that is waited for once, not for each frame. */
-	bool is_patient;
-	uint64_t patience_ns; /* when that is over; 0: it has not begun */
+	/*
+	 * The room with which nobody waits for the driver to offer more: `wanted`, or if it
+	 * offered no more in time, as one whose whole ring is less, what there was then.
+	 */
+	uint64_t enough;
+	uint64_t patience_ns; /* when the time is over; 0: it has not begun */
 	/* Held, in the order in which they were offered. */
 	uint64_t capacity;
 	unsigned count;
@@ -150,12 +153,15 @@ static bool wants_chains(const struct receiver *receiver, unsigned frames)
 /* Whether a driver that offers some room, but not enough, may offer more soon. */
 static bool is_awaited(struct receiver *receiver)
 {
-	uint64_t now = receiver->is_patient ? clock_monotonic_ns() : 0;
+	uint64_t now = clock_monotonic_ns();
 
-	if (receiver->is_patient && receiver->patience_ns == 0)
+	if (receiver->patience_ns == 0)
 		receiver->patience_ns = now + SPARSE_MS * NS_PER_MS;
-	receiver->is_patient = receiver->is_patient && now < receiver->patience_ns;
-	return receiver->is_patient;
+	if (receiver->capacity < receiver->enough && now < receiver->patience_ns)
+		return true;
+	receiver->enough = min_u64(receiver->enough, receiver->capacity);
+	receiver->patience_ns = 0;
+	return false;
 }
 
 /* Holds enough chains for a frame, and as many for others as are there and of use. 1; 0: the
@@ -168,7 +174,7 @@ static int hold_chains(struct receiver *receiver)
 		r = hold_chain(receiver);
 	if (r <= 0)
 		return r < 0 ? r : receiver->count > 0 && !is_awaited(receiver);
-	receiver->is_patient = true;
+	receiver->enough = receiver->wanted;
 	receiver->patience_ns = 0;
 	while (r == 1 && wants_chains(receiver, receiver->depth))
 		r = hold_chain(receiver);
@@ -307,7 +313,8 @@ static uint16_t give_end(struct receiver *receiver, uint64_t size)
 	return used;
 }
 
-static void deliver(struct receiver *receiver, unsigned index)
+/* False: it does not fit and is lost. */
+static bool deliver(struct receiver *receiver, unsigned index)
 {
 	const struct net_frame *frame = &receiver->frames[index];
 	const struct deal *deal = &receiver->deals[index];
@@ -316,7 +323,7 @@ static void deliver(struct receiver *receiver, unsigned index)
 
 	receiver->small_run = size > SMALL ? 0 : receiver->small_run + 1;
 	if (end > 0 && !store_end(receiver, index, end))
-		return;
+		return false;
 	uint16_t used = give_filled(receiver, deal->first, size - end);
 
 	used = (uint16_t)(used + give_end(receiver, end));
@@ -325,6 +332,7 @@ static void deliver(struct receiver *receiver, unsigned index)
 		sizeof(used));
 	receiver->unpublished++;
 	receiver->side.work += 1 + (unsigned)(size / NET_WORK_BYTES);
+	return true;
 }
 
 /* What became of a frame: 0, or -errno when the next one cannot be had at once. */
@@ -334,10 +342,13 @@ static int take_frame(struct receiver *receiver, unsigned index)
 
 	if (frame->result < 0)
 		return frame->result == -EMSGSIZE ? 0 : (int)frame->result;
-	if (frame->result >= NET_FRAME_MIN &&
-		(uint64_t)frame->result <= receiver->deals[index].frame_max &&
-		accepts_frame(receiver, frame))
-		deliver(receiver, index);
+	bool fits = (uint64_t)frame->result <= receiver->deals[index].frame_max;
+
+	if (frame->result >= NET_FRAME_MIN && fits && accepts_frame(receiver, frame))
+		fits = deliver(receiver, index);
+	/* The next one may have more room, if there is time. */
+	if (!fits)
+		receiver->enough = receiver->wanted;
 	return 0;
 }
 
@@ -450,7 +461,7 @@ int net_serve_receive(struct device_queue *queue)
 		.mergeable = net_has(queue->device, VIRTIO_NET_F_MRG_RXBUF),
 		.wanted = largest_frame(queue->device),
 		.depth = 1,
-		.is_patient = true,
+		.enough = largest_frame(queue->device),
 	};
 
 	return net_pair_serve(&receiver.side);
