@@ -29,7 +29,7 @@ static const uint8_t allowed_operations[] = {
 };
 
 const struct uring_kind net_uring_kind = {
-	.entries = 4 * NET_CABLE_FRAMES_MAX, /* both ways, and the cancel */
+	.entries = NET_CABLE_FRAMES_MAX + NET_CABLE_IN_MAX + 1, /* and the cancel */
 	.operation_count = ARRAY_SIZE(allowed_operations),
 	.operations = allowed_operations,
 };

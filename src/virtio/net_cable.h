@@ -14,7 +14,8 @@
 
 #include "virtio/device.h"
 
-enum { NET_CABLE_FRAMES_MAX = 32 };
+/* The second of those that arrive. */
+enum { NET_CABLE_FRAMES_MAX = 32, NET_CABLE_IN_MAX = NET_CABLE_FRAMES_MAX - 1 };
 
 struct net_frame {
 	struct iovec *iov; /* to the network: [0] is the header's */

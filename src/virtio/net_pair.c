@@ -22,7 +22,7 @@ struct turns {
 	struct net_pair *pair;
 	struct net_side *own;
 	struct net_side *sides[NET_SIDES]; /* NULL: not there */
-	struct net_cable cable;
+	struct net_cable *cable;
 	unsigned work; /* since the last look */
 };
 
@@ -85,7 +85,7 @@ static void make_turn(struct turns *turns)
 		failures[i] = side->ops->collect(side);
 		batches[i] = &side->batch;
 	}
-	int r = net_cable_move(&turns->cable, batches[NET_TRANSMIT], batches[NET_RECEIVE]);
+	int r = net_cable_move(turns->cable, batches[NET_TRANSMIT], batches[NET_RECEIVE]);
 
 	for (unsigned i = 0; i < NET_SIDES; i++) {
 		struct net_side *side = turns->sides[i];
@@ -165,11 +165,10 @@ static void wait_or_look(struct turns *turns, bool wait)
 }
 
 /* Until our own queue has ended. */
-static void serve_pair(struct net_pair *pair, struct net_side *own)
+static void serve_pair(struct net_pair *pair, struct net_side *own, struct net_cable *cable)
 {
-	struct turns turns = { .pair = pair, .own = own };
+	struct turns turns = { .pair = pair, .own = own, .cable = cable };
 
-	net_cable_open(&turns.cable, own->queue);
 	while (!own->ended) {
 		see_who_is_there(&turns);
 		make_turn(&turns);
@@ -178,7 +177,6 @@ static void serve_pair(struct net_pair *pair, struct net_side *own)
 		if (!own->ended && (idle || turns.work >= WORK_MAX))
 			wait_or_look(&turns, idle);
 	}
-	net_cable_close(&turns.cable);
 }
 
 /* ---- a pair's threads ---- */
@@ -199,7 +197,9 @@ void net_pair_wake(struct net_pair *pair)
 int net_pair_serve(struct net_side *side)
 {
 	struct net_pair *pair = pair_of(side->queue);
+	struct net_cable cable; /* this thread's, when it serves */
 
+	net_cable_open(&cable, side->queue);
 	pthread_mutex_lock(&pair->lock);
 	pair->sides[side->queue->index % NET_SIDES] = side;
 	wake(pair);
@@ -210,11 +210,12 @@ int net_pair_serve(struct net_side *side)
 		}
 		pair->server = side;
 		pthread_mutex_unlock(&pair->lock);
-		serve_pair(pair, side);
+		serve_pair(pair, side, &cable);
 		pthread_mutex_lock(&pair->lock);
 		pair->server = NULL;
 		pthread_cond_broadcast(&pair->changed);
 	}
 	pthread_mutex_unlock(&pair->lock);
+	net_cable_close(&cable);
 	return side->result;
 }

@@ -32,7 +32,7 @@ struct chain {
 	uint32_t bytes;
 };
 
-#define ENDS_SIZE (NET_CABLE_FRAMES_MAX * (size_t)NET_FRAME_MAX)
+#define ENDS_SIZE (NET_CABLE_IN_MAX * (size_t)NET_FRAME_MAX)
 
 /* The chains that a frame may fill. */
 struct deal {
@@ -68,11 +68,11 @@ struct receiver {
 	struct chain chains[NET_QUEUE_SIZE];
 	struct iovec iov[2 * NET_QUEUE_SIZE]; /* of all chains, one after the other */
 	/* The batch. */
-	struct net_frame frames[NET_CABLE_FRAMES_MAX];
-	struct deal deals[NET_CABLE_FRAMES_MAX];
+	struct net_frame frames[NET_CABLE_IN_MAX];
+	struct deal deals[NET_CABLE_IN_MAX];
 	/* The frames' buffers, and behind each a byte of ours that only a frame without room
 	 * reaches. */
-	struct iovec vectors[2 * NET_QUEUE_SIZE + NET_CABLE_FRAMES_MAX];
+	struct iovec vectors[2 * NET_QUEUE_SIZE + NET_CABLE_IN_MAX];
 	uint8_t overflow;
 	/* Those that no frame was dealt, the first of them and its buffers. */
 	unsigned spare;
@@ -430,7 +430,7 @@ static void settle(struct net_side *side)
 		receiver->depth = (unsigned)min_u64(all               ? 2 * receiver->depth
 						    : batch->done > 0 ? batch->done + SPARE
 								      : 1,
-			NET_CABLE_FRAMES_MAX);
+			NET_CABLE_IN_MAX);
 	if (!side->more || receiver->unpublished >= BATCH)
 		publish(receiver);
 }
