@@ -142,7 +142,11 @@ static void settle(struct net_side *side)
 
 	side->more = !is_full && sender->more;
 	side->wants_kick = !is_full && !sender->more;
-	side->events = is_full ? POLLOUT : side->more ? 0 : net_cable_flush(side->queue);
+	side->events = 0;
+	if (is_full)
+		side->events = POLLOUT;
+	else if (!side->more)
+		side->events = net_cable_flush(side->queue);
 }
 
 /* What was not sent, the driver still offers, but for frames that later ones have overtaken. */
