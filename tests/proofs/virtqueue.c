@@ -18,6 +18,7 @@
  *  K16  a walk takes at most `size` steps (the unwinding assertion)
  *  K17  no sum is more than what was walked
  *  K18  after an error the queue is as before, only broken
+ *  K19  what the device may write comes last, and is what the driver says
  */
 #include "model.h"
 
@@ -213,6 +214,28 @@ void prove_available(void)
 
 	PROVE("K12 too many", pending <= vq.size || r == -EBADMSG);
 	PROVE("K12 none", (r == 0) == (pending == 0 && !broken));
+}
+
+/* K19, by the first descriptor of a chain in the table, with a guest that keeps still. */
+void prove_directions(void)
+{
+	struct virtqueue vq = any_queue(2);
+	struct iovec iov[IOV_MAX_PROVED];
+	struct virtqueue_chain chain = { .iov = iov, .iov_max = IOV_MAX_PROVED };
+
+	vq.indirect = false;
+	guest_is_still = true;
+	if (virtqueue_pop(&vq, &chain) != 1)
+		return;
+	struct descriptor first = fetch_descriptor(vq.desc, chain.head);
+	bool alone = (first.flags & VRING_DESC_F_NEXT) == 0;
+	bool writable = (first.flags & VRING_DESC_F_WRITE) != 0;
+
+	PROVE("K19 nothing to read after it", !writable || chain.readable == 0);
+	if (first.length != 0)
+		PROVE("K19 one to read", writable || chain.readable != 0);
+	if (alone)
+		PROVE("K19 one alone", chain.writable == (writable && first.length != 0));
 }
 
 /* K13, K14. */
