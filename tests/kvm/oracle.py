@@ -29,6 +29,7 @@ class Oracle:
     """Of a VM that waits for its case to begin."""
 
     def __init__(self, process):
+        vmm.wait_until_started(process.pid)
         self.pids = [process.pid, *(pid for _, pid in jails.processes(process.pid))]
         self.held = self.look()
         self.resident = {pid: smaps.own_kib(pid, "Rss") for pid in self.pids}

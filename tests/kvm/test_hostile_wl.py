@@ -10,10 +10,9 @@ import selectors
 import socket
 import threading
 
+import oracle
 import pytest
-import smaps
 import vmm
-from test_hostile_virtio import SANITIZED, check_rest, sample, settle
 
 CASES = ["commands", "descriptors", "reuse", "read-only", "ends"]
 FILE_BYTES = 24167  # of hostile_wl.c
@@ -114,13 +113,11 @@ def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
                        params=f"times={100 if jailed else SLOTS + 10}")
     with open(tmp_path / "log", "w+b") as log, \
             vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
-        before, resident = sample(process.pid), smaps.own_kib(process.pid, "Rss")
+        before = oracle.Oracle(process)
         process.stdin.write(b"x")
         said = vmm.read_until(process.stdout, b"end\n", timeout=120)
         assert b"FAIL" not in said, said
-        assert settle(process.pid, before) == before
-        assert smaps.own_kib(process.pid, "Rss") - resident <= (16384 if SANITIZED else 4096)
-        check_rest(process.pid)
+        before.check()
         process.stdin.write(b"x")
         assert process.wait(30) == vmm.OK
         assert f"PASS {case}".encode() in process.stdout.read()

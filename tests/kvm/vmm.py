@@ -104,6 +104,14 @@ def wait_until(condition, timeout=10):
         time.sleep(0.01)
 
 
+def wait_until_started(pid):
+    """The main thread makes descriptors of its own while the guest runs already, then waits in its sandbox."""
+    def waits():
+        status = pathlib.Path(f"/proc/{pid}/task/{pid}/status").read_text()
+        return re.search(r"^State:\s+S", status, re.MULTILINE) and re.search(r"^Seccomp:\s+2", status, re.MULTILINE)
+    wait_until(waits)
+
+
 def device_processes(pid):
     """{name of the device: pid}, once they are in their jails: the guest does not wait for that."""
     pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -136,18 +144,26 @@ def adopt_orphans():
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def children():
+    """Processes that threads of this one started."""
+    found = []
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def descendants():
     """Processes below this one that are crosvm's. Devices' that have ended, and their parent too, are reaped here."""
     found = []
-    for task in pathlib.Path("/proc/self/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            with contextlib.suppress(OSError):
-                command_line = pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
-                is_device = pathlib.Path(f"/proc/{child}/comm").read_text().startswith("crosvm-")
-                if is_device and os.waitpid(child, os.WNOHANG)[0] == child:
-                    continue
-                if is_device or command_line.startswith(CROSVM.encode() + b"\0"):
-                    found.append(child)
+    for child in children():
+        with contextlib.suppress(OSError):
+            command_line = pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
+            is_device = pathlib.Path(f"/proc/{child}/comm").read_text().startswith("crosvm-")
+            if is_device and os.waitpid(child, os.WNOHANG)[0] == child:
+                continue
+            if is_device or command_line.startswith(CROSVM.encode() + b"\0"):
+                found.append(child)
     return found
 
 
