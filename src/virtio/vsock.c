@@ -27,6 +27,8 @@
 
 enum { KERNEL_QUEUES = VSOCK_EVENT };
 
+#define CID_ANY UINT64_C(0xffffffff) /* VMADDR_CID_ANY, unsigned */
+
 struct vsock_options {
 	uint64_t cid;
 	const char *socket; /* or NULL: the kernel's */
@@ -168,14 +170,14 @@ static const char *why_of_no_guest(uint64_t cid)
 	return cid == VMADDR_CID_HYPERVISOR ? "is reserved for the hypervisor"
 	       : cid == VMADDR_CID_LOCAL    ? "is each machine's own loopback"
 	       : cid == VMADDR_CID_HOST     ? "is the host"
-	       : cid == VMADDR_CID_ANY      ? "stands for any machine"
+	       : cid == CID_ANY             ? "stands for any machine"
 					    : NULL;
 }
 
 static int apply_cid(void *target, const char *option, const char *value)
 {
 	uint64_t cid;
-	int r = option_parse_number(option, value, 0, VMADDR_CID_ANY, &cid);
+	int r = option_parse_number(option, value, 0, CID_ANY, &cid);
 
 	if (r < 0)
 		return r;
@@ -183,7 +185,7 @@ static int apply_cid(void *target, const char *option, const char *value)
 
 	if (why != NULL) {
 		log_error("--%s: context id %" PRIu64 " %s; pass a number from 3 to %u", option,
-			cid, why, VMADDR_CID_ANY - 1);
+			cid, why, (uint32_t)CID_ANY - 1);
 		return -EINVAL;
 	}
 	((struct vsock_options *)target)->cid = cid;
