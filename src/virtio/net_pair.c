@@ -164,6 +164,15 @@ static void wait_or_look(struct turns *turns, bool wait)
 	}
 }
 
+/* Between two turns. */
+static void rest(struct turns *turns)
+{
+	bool idle = is_idle(turns);
+
+	if (!turns->own->ended && (idle || turns->work >= WORK_MAX))
+		wait_or_look(turns, idle);
+}
+
 /* Until our own queue has ended. */
 static void serve_pair(struct net_pair *pair, struct net_side *own, struct net_cable *cable)
 {
@@ -172,10 +181,7 @@ static void serve_pair(struct net_pair *pair, struct net_side *own, struct net_c
 	while (!own->ended) {
 		see_who_is_there(&turns);
 		make_turn(&turns);
-		bool idle = is_idle(&turns);
-
-		if (!own->ended && (idle || turns.work >= WORK_MAX))
-			wait_or_look(&turns, idle);
+		rest(&turns);
 	}
 }
 

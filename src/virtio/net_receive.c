@@ -195,7 +195,7 @@ static struct iovec end_of_buffers(struct receiver *receiver, struct deal *deal)
 
 /* Deals the chains that are held to frames; the first gets some in any case, and each of the
  * others only if it might be a large one. */
-static void deal(struct receiver *receiver)
+static void deal_chains(struct receiver *receiver)
 {
 	const uint32_t room = receiver->mergeable ? dealt_room(receiver) : 0;
 	struct net_batch *batch = &receiver->side.batch;
@@ -392,7 +392,7 @@ static int collect(struct net_side *side)
 	side->batch.frames = receiver->frames;
 	side->batch.count = 0;
 	if (r == 1)
-		deal(receiver);
+		deal_chains(receiver);
 	return r < 0 ? r : 0;
 }
 
