@@ -61,7 +61,7 @@ struct driver {
 
 static void *at(const struct driver *driver, uint64_t gpa, uint64_t size)
 {
-	return guest_memory_at(driver->memory, gpa, size);
+	return driver_at(driver->memory, gpa, size);
 }
 
 static uint64_t choose_sector(struct driver *driver)

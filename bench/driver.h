@@ -87,6 +87,15 @@ static inline double seconds(void)
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* A place in the bench's own memory. */
+static inline void *driver_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
+{
+	void *at = guest_memory_at(memory, gpa, size);
+
+	check(at != NULL, "guest memory");
+	return at;
+}
+
 /* Makes the ring of a queue, of 256 entries at most, and starts it. */
 static inline void driver_start(struct driver_queue *queue, struct vhost *vhost,
 	const struct guest_memory *memory, unsigned index, uint16_t size)
@@ -103,9 +112,9 @@ static inline void driver_start(struct driver_queue *queue, struct vhost *vhost,
 
 	*queue = (struct driver_queue){
 		.size = size,
-		.desc = guest_memory_at(memory, ring.desc, 0x1000),
-		.avail = guest_memory_at(memory, ring.avail, 0x1000),
-		.used = guest_memory_at(memory, ring.used, 0x1000),
+		.desc = driver_at(memory, ring.desc, 0x1000),
+		.avail = driver_at(memory, ring.avail, 0x1000),
+		.used = driver_at(memory, ring.used, 0x1000),
 		.kick_fd = ring.kick_fd,
 		.call_fd = ring.call_fd,
 	};

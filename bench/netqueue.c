@@ -68,7 +68,7 @@ struct bench {
 
 static uint8_t *sent_at(const struct bench *bench, unsigned n)
 {
-	return guest_memory_at(bench->memory, SENT_AT + n * (uint64_t)SENT, SENT);
+	return driver_at(bench->memory, SENT_AT + n * (uint64_t)SENT, SENT);
 }
 
 static void offer_buffer(struct bench *bench, unsigned n)
@@ -283,7 +283,7 @@ static bool take_received(struct bench *bench)
 	struct driver_queue *queue = &bench->queues[RECEIVE];
 	unsigned id = driver_take(queue);
 	const uint8_t *at =
-		guest_memory_at(bench->memory, RECEIVED_AT + id * (uint64_t)RECEIVED, RECEIVED);
+		driver_at(bench->memory, RECEIVED_AT + id * (uint64_t)RECEIVED, RECEIVED);
 	unsigned buffers = at[10] | at[11] << 8;
 	bool is_answer = at[HEADER + 12] == ETH_P_ARP >> 8 && at[HEADER + 13] == (ETH_P_ARP & 0xff);
 

@@ -160,7 +160,7 @@ static double run_pair(const struct bench *bench)
 
 static void *at(const struct bench *bench, uint64_t gpa, uint64_t size)
 {
-	return guest_memory_at(bench->memory, gpa, size);
+	return driver_at(bench->memory, gpa, size);
 }
 
 static uint64_t slot_gpa(const struct ring *ring, uint16_t number)

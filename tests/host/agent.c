@@ -72,7 +72,7 @@ static void buffer_add(struct buffer *b, const void *data, size_t length)
 		b->end -= b->start;
 		b->start = 0;
 	}
-	if (b->end + length > b->size) {
+	if (!b->data || b->end + length > b->size) {
 		b->size = (b->end + length) * 2;
 		b->data = realloc(b->data, b->size);
 		if (!b->data)

@@ -63,7 +63,8 @@ static inline struct slot *slot_at(struct rig *rig, unsigned queue, unsigned slo
 	struct slot *found = guest_memory_at(rig->memory,
 		rig->queues[queue].slots_gpa + slot * sizeof(struct slot), sizeof(struct slot));
 
-	assert_non_null(found);
+	if (found == NULL)
+		abort();
 	return found;
 }
 

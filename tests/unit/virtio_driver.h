@@ -70,15 +70,25 @@ static inline struct virtqueue_config driver_config(uint16_t size)
 	};
 }
 
+/* Of memory that the test made, so that it is there. */
+static inline void *driver_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
+{
+	void *at = guest_memory_at(memory, gpa, size);
+
+	if (at == NULL)
+		abort();
+	return at;
+}
+
 /* A queue whose rings are empty and lie at the usual places. */
 static inline void driver_init(struct driver *driver, struct guest_memory *memory, uint16_t size)
 {
 	*driver = (struct driver){
 		.memory = memory,
 		.size = size,
-		.desc = guest_memory_at(memory, DRIVER_DESC, size * UINT64_C(16)),
-		.avail = guest_memory_at(memory, DRIVER_AVAIL, 6 + size * UINT64_C(2)),
-		.used = guest_memory_at(memory, DRIVER_USED, 6 + size * UINT64_C(8)),
+		.desc = driver_at(memory, DRIVER_DESC, size * UINT64_C(16)),
+		.avail = driver_at(memory, DRIVER_AVAIL, 6 + size * UINT64_C(2)),
+		.used = driver_at(memory, DRIVER_USED, 6 + size * UINT64_C(8)),
 	};
 	memset(driver->desc, 0, size * sizeof(driver->desc[0]));
 	memset(driver->avail, 0, 6 + size * sizeof(driver->avail[0]));
