@@ -132,6 +132,17 @@ static void stop_ring(struct server *server, unsigned index)
 	ring->running = false;
 }
 
+/* The ring that a message changes, which does not run meanwhile; the others do. NULL: there is
+ * none. */
+static struct back_ring *hold_ring(struct server *server, uint64_t index)
+{
+	struct back_ring *ring = find_ring(server, index);
+
+	if (ring != NULL)
+		stop_ring(server, (unsigned)index);
+	return ring;
+}
+
 static void stop_rings(struct server *server)
 {
 	for (unsigned i = 0; i < server->queue_count; i++)
@@ -227,7 +238,7 @@ static int set_memory(struct server *server, struct vhost_user_message *message)
 
 static int set_ring_size(struct server *server, struct vhost_user_message *message)
 {
-	struct back_ring *ring = find_ring(server, message->state.index);
+	struct back_ring *ring = hold_ring(server, message->state.index);
 	uint32_t size = message->state.num;
 
 	if (ring == NULL || size == 0 || size > VIRTQUEUE_SIZE_MAX)
@@ -238,7 +249,7 @@ static int set_ring_size(struct server *server, struct vhost_user_message *messa
 
 static int set_ring_address(struct server *server, struct vhost_user_message *message)
 {
-	struct back_ring *ring = find_ring(server, message->addr.index);
+	struct back_ring *ring = hold_ring(server, message->addr.index);
 
 	/* The one flag asks for a log of writes, which was not offered. */
 	if (ring == NULL || message->addr.flags != 0)
@@ -252,7 +263,7 @@ static int set_ring_address(struct server *server, struct vhost_user_message *me
 
 static int set_ring_base(struct server *server, struct vhost_user_message *message)
 {
-	struct back_ring *ring = find_ring(server, message->state.index);
+	struct back_ring *ring = hold_ring(server, message->state.index);
 
 	if (ring == NULL || message->state.num > UINT16_MAX)
 		return -EINVAL;
@@ -263,11 +274,10 @@ static int set_ring_base(struct server *server, struct vhost_user_message *messa
 /* The ring is stopped until there is a new kick descriptor; in flight is nothing any more. */
 static int answer_ring_base(struct server *server, struct vhost_user_message *message)
 {
-	struct back_ring *ring = find_ring(server, message->state.index);
+	struct back_ring *ring = hold_ring(server, message->state.index);
 
 	if (ring == NULL)
 		return -EINVAL;
-	stop_ring(server, message->state.index);
 	fd_close(&ring->kick_fd);
 	message->state.num = ring->base;
 	return 0;
@@ -281,7 +291,7 @@ static int take_ring_fd(
 
 	if ((message->u64 & ~known) != 0)
 		return -EINVAL;
-	*ret_ring = find_ring(server, message->u64 & VHOST_USER_VRING_INDEX_MASK);
+	*ret_ring = hold_ring(server, message->u64 & VHOST_USER_VRING_INDEX_MASK);
 	return *ret_ring != NULL ? 0 : -EINVAL;
 }
 
@@ -328,7 +338,7 @@ static int set_ring_error(struct server *server, struct vhost_user_message *mess
 
 static int enable_ring(struct server *server, struct vhost_user_message *message)
 {
-	struct back_ring *ring = find_ring(server, message->state.index);
+	struct back_ring *ring = hold_ring(server, message->state.index);
 
 	if (ring == NULL || message->state.num > 1)
 		return -EINVAL;
@@ -398,7 +408,8 @@ static int answer_status(struct server *server, struct vhost_user_message *messa
 /* What is done around a handler. */
 enum {
 	ANSWERS = 1, /* it puts the answer into the message, whose size becomes reply_size */
-	MOVES = 2,   /* rings stop before it and start after it; the device does not notice */
+	STARTS = 2,  /* rings that are ready and do not run start after it */
+	MOVES = 4,   /* all rings stop before it, and start after it; the device does not notice */
 };
 
 /* Permitted are those with a handler, and with `needs` only once that was agreed on. */
@@ -414,18 +425,18 @@ static const struct row {
 	[VHOST_USER_RESET_OWNER] = { set_owner, 0, 0,
 		0 }, /* to be ignored, says the specification */
 	[VHOST_USER_SET_MEM_TABLE] = { set_memory, MOVES, 0, 0 },
-	[VHOST_USER_SET_VRING_NUM] = { set_ring_size, MOVES, 0, 0 },
-	[VHOST_USER_SET_VRING_ADDR] = { set_ring_address, MOVES, 0, 0 },
-	[VHOST_USER_SET_VRING_BASE] = { set_ring_base, MOVES, 0, 0 },
+	[VHOST_USER_SET_VRING_NUM] = { set_ring_size, STARTS, 0, 0 },
+	[VHOST_USER_SET_VRING_ADDR] = { set_ring_address, STARTS, 0, 0 },
+	[VHOST_USER_SET_VRING_BASE] = { set_ring_base, STARTS, 0, 0 },
 	[VHOST_USER_GET_VRING_BASE] = { answer_ring_base, ANSWERS, 0, 0 },
-	[VHOST_USER_SET_VRING_KICK] = { set_ring_kick, MOVES, 0, 0 },
-	[VHOST_USER_SET_VRING_CALL] = { set_ring_call, MOVES, 0, 0 },
+	[VHOST_USER_SET_VRING_KICK] = { set_ring_kick, STARTS, 0, 0 },
+	[VHOST_USER_SET_VRING_CALL] = { set_ring_call, STARTS, 0, 0 },
 	[VHOST_USER_SET_VRING_ERR] = { set_ring_error, MOVES, 0, 0 },
 	[VHOST_USER_GET_PROTOCOL_FEATURES] = { answer_protocol_features, ANSWERS, 8, 0 },
 	[VHOST_USER_SET_PROTOCOL_FEATURES] = { set_protocol_features, 0, 0, 0 },
 	[VHOST_USER_GET_QUEUE_NUM] = { answer_queue_count, ANSWERS, 8,
 		BIT(VHOST_USER_PROTOCOL_F_MQ) },
-	[VHOST_USER_SET_VRING_ENABLE] = { enable_ring, MOVES, 0, 0 },
+	[VHOST_USER_SET_VRING_ENABLE] = { enable_ring, STARTS, 0, 0 },
 	[VHOST_USER_GET_CONFIG] = { answer_config, ANSWERS, 0, BIT(VHOST_USER_PROTOCOL_F_CONFIG) },
 	[VHOST_USER_SET_CONFIG] = { set_config, 0, 0, BIT(VHOST_USER_PROTOCOL_F_CONFIG) },
 	[VHOST_USER_RESET_DEVICE] = { reset_device, 0, 0, BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) },
@@ -444,13 +455,11 @@ static int reply(struct server *server, struct vhost_user_message *message)
 static int run_handler(
 	struct server *server, const struct row *row, struct vhost_user_message *message)
 {
-	bool moves = (row->flags & MOVES) != 0;
-
-	if (moves)
+	if ((row->flags & MOVES) != 0)
 		stop_rings(server);
 	int r = row->handle(server, message);
 
-	if (moves) {
+	if ((row->flags & (MOVES | STARTS)) != 0) {
 		int started = start_rings(server);
 
 		r = r == 0 ? started : r;

@@ -413,7 +413,9 @@ def says_resolver(directory, address):
     return ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolv_conf)]
 
 
-@pytest.mark.parametrize("options, size", [((), SIZE), (("-u",), LARGE)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options, size", [
+    pytest.param((), SIZE, id="threads"), pytest.param(("-u",), SIZE, id="jailed"),
+    pytest.param(("-u",), LARGE, id="large", marks=pytest.mark.soak)])
 def test_user_network(dhcp_initrd, uplink, unprivileged, tmp_path, options, size):
     """An ordinary user's guest, on a host whose resolver is on its loopback: an address by DHCP, a large download by
     name as apt does it, the same by IPv6; what it reaches of the host; forwards of each kind to servers in it. Then
