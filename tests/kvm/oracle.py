@@ -12,8 +12,7 @@ import jails
 import smaps
 import vmm
 
-SANITIZED = "san/" in vmm.CROSVM  # whose own memory grows, too
-GROWTH_KIB = 16384 if SANITIZED else 4096
+GROWTH_KIB = 16384 if vmm.SANITIZED else 4096
 
 
 def thread_ticks(pid):

@@ -13,7 +13,7 @@ import test_foreign
 import test_hostile_virtio
 import vmm
 
-pytestmark = [pytest.mark.skipif("san/" in vmm.CROSVM, reason="a sanitizer build, whose policies only log")]
+pytestmark = [pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")]
 POLICIES = vmm.ROOT / "seccomp/x86_64"
 
 

@@ -107,7 +107,7 @@ def test_disks(images, back_end):
     assert written[first:last] != disks.IMAGE[first:last]
 
 
-@pytest.mark.skipif("san/" in vmm.CROSVM, reason="test_disks is enough")
+@pytest.mark.skipif(vmm.SANITIZED, reason="test_disks is enough")
 def test_a_hostile_guest(images):
     """Its driver breaks every rule before a back end of ours, as in test_hostile_virtio.py."""
     with our_disks(images) as (paths, _):

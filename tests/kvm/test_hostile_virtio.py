@@ -119,7 +119,7 @@ def test_case(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, options)
 
 
-@pytest.mark.skipif(oracle.SANITIZED, reason="a sanitizer build, whose policies only log")
+@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")
 @parameters(CASES)
 def test_jailed(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, ["-u", *options])

@@ -18,7 +18,7 @@ import vmm
 from test_compromised_device import GET_FEATURES, REPLY, VERSION
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can write into a device's process"),
-              pytest.mark.skipif("san/" in vmm.CROSVM, reason="a sanitizer build, whose policies only log")]
+              pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")]
 KINDS = [*jails.KINDS, *jails.HELPERS]
 PR_SET_DUMPABLE, PTRACE_SEIZE, CLONE_NEWUSER = 4, 0x4206, 1 << 28
 # Name, code, the error that the call gets, from a device and not from a helper, instead of the end; who may do it.
