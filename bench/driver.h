@@ -90,10 +90,10 @@ static inline double seconds(void)
 /* A place in the bench's own memory. */
 static inline void *driver_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
 {
-	void *at = guest_memory_at(memory, gpa, size);
+	void *place = guest_memory_at(memory, gpa, size);
 
-	check(at != NULL, "guest memory");
-	return at;
+	check(place != NULL, "guest memory");
+	return place;
 }
 
 /* Makes the ring of a queue, of 256 entries at most, and starts it. */

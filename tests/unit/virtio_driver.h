@@ -73,11 +73,11 @@ static inline struct virtqueue_config driver_config(uint16_t size)
 /* Of memory that the test made, so that it is there. */
 static inline void *driver_at(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
 {
-	void *at = guest_memory_at(memory, gpa, size);
+	void *place = guest_memory_at(memory, gpa, size);
 
-	if (at == NULL)
+	if (place == NULL)
 		abort();
-	return at;
+	return place;
 }
 
 /* A queue whose rings are empty and lie at the usual places. */
