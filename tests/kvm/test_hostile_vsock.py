@@ -92,6 +92,8 @@ def full_windows(process, before):
 @pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
 @pytest.mark.parametrize("case", CASES)
 def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
+    if vmm.SANITIZED and case == "connects":
+        pytest.skip("a sanitizer's allocator keeps the windows that are given back")
     # Each connection is asked of the helper then, and each packet goes to another process: `make soak` does all 65535.
     every = 32 if jailed and not os.environ.get("CROSVM_SOAK") else 1
     argv = vmm.command("hostile_vsock", case, *jailed, "--vsock", f"cid=42,socket={path}", params=f"every={every}")
