@@ -330,10 +330,12 @@ int vcpu_set_start_others(struct vcpu_set *set)
 	return r;
 }
 
-void vcpu_set_coalesce(struct vcpu_set *set, const struct kvm_host *host,
-	const struct kvm_machine *machine, const struct port_range *ports, size_t count)
+void vcpu_set_coalesce(
+	struct vcpu_set *set, const struct kvm_host *host, const struct kvm_machine *machine)
 {
 	struct kvm_coalesced_mmio_ring *ring = kvm_coalesced_ring(host, &set->vcpus[0].kvm);
+	size_t count;
+	const struct port_range *ports = platform_quiet_ports(&count);
 
 	if (ring == NULL)
 		return;

@@ -44,11 +44,11 @@ MUST_CHECK int vcpu_set_model(struct vcpu_set *set, struct cpu_model *model);
 void vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
 
 /*
- * Lets KVM keep writes to these ports until the guest's next exit, of whichever
- * vCPU, where the host can; saves exits, changes nothing else. While they run.
+ * Lets KVM keep writes to the platform's quiet ports until the guest's next exit, of
+ * whichever vCPU, where the host can; saves exits, changes nothing else. While they run.
  */
-void vcpu_set_coalesce(struct vcpu_set *set, const struct kvm_host *host,
-	const struct kvm_machine *machine, const struct port_range *ports, size_t count);
+void vcpu_set_coalesce(
+	struct vcpu_set *set, const struct kvm_host *host, const struct kvm_machine *machine);
 
 /*
  * Gets every vCPU out of the guest and holds it there, with all accesses that

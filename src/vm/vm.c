@@ -356,15 +356,6 @@ static int load(struct vm *vm)
 	return vm->load_result;
 }
 
-/* Not before the guest runs: it takes some system calls, and a boot can wait for it. */
-static void spare_exits(struct vm *vm)
-{
-	size_t count;
-	const struct port_range *ports = platform_quiet_ports(&count);
-
-	vcpu_set_coalesce(vm->vcpus, &vm->host, &vm->machine, ports, count);
-}
-
 /* The guest goes first: what it prints waits in the console's ring until its thread runs. */
 static int start(struct vm *vm)
 {
@@ -374,8 +365,9 @@ static int start(struct vm *vm)
 		r = console_start(vm->console, platform_com1(vm->platform), &vm->sandbox);
 	if (r == 0)
 		r = devices_start(vm->devices);
+	/* Not before the guest runs: it takes some system calls, and a boot can wait for it. */
 	if (r == 0)
-		spare_exits(vm);
+		vcpu_set_coalesce(vm->vcpus, &vm->host, &vm->machine);
 	return r;
 }
 
