@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -111,4 +112,25 @@ int fd_write_full(int fd, const void *buffer, size_t size)
 		done += (size_t)n;
 	}
 	return 0;
+}
+
+int fd_read_text(const char *path, char *ret_text, size_t size)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	ssize_t n = fd_pread_most(fd, ret_text, size - 1, 0);
+
+	if (n > 0)
+		ret_text[n] = '\0';
+	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
+	return n > 0 ? 0 : n == 0 ? -ENODATA : (int)n;
+}
+
+int fd_write_text(const char *path, int flags, const char *text)
+{
+	CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+
+	return fd < 0 ? -errno : fd_write_full(fd, text, strlen(text));
 }

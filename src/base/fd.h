@@ -41,3 +41,12 @@ MUST_CHECK ssize_t fd_pread_most(int fd, void *buffer, size_t size, uint64_t off
 bool fd_take_event(int fd);
 /* Writes all. 0 or -errno. */
 MUST_CHECK int fd_write_full(int fd, const void *buffer, size_t size);
+
+/*
+ * What the file at a path begins with, as text of at most size - 1 bytes, terminated.
+ * 0, -ENODATA when it is empty, or -errno; then the text is as it was.
+ */
+MUST_CHECK int fd_read_text(const char *path, char *ret_text, size_t size);
+/* Writes a text to the file at a path, opened with these flags too; O_CREAT for all to read. 0 or
+ * -errno. */
+MUST_CHECK int fd_write_text(const char *path, int flags, const char *text);

@@ -109,25 +109,18 @@ static int enter_namespaces(struct entry *entry)
 	return 0;
 }
 
-static int write_file(const char *path, const char *text)
-{
-	CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd_write_full(fd, text, strlen(text));
-}
-
 static int write_map(const char *path, unsigned id)
 {
 	char line[64];
 
 	snprintf(line, sizeof(line), "%u %u 1\n", id, id);
-	return write_file(path, line);
+	return fd_write_text(path, 0, line);
 }
 
 /* Our one user and group keep their numbers; there are no others in here. */
 static int map_own_ids(struct entry *entry)
 {
-	int r = write_file("/proc/self/setgroups", "deny");
+	int r = fd_write_text("/proc/self/setgroups", 0, "deny");
 
 	entry->doing = "write /proc/self/setgroups";
 	if (r == 0) {
@@ -152,24 +145,12 @@ static int enter_maps(struct entry *entry)
 	return 0;
 }
 
-/* What a file of /proc begins with, terminated. */
-static int read_text(const char *path, char *text, size_t size)
-{
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
-
-	if (n > 0)
-		text[n] = '\0';
-	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
-	return n > 0 ? 0 : n == 0 ? -ENODATA : -errno;
-}
-
 /* Should memory run out, a device goes before the main process, which then ends the VM in order. */
 static int enter_oom_score(struct entry *entry)
 {
 	static const char path[] = "/proc/self/oom_score_adj";
 	char text[32];
-	int r = read_text(path, text, sizeof(text));
+	int r = fd_read_text(path, text, sizeof(text));
 
 	entry->doing = "change /proc/self/oom_score_adj";
 	if (r < 0)
@@ -177,7 +158,7 @@ static int enter_oom_score(struct entry *entry)
 	long score = strtol(text, NULL, 10) + OOM_SCORE_MORE;
 
 	snprintf(text, sizeof(text), "%ld", score < OOM_SCORE_MAX ? score : OOM_SCORE_MAX);
-	return write_file(path, text);
+	return fd_write_text(path, 0, text);
 }
 
 /* What the limit of its memory is added to. */
@@ -188,7 +169,7 @@ static int enter_size(struct entry *entry)
 
 	if (entry->config->limits.memory == 0)
 		return 0;
-	int r = read_text("/proc/self/statm", text, sizeof(text));
+	int r = fd_read_text("/proc/self/statm", text, sizeof(text));
 
 	entry->doing = "read /proc/self/statm";
 	if (r < 0)

@@ -38,38 +38,12 @@ bool net_resolver_text_is_local(const char *text)
 	return is_local;
 }
 
-/* As much as there is room for. */
-static int read_conf(char *ret_text, size_t size)
-{
-	CLEANUP_FD int fd = open(RESOLV_CONF, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, ret_text, size - 1);
-
-	if (n < 0)
-		// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
-		return -errno;
-	ret_text[n] = '\0';
-	// cppcheck-suppress resourceLeak ; the same
-	return 0;
-}
-
 bool net_resolver_is_local(void)
 {
 	char text[TEXT_MAX] = "";
 
-	return read_conf(text, sizeof(text)) == 0 && net_resolver_text_is_local(text);
-}
-
-static int write_file(const char *path, int flags, const char *text)
-{
-	CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
-	size_t size = strlen(text);
-
-	if (fd < 0)
-		return -errno;
-	ssize_t n = write(fd, text, size);
-
-	// cppcheck-suppress resourceLeak ; CLEANUP_FD closes it
-	return n < 0 ? -errno : (size_t)n == size ? 0 : -EIO;
+	return fd_read_text(RESOLV_CONF, text, sizeof(text)) == 0 &&
+	       net_resolver_text_is_local(text);
 }
 
 static int map_to_itself(const char *path, unsigned id)
@@ -77,7 +51,7 @@ static int map_to_itself(const char *path, unsigned id)
 	char map[32];
 
 	snprintf(map, sizeof(map), "%u %u 1", id, id);
-	return write_file(path, 0, map);
+	return fd_write_text(path, 0, map);
 }
 
 static int enter_namespaces(void)
@@ -92,14 +66,14 @@ static int enter_namespaces(void)
 	int r = map_to_itself("/proc/self/uid_map", uid);
 
 	if (r == 0)
-		r = write_file("/proc/self/setgroups", 0, "deny");
+		r = fd_write_text("/proc/self/setgroups", 0, "deny");
 	return r == 0 ? map_to_itself("/proc/self/gid_map", gid) : r;
 }
 
 int net_resolver_show(void)
 {
 	char text[TEXT_MAX], shown[TEXT_MAX + 64];
-	int r = read_conf(text, sizeof(text));
+	int r = fd_read_text(RESOLV_CONF, text, sizeof(text));
 
 	if (r == 0)
 		r = enter_namespaces();
@@ -109,7 +83,7 @@ int net_resolver_show(void)
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 		mount("tmpfs", PLACE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return -errno;
-	r = write_file(PLACE "/resolv.conf", O_CREAT | O_EXCL, shown);
+	r = fd_write_text(PLACE "/resolv.conf", O_CREAT | O_EXCL, shown);
 	if (r == 0 && mount(PLACE "/resolv.conf", RESOLV_CONF, NULL, MS_BIND, NULL) < 0)
 		r = -errno;
 	/* What was mounted stays. */
