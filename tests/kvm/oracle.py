@@ -4,6 +4,7 @@
 While the devices are at rest before the case, and again after it: no more descriptors, no more threads, no more memory,
 and nothing runs.
 """
+import contextlib
 import os
 import pathlib
 import time
@@ -61,3 +62,45 @@ class Oracle:
         grown = self.grown_kib()
         assert max(grown.values()) <= GROWTH_KIB, grown
         self.check_rest()
+
+
+class Case:
+    """A hostile guest at a case of its own: it waits to begin, ends, and waits again for us to look."""
+
+    def __init__(self, process, log):
+        self.process, self.log = process, log
+        self.oracle = Oracle(process)
+        self.lines = []  # of crosvm's log, once it is over
+
+    def begin(self):
+        self.process.stdin.write(b"x")
+
+    def check(self, said=b"", timeout=120):
+        """Waits for the end of the case, unless the test has read as far, and looks at what is held."""
+        if b"end\n" not in said:
+            try:
+                said = vmm.read_until(self.process.stdout, b"end\n", timeout)
+            except AssertionError as error:
+                self.log.seek(0)
+                raise AssertionError(f"{error} {self.log.read()[-3000:]!r}") from None
+        assert b"FAIL" not in said, said
+        self.oracle.check()
+
+    def finish(self, name):
+        os.set_blocking(self.process.stdout.fileno(), True)
+        self.process.stdin.write(b"x")
+        assert self.process.wait(30) == vmm.OK
+        assert f"PASS {name}".encode() in self.process.stdout.read()
+        self.log.seek(0)
+        self.lines = self.log.read().decode("latin-1").splitlines()
+
+
+@contextlib.contextmanager
+def hostile(directory, argv, name, most_lines=50):
+    """The Case of that name, of which the test calls begin() and check(); afterwards, it has ended well."""
+    with open(directory / "log", "w+b") as log, \
+            vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
+        case = Case(process, log)
+        yield case
+        case.finish(name)
+    assert case.lines[-1].startswith(vmm.POWERED_OFF) and len(case.lines) <= most_lines, case.lines[-20:]

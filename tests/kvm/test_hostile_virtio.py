@@ -83,27 +83,10 @@ def run(directory, guest, case, victim, options, engine=None):
                        params=f"victim={victim} seconds={5 if SOAK else 1} every={every}")
     if "-m" in options:  # the guest's own comes first in vmm.command()
         del argv[2:4]
-    with open(directory / "log", "w+b") as log, \
-            vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log) as process:
-        before = oracle.Oracle(process)
-        process.stdin.write(b"x")
-        process.stdin.flush()
-        try:
-            said = vmm.read_until(process.stdout, b"end\n", timeout=60)
-        except AssertionError as error:
-            log.seek(0)
-            raise AssertionError(f"{error} {log.read()[-3000:]!r}") from None
-        assert b"FAIL" not in said
-        before.check()
-        process.stdin.write(b"x")
-        process.stdin.flush()
-        assert process.wait(30) == vmm.OK
-        assert f"PASS {case}".encode() in process.stdout.read()
-        log.seek(0)
-        lines = log.read().decode("latin-1").splitlines()
-    assert lines[-1].startswith(vmm.POWERED_OFF), lines[-20:]
-    assert len(lines) <= 50, lines[-20:]
-    assert not any("Sanitizer" in line or "runtime error" in line for line in lines), lines
+    with oracle.hostile(directory, argv, case) as running:
+        running.begin()
+        running.check(timeout=60)
+    assert not any("Sanitizer" in line or "runtime error" in line for line in running.lines), running.lines
     check_disks(read_only, writable)
     return writable
 

@@ -97,18 +97,8 @@ def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
     # Each connection is asked of the helper then, and each packet goes to another process: `make soak` does all 65535.
     every = 32 if jailed and not os.environ.get("CROSVM_SOAK") else 1
     argv = vmm.command("hostile_vsock", case, *jailed, "--vsock", f"cid=42,socket={path}", params=f"every={every}")
-    with open(tmp_path / "log", "w+b") as log, \
-            vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
-        before = oracle.Oracle(process)
-        process.stdin.write(b"x")
+    with oracle.hostile(tmp_path, argv, case) as running:
+        running.begin()
         if case == "connects":
-            full_windows(process, before)
-        said = vmm.read_until(process.stdout, b"end\n", timeout=120)
-        assert b"FAIL" not in said, said
-        before.check()
-        process.stdin.write(b"x")
-        assert process.wait(30) == vmm.OK
-        assert f"PASS {case}".encode() in process.stdout.read()
-        log.seek(0)
-        lines = log.read().decode("latin-1").splitlines()
-    assert lines[-1].startswith(vmm.POWERED_OFF) and len(lines) <= 50, lines
+            full_windows(running.process, running.oracle)
+        running.check()
