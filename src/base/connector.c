@@ -51,6 +51,18 @@ int connector_connect(const char *path, int *ret_fd)
 	return 0;
 }
 
+static int send_answer(int socket, struct connector_answer *answer, int fd)
+{
+	int r = fd_send(socket, answer, sizeof(*answer), fd);
+
+	/* Too many are in flight, of all programs of this user: that will pass. */
+	if (r == -ETOOMANYREFS) {
+		answer->result = r;
+		r = fd_send(socket, answer, sizeof(*answer), -1);
+	}
+	return r;
+}
+
 int connector_serve(int socket, int (*connect)(const void *owner, uint32_t number, int *ret_fd),
 	const void *owner)
 {
@@ -62,7 +74,7 @@ int connector_serve(int socket, int (*connect)(const void *owner, uint32_t numbe
 
 		answer.result = connect(owner, answer.number, &fd);
 		fd_close(&unasked);
-		if (fd_send(socket, &answer, sizeof(answer), fd) < 0)
+		if (send_answer(socket, &answer, fd) < 0)
 			break;
 	}
 	return 0;

@@ -30,6 +30,8 @@ MUST_CHECK int connector_connect(const char *path, int *ret_fd);
 /*
  * The helper: answers until the other end of `socket` (SOCK_SEQPACKET) closes.
  * `connect` gives the connection that a number means, or -errno. Exit status.
+ * Linux refuses to pass a descriptor while the user's programs have more in
+ * flight than this process may have open: RLIMIT_NOFILE must leave them room.
  */
 int connector_serve(int socket, int (*connect)(const void *owner, uint32_t number, int *ret_fd),
 	const void *owner);

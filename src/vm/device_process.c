@@ -22,9 +22,9 @@ enum {
 	FDS_FOR_MEMORY = 8, /* of a memory table on its way */
 	FDS_A_QUEUE = 6,    /* kick, call and error, old and new; stop */
 	FDS_FOR_FRONT_END = 1,
-	FDS_OF_HELPER = 4,
-	THREADS_GOING = 6,   /* joined, and not yet taken apart by the kernel */
-	KERNEL_THREADS = 64, /* io_uring's workers count as threads of the process */
+	FDS_OF_HELPER = 1024, /* it has three; the others are those in flight (base/connector.h) */
+	THREADS_GOING = 6,    /* joined, and not yet taken apart by the kernel */
+	KERNEL_THREADS = 64,  /* io_uring's workers count as threads of the process */
 	HELPER_MIB = 1,
 	MEMORY_MIB = 128,        /* most of it for vsock's 1024 connections, 64 KiB each */
 	MEMORY_MIB_A_QUEUE = 20, /* block_uring.c's requests, of a queue of 1024 */

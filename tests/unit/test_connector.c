@@ -6,11 +6,14 @@
 #include "unit/unit.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -40,10 +43,15 @@ static void *run(void *argument)
 	return NULL;
 }
 
-static void start(struct helper *helper)
+static void prepare(struct helper *helper)
 {
 	snprintf(helper->path, sizeof(helper->path), "/tmp/crosvm-connector-%d", getpid());
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, helper->ends), 0);
+}
+
+static void start(struct helper *helper)
+{
+	prepare(helper);
 	assert_int_equal(pthread_create(&helper->thread, NULL, run, helper), 0);
 }
 
@@ -184,6 +192,60 @@ static void late_answers_are_nobodys(void **state)
 	fd_close(&right[1]);
 }
 
+/* ---- descriptors in flight ---- */
+
+enum { LIMIT = 128, IN_FLIGHT = LIMIT + 64 }; /* which a socket has room for */
+
+static void set_limit(rlim_t fds)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = fds;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static void *serve_without_capabilities(void *argument)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[2] = { 0 };
+
+	assert_int_equal(syscall(SYS_capset, &header, none), 0);
+	return run(argument);
+}
+
+/* Those of any program of this user: the request fails, and the helper is there for the next. */
+static void too_many_in_flight_is_no_end(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct helper helper;
+	int flight[2], fd = 77;
+
+	(void)state;
+	prepare(&helper);
+	memcpy(address.sun_path, helper.path, sizeof(helper.path));
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 2), 0);
+	set_limit(2 * IN_FLIGHT);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, flight), 0);
+	for (int i = 0; i < IN_FLIGHT; i++)
+		assert_int_equal(fd_send(flight[0], "x", 1, listener), 0);
+	set_limit(LIMIT);
+	assert_int_equal(
+		pthread_create(&helper.thread, NULL, serve_without_capabilities, &helper), 0);
+	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), -ETOOMANYREFS);
+	assert_int_equal(fd, 77);
+	fd_close(&flight[0]);
+	fd_close(&flight[1]);
+	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), 0);
+	(void)unlink(address.sun_path);
+	fd_close(&fd);
+	fd_close(&listener);
+	end(&helper);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -193,6 +255,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_number_ends_it),
 		cmocka_unit_test(a_helper_that_lies_or_sleeps_is_of_no_use),
 		cmocka_unit_test(late_answers_are_nobodys),
+		cmocka_unit_test(too_many_in_flight_is_no_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
