@@ -139,16 +139,25 @@ ssize_t net_stream_receive(
 
 /* ---- send ---- */
 
+/* The one call that sends: the jail knows no other. What was taken, or -errno. */
+static ssize_t send_some(const struct net_stream *stream, struct iovec *iov, unsigned count)
+{
+	const struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
+	ssize_t n = sendmsg(stream->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
+}
+
 int net_stream_flush(struct net_stream *stream)
 {
 	while (stream->tail_start < stream->tail_end) {
-		ssize_t n = send(stream->fd, stream->tail + stream->tail_start,
-			stream->tail_end - stream->tail_start, MSG_DONTWAIT | MSG_NOSIGNAL);
+		struct iovec rest = { stream->tail + stream->tail_start,
+			stream->tail_end - stream->tail_start };
+		ssize_t n = send_some(stream, &rest, 1);
 
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0)
-			stream->tail_start += (size_t)n;
+		if (n < 0)
+			return (int)n;
+		stream->tail_start += (size_t)n;
 	}
 	return 0;
 }
@@ -173,16 +182,15 @@ static void keep_tail(
 int net_stream_send(struct net_stream *stream, struct iovec *iov, unsigned count, uint32_t size)
 {
 	uint32_t length = htonl(size);
-	const struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
 	int r = net_stream_flush(stream);
 
 	if (r < 0)
 		return r;
 	iov[0] = (struct iovec){ &length, sizeof(length) };
-	ssize_t n = sendmsg(stream->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	ssize_t n = send_some(stream, iov, count);
 
 	if (n < 0)
-		return errno == EINTR ? -EAGAIN : -errno;
+		return (int)n;
 	if ((size_t)n < sizeof(length) + size)
 		keep_tail(stream, iov, count, (size_t)n);
 	return 0;

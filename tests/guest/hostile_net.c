@@ -5,6 +5,7 @@
  * exist, a receive queue that nobody serves under a flood. Frames marked BAD
  * must never come out of the tap, those marked GOOD must, which
  * tests/kvm/test_hostile_net.py looks at; it sends marked frames when we say so.
+ * And what a good driver asks, of a program in passt's place that is slow.
  */
 #include "virtio.h"
 
@@ -268,8 +269,28 @@ static void run_control(void)
 	rest("end");
 }
 
+/* To a program of the host that reads slowly: most frames go in parts. One pair, as it has. */
+static void run_tx_slow(void)
+{
+	enum { FRAMES = 64, SIZE = HEADER + 65000 };
+
+	find_device(PCI_NET, (const uint16_t[]){ RECEIVE, TRANSMIT }, CONTROL);
+	start_net(0);
+	rest("begin");
+	start_net(0);
+	row = "slow";
+	for (unsigned i = 0; i < FRAMES; i++) {
+		set_frame(&(struct net_header){ 0 }, "LARGE");
+		send(SIZE);
+	}
+	print("sent\n");
+	wait_for_host();
+	rest("end");
+}
+
 const struct test_case cases[] = {
 	{ "tx-sizes", run_tx_sizes },
+	{ "tx-slow", run_tx_slow },
 	{ "tx-offloads", run_tx_offloads },
 	{ "rx-buffers", run_rx_buffers },
 	{ "rx-stalled", run_rx_stalled },

@@ -79,10 +79,15 @@ def machine(place, case, *options, before=(), **kwargs):
 
 
 def processes(main):
-    """[(name, pid)], once they are in their jails."""
+    """[(name, pid)] of those of ours, which passt is not, once they are in their jails."""
     pids = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    pids = [pid for pid in pids if not name_of(pid).startswith("passt")]
     vmm.wait_until(lambda: all(vmm.status_number(pid, "Seccomp") == 2 for pid in pids))
-    return [(pathlib.Path(f"/proc/{pid}/comm").read_text().strip().removeprefix("crosvm-"), int(pid)) for pid in pids]
+    return [(name_of(pid).removeprefix("crosvm-"), int(pid)) for pid in pids]
+
+
+def name_of(pid):
+    return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 # ---- what a jail is ----

@@ -100,3 +100,35 @@ def test_driver_that_breaks_the_rules(tmp_path, case, jailed):
         marks = arrived(packets)  # the tap goes with the VM
         packets.close()
     assert marks and marks == [f"GOOD {chr(ord('a') + i)}" for i in range(len(marks))]
+
+
+# In passt's place: takes what the guest sends little by little, and writes down the length and the mark of each frame.
+SLOW = """#!/usr/bin/python3
+import socket, sys, time
+peer = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])).makefile("rb", 0)
+def take(size):
+    data = b""
+    while len(data) < size:
+        data += peer.read(min(size - len(data), 8192)) or sys.exit()
+        time.sleep(0.001)
+    return data
+with open("{frames}", "w", buffering=1) as frames:
+    while True:
+        frame = take(int.from_bytes(take(4), "big"))
+        print(len(frame), frame[14:].split(bytes(1))[0].decode("latin-1"), file=frames)
+"""
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+def test_a_program_that_reads_slowly_gets_all(tmp_path, monkeypatch, jailed):
+    """Frames of which its socket takes a part, and the rest later."""
+    (tmp_path / "passt").write_text(SLOW.format(frames=tmp_path / "frames"))
+    (tmp_path / "passt").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    argv = vmm.command("hostile_net", "tx-slow", *jailed, "--net", "user")
+    with oracle.hostile(tmp_path, argv, "tx-slow") as running:
+        running.begin()
+        vmm.read_until(running.process.stdout, b"sent\n")
+        vmm.wait_until(lambda: (tmp_path / "frames").read_text() == 64 * "65000 LARGE\n")
+        running.process.stdin.write(b"x")
+        running.check()
