@@ -71,6 +71,6 @@ def nothing_left():
 
 
 @pytest.fixture(scope="session")
-def fio(tmp_path_factory):
+def fio():
     """Path of a disk image that holds fio: disks.MOUNT_FIO."""
-    return disks.make_fio(tmp_path_factory.mktemp("fio"))
+    return disks.fio_image()

@@ -99,17 +99,16 @@ def loop_device(image):
         subprocess.run(["losetup", "--detach", path], check=True)
 
 
-# In a guest whose second disk is that of make_fio(): the directory to chroot into.
+# In a guest whose second disk is that of fio_image(): the directory to chroot into.
 MOUNT_FIO = """mount -t squashfs -o ro /dev/vdb /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc &&
 mount -t tmpfs tmp /mnt/tmp || exit 1
 """
 
 
-def make_fio(directory):
+def fio_image():
     """A squashfs with fio and its libraries."""
     tool("fio"), tool("mksquashfs")
-    subprocess.run([vm.ROOT / "guest/mkfio", directory / "fio.img"], check=True)
-    return directory / "fio.img"
+    return subprocess.run([vm.ROOT / "guest/mkfio"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def check_ext4(path, replay=False):

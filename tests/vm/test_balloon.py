@@ -58,7 +58,7 @@ def socket_path(tmp_path):
     return str(tmp_path / "vm.sock")
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_inflate_and_deflate(initrd, path, options):
     """100 MiB of 256: the host gets 95 or more, and the guest has them again when they are given back."""
     with shell(initrd, path, *options) as guest:

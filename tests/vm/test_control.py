@@ -131,7 +131,7 @@ def test_suspend_under_load(initrd, path, tmp_path, record_property):
     record_property("suspensions", slowest[1])
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_disk_resize(initrd, path, tmp_path, options):
     """Linux sees the new size at once, without asking, while it writes; what is new can be used."""
     image = disks.sparse(tmp_path / "disk.img", 4 * MIB)
@@ -164,7 +164,7 @@ echo failed
 """
 
 
-@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.soak), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_every_verb_under_load(initrd, fio, path, tmp_path, options):
     """Disk and entropy are busy all the time; what was written before the end is there after it."""
     image = disks.sparse(tmp_path / "disk.img", 8 * MIB)
@@ -213,7 +213,7 @@ def ext4(tmp_path):
         yield mount
 
 
-@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.soak), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_a_slow_disk_is_not_lost(initrd, path, ext4, options):
     """What is in flight takes the host longer than a device may take to answer: no suspension, and no harm."""
     image = disks.sparse(ext4 / "disk.img", 4 * MIB)

@@ -44,8 +44,6 @@ def network(vhost="off", more=""):
     return ["--net", f"host-ip={HOST},netmask={MASK},mac={MAC},vhost={vhost}{more}"]
 
 
-# The same code, and the jail is the harder place for it.
-THREADS_IN_SOAK = [pytest.param((), marks=pytest.mark.soak), ("-u",)]
 UP = f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && "
 # The host's side takes up to a second to see that its tap has somebody, and drops what it has for it until then.
 REACH = f"for try in 1 2 3 4 5; do ping -c 1 -W 2 {HOST} >/dev/null && break; done; "
@@ -130,9 +128,10 @@ REBIND = ("cd /sys/bus/virtio/drivers/virtio_net && dev=$(ls -d virtio*) && "
           "for i in 1 2 3; do echo $dev >unbind && echo $dev >bind || exit 1; done; ")
 
 
-@pytest.mark.parametrize("options, vhost", [((), "off"), (("-u",), "off"), pytest.param(
-    (), "on", marks=pytest.mark.skipif(not os.path.exists("/dev/vhost-net"), reason="the host has no vhost-net"))],
-    ids=["threads", "jailed", "vhost"])
+@pytest.mark.parametrize("options, vhost", [
+    pytest.param((), "off", id="threads", marks=pytest.mark.soak), pytest.param(("-u",), "off", id="jailed"),
+    pytest.param((), "on", id="vhost",
+                 marks=pytest.mark.skipif(not os.path.exists("/dev/vhost-net"), reason="the host has no vhost-net"))])
 def test_both_ways_until_the_tap_vanishes(initrd, options, vhost):
     """The driver comes and goes; megabytes to the guest and from it by TCP, a large ping, and the MAC that was asked
     for. Then the tap is deleted in the middle of a transfer both ways: the guest loses its network, and nothing else."""
@@ -197,7 +196,7 @@ def offloads(name):
     return dict(re.findall(r"^\s*([a-z0-9-]+): (on|off)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("options", THREADS_IN_SOAK, ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_several_queues_and_offloads(tools_initrd, options):
     """What Linux does not want any more (CTRL_GUEST_OFFLOADS), the tap does not give it; the same later on again.
     As many pairs as processors, which the driver turns on by the control queue; four streams each way at once."""
@@ -426,7 +425,7 @@ def says_resolver(directory, address):
 
 
 @pytest.mark.parametrize("options, size", [
-    pytest.param((), SIZE, id="threads"), pytest.param(("-u",), SIZE, id="jailed"),
+    pytest.param((), SIZE, id="threads", marks=pytest.mark.soak), pytest.param(("-u",), SIZE, id="jailed"),
     pytest.param(("-u",), LARGE, id="large", marks=pytest.mark.soak)])
 def test_user_network(dhcp_initrd, uplink, unprivileged, tmp_path, options, size):
     """An ordinary user's guest, on a host whose resolver is on its loopback: an address by DHCP, a large download by

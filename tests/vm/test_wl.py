@@ -218,10 +218,6 @@ def device_process(pid):
     return next(child for child in children if pathlib.Path(f"/proc/{child}/comm").read_text() == "crosvm-wl\n")
 
 
-# In a jail is the harder case: the device's own code is the same.
-THREADS_IN_SOAK = [pytest.param([], marks=pytest.mark.soak), ["-u"]]
-
-
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_a_window(guest_files, weston, options):
     """Exactly the client's pixels, while it moves, and none after it. One sees its compositor die; the next has a new one."""
@@ -268,7 +264,7 @@ def test_a_user(guest_files, weston):
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
-@pytest.mark.parametrize("options", THREADS_IN_SOAK)
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_keyboard_and_clipboard(guest_files, sway, options):
     """What is typed on the host arrives in the guest's terminal; text is copied both ways."""
     script = ("export HOME=/root LANG=C.UTF-8; mkdir -p /tmp; " + PROXY + "foot sh -c 'read text; echo typed: $text >/dev/ttyS0'; "

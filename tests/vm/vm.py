@@ -30,6 +30,9 @@ PROMPT = "/ # "
 UP = "crosvm-init: up"  # guest/init
 EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
 
+# For a parameter "options": a device's code is the same in both, and its jail is the harder place for it.
+THREADS_IN_SOAK = [pytest.param((), id="threads", marks=pytest.mark.soak), pytest.param(("-u",), id="jailed")]
+
 # src/vm/exit_status.h
 OK, HOST, USAGE, IMAGE, CRASH, KVM = range(6)
 
