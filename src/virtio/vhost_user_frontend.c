@@ -55,7 +55,8 @@ struct vhost_user_frontend {
 	uint64_t features;
 	uint64_t protocol_features;
 	unsigned queue_count;
-	int error_fd; /* borrowed */
+	int error_fd;    /* borrowed */
+	bool is_touched; /* a reset has something to undo */
 	bool config_is_stale;
 	uint8_t config[VHOST_USER_CONFIG_MAX];
 	struct front_ring rings[DEVICE_QUEUES_MAX];
@@ -236,6 +237,7 @@ static int set_features(struct vhost *vhost, uint64_t features)
 	for (unsigned i = 0; i < self->queue_count; i++)
 		if (self->rings[i].running)
 			return -EINVAL;
+	self->is_touched = true;
 	int r = tell_u64(
 		self, VHOST_USER_SET_FEATURES, features | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
 
@@ -309,6 +311,7 @@ static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t
 	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG) || !(is_driver || self->peer.takes_changes))
 		return -EOPNOTSUPP;
 	memcpy(message.config.data, data, size);
+	self->is_touched = true;
 	self->config_is_stale = true;
 	return tell(self, &message);
 }
@@ -365,6 +368,8 @@ static int start_vring(struct vhost *vhost, unsigned index)
 	if (index >= self->queue_count || self->rings[index].running)
 		return -EINVAL;
 	const struct vhost_ring *place = &self->rings[index].place;
+
+	self->is_touched = true;
 	struct vhost_user_message enable = {
 		.request = VHOST_USER_SET_VRING_ENABLE,
 		.size = sizeof(enable.state),
@@ -434,6 +439,7 @@ static int set_error_fd(struct vhost *vhost, int error_fd)
 	return 0;
 }
 
+/* A driver begins with one, and a guest may ask for nothing else: that costs the device no time. */
 static int reset(struct vhost *vhost)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
@@ -441,8 +447,13 @@ static int reset(struct vhost *vhost)
 
 	if (self->dead)
 		return -ENOTCONN;
+	if (!self->is_touched)
+		return 0;
 	self->config_is_stale = true;
-	return speaks(self, VHOST_USER_PROTOCOL_F_RESET_DEVICE) ? tell(self, &message) : 0;
+	int r = speaks(self, VHOST_USER_PROTOCOL_F_RESET_DEVICE) ? tell(self, &message) : 0;
+
+	self->is_touched = r < 0;
+	return r;
 }
 
 static int event_fd(const struct vhost *vhost)

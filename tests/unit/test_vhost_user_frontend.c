@@ -276,6 +276,30 @@ static void a_refusal_is_passed_on(void **state)
 	}
 }
 
+/* The device, which would refuse it, does not hear of it. */
+static void a_reset_with_nothing_to_undo_costs_nothing(void **state)
+{
+	struct peer peer = {
+		.target = VHOST_USER_RESET_DEVICE,
+		.answers_otherwise = true,
+		.answer = 22,
+	};
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	const struct vhost_ops *ops = peer.vhost->ops;
+
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(ops->reset(peer.vhost), 0);
+	assert_int_equal(ops->set_features(peer.vhost, BIT(VIRTIO_F_VERSION_1)), 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(ops->reset(peer.vhost), -EIO);
+	peer.answers_otherwise = false;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(ops->reset(peer.vhost), 0);
+	peer_end(&peer);
+}
+
 /* The guest never sees features that our half would have to know of. */
 static void features_are_cut_to_what_we_know(void **state)
 {
@@ -370,6 +394,7 @@ int main(void)
 		cmocka_unit_test(every_fault_of_form_is_the_end),
 		cmocka_unit_test(answers_that_cannot_be_are_the_end),
 		cmocka_unit_test(a_refusal_is_passed_on),
+		cmocka_unit_test(a_reset_with_nothing_to_undo_costs_nothing),
 		cmocka_unit_test(features_are_cut_to_what_we_know),
 		cmocka_unit_test(what_nobody_asked_for_is_the_end),
 		cmocka_unit_test(a_flood_ends_with_the_device),
