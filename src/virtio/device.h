@@ -160,6 +160,12 @@ struct device_ops {
 	void (*free)(struct device *device);
 };
 
+/* Whether the kernel serves its rings, this time. */
+static inline bool device_is_kernels(const struct device_ops *ops, const struct device *device)
+{
+	return ops->kernel != NULL && ops->kernel->fd(device) >= 0;
+}
+
 /* What vhost's get_config, set_config and change_config are for a device here. -EINVAL outside of
  * its space. */
 MUST_CHECK int device_get_config(const struct device_ops *ops, struct device *device,

@@ -124,7 +124,7 @@ static int net_run_queue(struct device *device, unsigned index, bool run)
 
 static void net_prepare(struct device *device)
 {
-	if (device->stream == NULL)
+	if (device->stream == NULL && !is_kernels(device))
 		urings_prepare(&device->urings, &net_uring_kind, 2 * device->options.pairs);
 }
 

@@ -20,6 +20,7 @@
 #include <linux/virtio_ring.h>
 
 #include "base/util.h"
+#include "memory/guest_memory.h"
 
 /* What each of our back halves can do with a ring. */
 #define VHOST_RING_FEATURES                                                                        \
@@ -62,6 +63,12 @@ struct vhost_ops {
 	int (*start_vring)(struct vhost *vhost, unsigned index);
 	/* VHOST_USER_GET_VRING_BASE: stops the ring; all that was popped is pushed. */
 	int (*stop_vring)(struct vhost *vhost, unsigned index, uint16_t *ret_base);
+	/*
+	 * VHOST_USER_SET_MEM_TABLE, while no ring runs: other memory from now on, or
+	 * none (NULL), without which no ring starts. It is borrowed. NULL in back
+	 * halves that get it when they are made.
+	 */
+	int (*set_memory)(struct vhost *vhost, const struct guest_memory *memory);
 	/* VHOST_USER_SET_VRING_ERR for all rings: signalled when the driver broke one. */
 	int (*set_error_fd)(struct vhost *vhost, int error_fd);
 	/* VHOST_USER_RESET_DEVICE, after all rings are stopped. */

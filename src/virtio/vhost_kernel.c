@@ -40,16 +40,25 @@ static uint64_t kernels_bits(const struct vhost_kernel *self)
 }
 
 /* The device's, without those that the kernel should know and does not. */
-static int get_features(struct vhost *vhost, uint64_t *ret_features)
+int vhost_kernel_features(
+	const struct device_ops *ops, const struct device *device, uint64_t *ret_features)
 {
-	struct vhost_kernel *self = from_vhost(vhost);
+	const struct vhost_kernel probe = { .ops = ops,
+		.device = (struct device *)(uintptr_t)device };
 	uint64_t kernels;
-	int r = control(self, VHOST_GET_FEATURES, &kernels);
+	int r = control(&probe, VHOST_GET_FEATURES, &kernels);
 
 	if (r == 0)
-		*ret_features = (self->ops->features(self->device) | VHOST_RING_FEATURES) &
-				(kernels | ~kernels_bits(self));
+		*ret_features = (ops->features(device) | VHOST_RING_FEATURES) &
+				(kernels | ~kernels_bits(&probe));
 	return r;
+}
+
+static int get_features(struct vhost *vhost, uint64_t *ret_features)
+{
+	const struct vhost_kernel *self = from_vhost(vhost);
+
+	return vhost_kernel_features(self->ops, self->device, ret_features);
 }
 
 static int set_features(struct vhost *vhost, uint64_t features)
@@ -103,6 +112,9 @@ static int set_addresses(struct vhost_kernel *self, unsigned index)
 {
 	const struct vhost_ring *place = &self->places[index];
 	uint64_t size = place->size;
+
+	if (self->memory == NULL)
+		return -EFAULT;
 	const void *desc = guest_memory_at(self->memory, place->desc, 16 * size);
 	const void *avail = guest_memory_at(self->memory, place->avail, 6 + 2 * size);
 	const void *used = guest_memory_at(self->memory, place->used, 6 + 8 * size);
@@ -222,6 +234,29 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 	return r;
 }
 
+static int set_memory(struct vhost *vhost, const struct guest_memory *memory)
+{
+	struct vhost_kernel *self = from_vhost(vhost);
+	struct {
+		struct vhost_memory head;
+		struct vhost_memory_region regions[GUEST_MEMORY_REGIONS_MAX];
+	} table = { .head.nregions = 0 };
+
+	if (memory != NULL)
+		table.head.nregions = (uint32_t)guest_memory_region_count(memory);
+	for (size_t i = 0; i < table.head.nregions; i++) {
+		const struct guest_memory_region *region = guest_memory_region(memory, i);
+
+		table.regions[i] = (struct vhost_memory_region){
+			.guest_phys_addr = region->gpa,
+			.memory_size = region->size,
+			.userspace_addr = (uintptr_t)region->hva,
+		};
+	}
+	self->memory = memory;
+	return control(self, VHOST_SET_MEM_TABLE, &table);
+}
+
 static int set_error_fd(struct vhost *vhost, int error_fd)
 {
 	from_vhost(vhost)->error_fd = error_fd;
@@ -255,29 +290,11 @@ static const struct vhost_ops vhost_kernel_ops = {
 	.set_vring = set_vring,
 	.start_vring = start_vring,
 	.stop_vring = stop_vring,
+	.set_memory = set_memory,
 	.set_error_fd = set_error_fd,
 	.reset = reset,
 	.free = vhost_kernel_free,
 };
-
-static int set_memory_table(struct vhost_kernel *self)
-{
-	struct {
-		struct vhost_memory head;
-		struct vhost_memory_region regions[GUEST_MEMORY_REGIONS_MAX];
-	} table = { .head.nregions = (uint32_t)guest_memory_region_count(self->memory) };
-
-	for (size_t i = 0; i < table.head.nregions; i++) {
-		const struct guest_memory_region *region = guest_memory_region(self->memory, i);
-
-		table.regions[i] = (struct vhost_memory_region){
-			.guest_phys_addr = region->gpa,
-			.memory_size = region->size,
-			.userspace_addr = (uintptr_t)region->hva,
-		};
-	}
-	return control(self, VHOST_SET_MEM_TABLE, &table);
-}
 
 int vhost_kernel_create(const struct device_ops *ops, struct device *device,
 	const struct guest_memory *memory, struct vhost **ret_vhost)
@@ -291,12 +308,11 @@ int vhost_kernel_create(const struct device_ops *ops, struct device *device,
 	self->vhost.ops = &vhost_kernel_ops;
 	self->ops = ops;
 	self->device = device;
-	self->memory = memory;
 	self->error_fd = -1;
 	int r = control(self, VHOST_SET_OWNER, NULL);
 
-	if (r == 0)
-		r = set_memory_table(self);
+	if (r == 0 && memory != NULL)
+		r = set_memory(&self->vhost, memory);
 	if (r < 0) {
 		vhost_kernel_free(&self->vhost);
 		return r;

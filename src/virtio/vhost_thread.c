@@ -233,6 +233,12 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 	return 0;
 }
 
+static int set_memory(struct vhost *vhost, const struct guest_memory *memory)
+{
+	from_vhost(vhost)->memory = memory;
+	return 0;
+}
+
 static int set_error_fd(struct vhost *vhost, int error_fd)
 {
 	from_vhost(vhost)->error_fd = error_fd;
@@ -275,6 +281,7 @@ static const struct vhost_ops vhost_thread_ops = {
 	.set_vring = set_vring,
 	.start_vring = start_vring,
 	.stop_vring = stop_vring,
+	.set_memory = set_memory,
 	.set_error_fd = set_error_fd,
 	.reset = reset,
 	.free = vhost_thread_free,
@@ -301,9 +308,4 @@ int vhost_thread_create(const struct device_ops *ops, struct device *device,
 void vhost_thread_set_threads(struct vhost *vhost, const struct queue_threads *threads)
 {
 	from_vhost(vhost)->threads = *threads;
-}
-
-void vhost_thread_set_memory(struct vhost *vhost, const struct guest_memory *memory)
-{
-	from_vhost(vhost)->memory = memory;
 }

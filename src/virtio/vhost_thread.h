@@ -33,6 +33,3 @@ MUST_CHECK int vhost_thread_create(const struct device_ops *ops, struct device *
 
 /* Before the first ring starts. */
 void vhost_thread_set_threads(struct vhost *vhost, const struct queue_threads *threads);
-
-/* Other memory from now on, or none (NULL). All rings must be stopped. */
-void vhost_thread_set_memory(struct vhost *vhost, const struct guest_memory *memory);

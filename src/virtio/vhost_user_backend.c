@@ -16,7 +16,7 @@
 #include "base/fd.h"
 #include "base/footprint.h"
 #include "base/log.h"
-#include "virtio/vhost_thread.h"
+#include "virtio/device.h"
 #include "virtio/vhost_user_message.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
@@ -199,7 +199,7 @@ static int answer_queue_count(struct server *server, struct vhost_user_message *
 
 static void forget_memory(struct server *server)
 {
-	vhost_thread_set_memory(server->vhost, NULL);
+	(void)!back(server)->set_memory(server->vhost, NULL);
 	guest_memory_free(server->memory);
 	server->memory = NULL;
 	server->table.count = 0;
@@ -232,8 +232,7 @@ static int set_memory(struct server *server, struct vhost_user_message *message)
 	forget_memory(server);
 	server->memory = memory;
 	server->table = *table;
-	vhost_thread_set_memory(server->vhost, memory);
-	return 0;
+	return back(server)->set_memory(server->vhost, memory);
 }
 
 static int set_ring_size(struct server *server, struct vhost_user_message *message)
@@ -365,8 +364,10 @@ static int set_config(struct server *server, struct vhost_user_message *message)
 	case VHOST_USER_CONFIG_BY_DRIVER:
 		return ops->set_config(server->vhost, config->offset, config->data, config->size);
 	case VHOST_USER_CONFIG_BY_VMM:
-		return ops->change_config(
-			server->vhost, config->offset, config->data, config->size);
+		return ops->change_config == NULL
+			       ? -EOPNOTSUPP
+			       : ops->change_config(
+					 server->vhost, config->offset, config->data, config->size);
 	default:
 		return -EINVAL;
 	}

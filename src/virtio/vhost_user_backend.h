@@ -3,8 +3,9 @@
  * Runs a device for another process: the back end of the vhost-user protocol.
  *
  * One thread reads requests and drives the thread backend of the vhost contract
- * (vhost_thread.h) around the device, which does not notice. It runs in a jailed
- * child of `crosvm run` and in `crosvm device`, whose front end may be QEMU.
+ * (vhost_thread.h) around the device, which does not notice, or the kernel's
+ * (vhost_kernel.h). It runs in a jailed child of `crosvm run` and in `crosvm device`, whose front
+ * end may be QEMU.
  *
  * The front end is not trusted with this process: every message is checked for
  * its form, index, sizes and descriptors, in any order and at any time. What is
@@ -36,7 +37,7 @@ enum { VHOST_USER_MESSAGE_MS = 5000 };
  * Serves the front end at the other end of `socket`, a connected unix stream
  * socket, until it hangs up (0), until `stop_fd` is readable (0; -1 for never),
  * or until it breaks the protocol or the host fails (-errno, logged; `name` is
- * for that). `vhost` is a thread backend without memory; it and the descriptors
+ * for that). `vhost` has set_memory(), and no memory yet; it and the descriptors
  * are borrowed. Afterwards it is reset and can serve another front end.
  */
 MUST_CHECK int vhost_user_serve(int socket, const char *name, struct vhost *vhost, int stop_fd);

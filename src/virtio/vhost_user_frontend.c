@@ -195,25 +195,9 @@ static int send_eventfd(
 
 static int send_memory(struct vhost_user_frontend *self)
 {
-	size_t count = guest_memory_region_count(self->memory);
-	struct vhost_user_message message = {
-		.request = VHOST_USER_SET_MEM_TABLE,
-		.size = vhost_user_memory_payload((uint32_t)count),
-		.memory.count = (uint32_t)count,
-		.fd_count = (unsigned)count,
-	};
+	struct vhost_user_message message;
 
-	for (size_t i = 0; i < count; i++) {
-		const struct guest_memory_region *region = guest_memory_region(self->memory, i);
-
-		message.memory.regions[i] = (struct vhost_user_region){
-			.gpa = region->gpa,
-			.size = region->size,
-			.user_address = region->gpa,
-			.offset = region->file_offset,
-		};
-		message.fds[i] = guest_memory_fd(self->memory);
-	}
+	vhost_user_message_of_memory(self->memory, &message);
 	return tell(self, &message);
 }
 

@@ -82,6 +82,30 @@ uint32_t vhost_user_memory_payload(uint32_t count)
 	return MEMORY_HEADER_SIZE + count * (uint32_t)sizeof(struct vhost_user_region);
 }
 
+void vhost_user_message_of_memory(
+	const struct guest_memory *memory, struct vhost_user_message *ret_message)
+{
+	size_t count = guest_memory_region_count(memory);
+
+	*ret_message = (struct vhost_user_message){
+		.request = VHOST_USER_SET_MEM_TABLE,
+		.size = vhost_user_memory_payload((uint32_t)count),
+		.memory.count = (uint32_t)count,
+		.fd_count = (unsigned)count,
+	};
+	for (size_t i = 0; i < count; i++) {
+		const struct guest_memory_region *region = guest_memory_region(memory, i);
+
+		ret_message->memory.regions[i] = (struct vhost_user_region){
+			.gpa = region->gpa,
+			.size = region->size,
+			.user_address = region->gpa,
+			.offset = region->file_offset,
+		};
+		ret_message->fds[i] = guest_memory_fd(memory);
+	}
+}
+
 /* The bytes [done, size) of a message on the wire: header, then payload. */
 static unsigned wire_bytes(
 	const struct vhost_user_message *message, size_t done, size_t size, struct iovec iov[2])

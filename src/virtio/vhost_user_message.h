@@ -17,6 +17,7 @@
 #include <linux/vhost_types.h>
 
 #include "base/util.h"
+#include "memory/guest_memory.h"
 
 enum {
 	VHOST_USER_REGIONS_MAX = 8,
@@ -118,6 +119,10 @@ MUST_CHECK int vhost_user_message_take_fd(struct vhost_user_message *message, un
 /* The bytes of a GET_CONFIG or SET_CONFIG payload that carries `size` bytes, and of a table. */
 uint32_t vhost_user_config_payload(uint32_t size);
 uint32_t vhost_user_memory_payload(uint32_t count);
+
+/* SET_MEM_TABLE with all of guest memory, whose descriptors it borrows; user addresses are gpas. */
+void vhost_user_message_of_memory(
+	const struct guest_memory *memory, struct vhost_user_message *ret_message);
 
 /*
  * Sends header, payload and descriptors, before `deadline_ns` of the monotonic

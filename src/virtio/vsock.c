@@ -110,7 +110,7 @@ static const char *vsock_socket_path(const struct device *device)
 
 static unsigned vsock_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
 {
-	return vsock_host_fds(device->host, ret_fds);
+	return device->host != NULL ? vsock_host_fds(device->host, ret_fds) : 0;
 }
 
 static int vsock_helper_directory(const struct device *device, char *ret_path, size_t size)

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "jail/policy_compile.h"
+#include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
 #include "virtio/vhost_user_frontend.h"
@@ -24,7 +25,8 @@ enum {
 	FDS_FOR_FRONT_END = 1,
 	FDS_OF_HELPER = 1024, /* it has three; the others are those in flight (base/connector.h) */
 	THREADS_GOING = 6,    /* joined, and not yet taken apart by the kernel */
-	KERNEL_THREADS = 64,  /* io_uring's workers count as threads of the process */
+	URING_WORKERS = 64,   /* which count as threads of the process */
+	VHOST_WORKERS = 1,    /* the same, since Linux 6.4 */
 	HELPER_MIB = 1,
 	MEMORY_MIB = 128,        /* most of it for vsock's 1024 connections, 64 KiB each */
 	MEMORY_MIB_A_QUEUE = 20, /* block_uring.c's requests, of a queue of 1024 */
@@ -32,10 +34,17 @@ enum {
 
 /* ---- the device's side: in the jail ---- */
 
+int device_process_back(const struct device_birth *birth, struct vhost **ret_vhost)
+{
+	return device_is_kernels(birth->ops, birth->device)
+		       ? vhost_kernel_create(birth->ops, birth->device, NULL, ret_vhost)
+		       : vhost_thread_create(birth->ops, birth->device, NULL, ret_vhost);
+}
+
 int device_process_serve(const struct device_birth *birth)
 {
 	struct vhost *vhost;
-	int r = vhost_thread_create(birth->ops, birth->device, NULL, &vhost);
+	int r = device_process_back(birth, &vhost);
 
 	if (r == 0)
 		r = vhost_user_serve(birth->socket, birth->ops->name, vhost, -1);
@@ -155,18 +164,30 @@ static int start_helper(const struct device_jail *how, const struct device_ops *
 	return r;
 }
 
+/* Its own, and those that the kernel makes for it. */
+static unsigned threads_of(const struct device_ops *ops, const struct device *device)
+{
+	if (device_is_kernels(ops, device))
+		return 1 + VHOST_WORKERS;
+	return 1 + ops->queue_count(device) + THREADS_GOING +
+	       (ops->prepare != NULL ? URING_WORKERS : 0);
+}
+
 static int spawn(
 	const struct device_jail *how, const struct life *life, struct jail_process *ret_process)
 {
 	const struct device_ops *ops = life->birth.ops;
 	unsigned queues = ops->queue_count(life->birth.device);
-	int fds[1 + DEVICE_FDS_MAX] = { life->birth.socket };
+	bool is_kernels = device_is_kernels(ops, life->birth.device);
+	int fds[2 + DEVICE_FDS_MAX] = { life->birth.socket };
 	size_t count = 1;
 	char policy[32];
 
-	snprintf(policy, sizeof(policy), "%s_device", ops->name);
+	snprintf(policy, sizeof(policy), "%s%s_device", is_kernels ? "vhost_" : "", ops->name);
+	if (is_kernels)
+		fds[count++] = ops->kernel->fd(life->birth.device);
 	if (ops->fds != NULL)
-		count += ops->fds(life->birth.device, fds + 1);
+		count += ops->fds(life->birth.device, fds + count);
 	struct jail_config jail = {
 		.name = ops->name,
 		.keep_fds = fds,
@@ -174,8 +195,7 @@ static int spawn(
 		.limits = {
 			.spare_fds = FDS_FOR_MEMORY + FDS_A_QUEUE * queues + FDS_FOR_FRONT_END +
 				     ops->spare_fds,
-			.threads = 1 + queues + THREADS_GOING +
-				   (ops->prepare != NULL ? KERNEL_THREADS : 0),
+			.threads = threads_of(ops, life->birth.device),
 			.memory = (MEMORY_MIB + MEMORY_MIB_A_QUEUE * queues) * memory_unit,
 		},
 	};
@@ -294,15 +314,17 @@ int device_process_connect(struct device_process *process, const struct device_o
 	struct vhost **ret_vhost)
 {
 	uint8_t config[VHOST_USER_CONFIG_MAX];
-	int r = ops->config_size == 0 ? 0
-				      : device_get_config(ops, device, 0, config, ops->config_size);
-
-	if (r < 0)
-		return r;
-	const struct vhost_user_offer offer = {
+	struct vhost_user_offer offer = {
 		.features = ops->features(device) | VHOST_RING_FEATURES,
 		.config = config,
 	};
+	int r = ops->config_size == 0 ? 0
+				      : device_get_config(ops, device, 0, config, ops->config_size);
+
+	if (r == 0 && device_is_kernels(ops, device))
+		r = vhost_kernel_features(ops, device, &offer.features);
+	if (r < 0)
+		return r;
 	const struct vhost_user_peer peer = {
 		.name = ops->name,
 		.socket = fd_steal(&process->socket),

@@ -31,6 +31,10 @@ struct device_birth {
 	int socket; /* its end of the pair */
 };
 
+/* In the new process: the device behind the contract, without memory, which it owns from now on
+ * also on failure. 0 or -errno. */
+MUST_CHECK int device_process_back(const struct device_birth *birth, struct vhost **ret_vhost);
+
 /* The life of a device process: its exit status. With a stream socket: serves the one front end. */
 int device_process_serve(const struct device_birth *birth);
 
@@ -43,7 +47,8 @@ struct device_loss {
 /*
  * Jails a process around an open device, which runs `main` there. `type` is that
  * of the socket pair. `device` stays the caller's, whose copies of its
- * descriptors keep nothing from ending. While the caller has one thread. 0 or
+ * descriptors keep nothing from ending but a device of the kernel's, which serves
+ * its rings until both are gone. While the caller has one thread. 0 or
  * -errno, logged.
  */
 MUST_CHECK int device_process_start(const struct device_jail *jail, const struct device_ops *ops,

@@ -21,7 +21,7 @@
 #include "base/fd_passing.h"
 #include "base/log.h"
 #include "base/unix_listener.h"
-#include "virtio/vhost_thread.h"
+#include "virtio/vhost.h"
 #include "virtio/vhost_user_backend.h"
 
 enum { END_MS = 5000 }; /* for what is in flight, when it shall end */
@@ -34,7 +34,7 @@ static int serve_front_ends(const struct device_birth *birth)
 	struct vhost *vhost;
 	uint8_t byte = 0;
 	int socket = -1;
-	int r = vhost_thread_create(birth->ops, birth->device, NULL, &vhost);
+	int r = device_process_back(birth, &vhost);
 
 	if (r < 0)
 		return 1;
@@ -186,13 +186,8 @@ int device_server_run(const struct device_class *class, const void *options,
 
 	if (r < 0)
 		return r;
-	if (ops->kernel != NULL && ops->kernel->fd(device) >= 0) {
-		log_error("device %s: the kernel serves it so, and no process can", ops->name);
-		r = -EINVAL;
-	}
-	if (r == 0)
-		r = device_process_start(
-			jail, ops, device, SOCK_SEQPACKET, serve_front_ends, &server.process);
+	r = device_process_start(
+		jail, ops, device, SOCK_SEQPACKET, serve_front_ends, &server.process);
 	if (r == 0) {
 		r = listen_and_serve(&server, socket_path);
 		end_device(&server, r);

@@ -110,12 +110,6 @@ static int open_channel(struct devices *devices, const struct vm_config *config,
 	return 0;
 }
 
-static bool is_kernels(const struct device_slot *slot)
-{
-	return slot->ops->kernel != NULL && slot->device != NULL &&
-	       slot->ops->kernel->fd(slot->device) >= 0;
-}
-
 static int start_process(
 	struct devices *devices, const struct vm_config *config, struct device_slot *slot)
 {
@@ -140,8 +134,8 @@ static int start_processes(
 	for (unsigned i = 0; r == 0 && i < devices->count; i++) {
 		struct device_slot *slot = &devices->slots[i];
 
-		/* The kernel, or another program, serves its rings: there is nothing to jail. */
-		if (slot->device != NULL && !is_kernels(slot))
+		/* Another program serves its rings: there is nothing to jail. */
+		if (slot->device != NULL)
 			r = start_process(devices, config, slot);
 	}
 	return r;
@@ -226,11 +220,10 @@ static int create_vhost(
 	if (slot->process.jail.pid > 0)
 		return device_process_connect(
 			&slot->process, slot->ops, slot->device, memory, &loss, ret_vhost);
-	bool kernel = is_kernels(slot);
 	struct device *device = slot->device;
 
 	slot->device = NULL;
-	if (kernel)
+	if (device_is_kernels(slot->ops, device))
 		return vhost_kernel_create(slot->ops, device, memory, ret_vhost);
 	const struct queue_threads threads = device_threads_get(slot->devices->threads);
 	int r = vhost_thread_create(slot->ops, device, memory, ret_vhost);

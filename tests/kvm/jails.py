@@ -132,6 +132,16 @@ def manifest(name, disk=None, memory=True):
     return queues if memory else 0, files
 
 
+def kernels_manifest(name):
+    """The same of one whose rings the kernel serves: no queue runs here, and nothing stops one."""
+    queues, more = {"net": (2, "/dev/net/tun"), "vsock": (3, None)}[name]
+    _, files = manifest(None)
+    files.update({(EVENT, os.O_RDWR): 2 * queues + 1, (f"/dev/vhost-{name}", os.O_RDWR): 1})
+    if more:
+        files[more, os.O_RDWR] += 1
+    return 0, files
+
+
 def check_rights(pid, caller):
     """J1 to J4, J6: of every thread."""
     user = NOBODY if caller == 0 else caller
@@ -203,12 +213,12 @@ def check_limits(pid, is_helper, queues):
         return int(soft)
 
     name = text(pid, "comm").strip().removeprefix("crosvm-")
-    connections = 1024 if name in ("vsock", "wl") else 0
+    connections = 1024 if is_helper or name in ("vsock", "wl") else 0
     assert limit("core file size") == limit("msgqueue size") == 0
     assert limit("open files") <= connections + 128
     going, workers = 6, 64 if name in ("block", "net") else 0
     assert limit("processes") <= (1 if is_helper else 1 + max(queues, 1) + going + workers)
-    running = sum(text(task, "comm").startswith("iou-") for task in tasks(pid))
+    running = sum(text(task, "comm").startswith(("iou-", "vhost-")) for task in tasks(pid))
     assert len(tasks(pid)) - running == 1 + queues
 
 

@@ -429,6 +429,8 @@ static const struct {
 	{ "vsock_device", "epoll_wait recvmsg sendmsg epoll_ctl preadv2 poll write" },
 	{ "wl_device", "epoll_wait recvmsg sendmsg read preadv2 poll write" },
 	{ "balloon_device", "preadv2 poll write" },
+	{ "vhost_net_device", "poll write" },
+	{ "vhost_vsock_device", "poll write" },
 	{ "main_block", "io_uring_enter preadv2 pwritev2 fdatasync poll write" },
 	{ "main_net", "io_uring_enter readv writev recvfrom sendmsg preadv2 poll write" },
 	{ "main_rng", "getrandom preadv2 poll write" },

@@ -526,7 +526,8 @@ static void policies_are_small(void **state)
 	static const struct {
 		const char *name;
 		unsigned at_most;
-	} sizes[] = { { "balloon_device", 45 }, { "rng_device", 45 }, { "block_device", 60 },
+	} sizes[] = { { "vhost_net_device", 60 }, { "vhost_vsock_device", 60 },
+		{ "balloon_device", 45 }, { "rng_device", 45 }, { "block_device", 60 },
 		{ "net_device", 60 }, { "wl_device", 60 }, { "vsock_device", 60 },
 		{ "connector", 10 }, { "main_vcpu", 40 }, { "main_control", 60 },
 		{ "main_console", 40 }, { "main_starter", 70 }, { "main_rng", 40 },

@@ -227,6 +227,35 @@ static void the_kernel_learns_of_all_memory(void **state)
 	assert_int_equal(device.frees, 1);
 }
 
+/* As of a jailed device, whose front end brings the memory. */
+static void memory_comes_and_goes(void **state)
+{
+	static const struct call calls[] = { { VHOST_SET_MEM_TABLE, 0, 0 } };
+	const struct vhost_ring ring = ring_at(DRIVER_USED);
+	struct device device;
+	struct vhost *vhost = new_vhost(NULL, &device);
+	uint16_t base;
+
+	assert_int_equal(kernel.count, 1); /* its owner */
+	assert_int_equal(vhost->ops->set_vring(vhost, 1, &ring), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(vhost->ops->start_vring(vhost, 1), -EFAULT);
+		kernel.count = 0;
+		assert_int_equal(vhost->ops->set_memory(vhost, *state), 0);
+		assert_calls(calls, ARRAY_SIZE(calls));
+		assert_int_equal(kernel.memory.nregions, 2);
+		assert_int_equal(vhost->ops->start_vring(vhost, 1), 0);
+		assert_int_equal(vhost->ops->stop_vring(vhost, 1, &base), 0);
+		kernel.count = 0;
+		assert_int_equal(vhost->ops->set_memory(vhost, NULL), 0);
+		assert_calls(calls, ARRAY_SIZE(calls));
+		assert_int_equal(kernel.memory.nregions, 0);
+	}
+	kernel.refuses = VHOST_SET_MEM_TABLE;
+	assert_int_equal(vhost->ops->set_memory(vhost, *state), -EIO);
+	vhost->ops->free(vhost);
+}
+
 static void a_kernel_that_refuses_costs_no_device(void **state)
 {
 	static const unsigned long requests[] = { VHOST_SET_OWNER, VHOST_SET_MEM_TABLE };
@@ -411,6 +440,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_kernel_learns_of_all_memory),
+		TEST(memory_comes_and_goes),
 		TEST(a_kernel_that_refuses_costs_no_device),
 		TEST(features_are_shared),
 		TEST(a_ring_runs_and_stops),

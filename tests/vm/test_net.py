@@ -130,7 +130,7 @@ REBIND = ("cd /sys/bus/virtio/drivers/virtio_net && dev=$(ls -d virtio*) && "
 
 @pytest.mark.parametrize("options, vhost", [
     pytest.param((), "off", id="threads", marks=pytest.mark.soak), pytest.param(("-u",), "off", id="jailed"),
-    pytest.param((), "on", id="vhost",
+    pytest.param(("-u",), "on", id="vhost",
                  marks=pytest.mark.skipif(not os.path.exists("/dev/vhost-net"), reason="the host has no vhost-net"))])
 def test_both_ways_until_the_tap_vanishes(initrd, options, vhost):
     """The driver comes and goes; megabytes to the guest and from it by TCP, a large ping, and the MAC that was asked

@@ -34,7 +34,7 @@ EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
 THREADS_IN_SOAK = [pytest.param((), id="threads", marks=pytest.mark.soak), pytest.param(("-u",), id="jailed")]
 
 # src/vm/exit_status.h
-OK, HOST, USAGE, IMAGE, CRASH, KVM = range(6)
+OK, HOST, USAGE, IMAGE, CRASH, KVM, DEVICE = range(7)
 
 # Text of src/vm/lifecycle.c
 POWERED_OFF = "the guest powered off"
