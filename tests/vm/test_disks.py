@@ -138,7 +138,7 @@ def copies():
 
 @pytest.mark.parametrize("kernel, queues, cpus, engine", copies())
 def test_data(request, initrd, tmp_path, kernel, queues, cpus, engine):
-    size = (4 if engine == "uring" else 2) * MIB
+    size = 4 * MIB
     source = disks.noise(tmp_path / "source", size, queues * cpus)
     target = disks.sparse(tmp_path / "target", size)
     ramdisk = request.getfixturevalue("stock") if kernel == "cloud-6.1" else initrd
