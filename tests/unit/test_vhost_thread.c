@@ -280,9 +280,10 @@ static void a_broken_ring_is_reported_and_stops_alone(void **state)
 	eventfd_t count;
 	uint16_t base;
 
-	assert_int_equal(start(rig, 0, 0), 0);
-	driver_set_avail_idx(&rig->driver, SIZE + 1);
 	capture_begin(&capture);
+	assert_int_equal(start(rig, 0, 0), 0);
+	driver_set_avail_idx(
+		&rig->driver, SIZE + 1); /* seen before the kick, if the thread is late */
 	kick(rig);
 	assert_int_equal(eventfd_read(rig->error_fd, &count), 0);
 	kick(rig); /* nobody serves it any more, nobody spins */
