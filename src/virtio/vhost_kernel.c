@@ -34,24 +34,22 @@ static int control(const struct vhost_kernel *self, unsigned long request, void 
 	return ioctl(self->ops->kernel->fd(self->device), request, argument) < 0 ? -errno : 0;
 }
 
-static uint64_t kernels_bits(const struct vhost_kernel *self)
+static uint64_t kernels_bits(const struct device_ops *ops)
 {
-	return self->ops->kernel->features | VHOST_RING_FEATURES;
+	return ops->kernel->features | VHOST_RING_FEATURES;
 }
 
 /* The device's, without those that the kernel should know and does not. */
 int vhost_kernel_features(
 	const struct device_ops *ops, const struct device *device, uint64_t *ret_features)
 {
-	const struct vhost_kernel probe = { .ops = ops,
-		.device = (struct device *)(uintptr_t)device };
 	uint64_t kernels;
-	int r = control(&probe, VHOST_GET_FEATURES, &kernels);
 
-	if (r == 0)
-		*ret_features = (ops->features(device) | VHOST_RING_FEATURES) &
-				(kernels | ~kernels_bits(&probe));
-	return r;
+	if (ioctl(ops->kernel->fd(device), VHOST_GET_FEATURES, &kernels) < 0)
+		return -errno;
+	*ret_features =
+		(ops->features(device) | VHOST_RING_FEATURES) & (kernels | ~kernels_bits(ops));
+	return 0;
 }
 
 static int get_features(struct vhost *vhost, uint64_t *ret_features)
@@ -64,7 +62,7 @@ static int get_features(struct vhost *vhost, uint64_t *ret_features)
 static int set_features(struct vhost *vhost, uint64_t features)
 {
 	struct vhost_kernel *self = from_vhost(vhost);
-	uint64_t kernels = features & kernels_bits(self);
+	uint64_t kernels = features & kernels_bits(self->ops);
 
 	self->features = features;
 	return control(self, VHOST_SET_FEATURES, &kernels);

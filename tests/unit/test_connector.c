@@ -99,27 +99,35 @@ static void nobody_there_is_an_error_and_no_end(void **state)
 	end(&helper);
 }
 
-static void a_number_is_connected(void **state)
+/* The one socket that there is, for so many at once. */
+static int listen_at(const struct helper *helper, int backlog)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memcpy(address.sun_path, helper->path, sizeof(helper->path));
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, backlog), 0);
+	return listener;
+}
+
+static void a_number_is_connected(void **state)
+{
 	struct helper helper;
 	char byte = 0;
 	int fd = -1;
 
 	(void)state;
 	start(&helper);
-	memcpy(address.sun_path, helper.path, sizeof(helper.path));
-	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int listener = listen_at(&helper, 1);
 
-	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(listener, 1), 0);
 	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), 0);
 	int accepted = accept(listener, NULL, NULL);
 
 	assert_int_equal(write(accepted, "x", 1), 1);
 	assert_int_equal(read(fd, &byte, 1), 1);
 	assert_int_equal(byte, 'x');
-	(void)unlink(address.sun_path);
+	(void)unlink(helper.path);
 	fd_close(&fd);
 	fd_close(&accepted);
 	fd_close(&listener);
@@ -217,17 +225,13 @@ static void *serve_without_capabilities(void *argument)
 /* Those of any program of this user: the request fails, and the helper is there for the next. */
 static void too_many_in_flight_is_no_end(void **state)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct helper helper;
 	int flight[2], fd = 77;
 
 	(void)state;
 	prepare(&helper);
-	memcpy(address.sun_path, helper.path, sizeof(helper.path));
-	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int listener = listen_at(&helper, 2);
 
-	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(listener, 2), 0);
 	set_limit(2 * IN_FLIGHT);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, flight), 0);
 	for (int i = 0; i < IN_FLIGHT; i++)
@@ -240,7 +244,7 @@ static void too_many_in_flight_is_no_end(void **state)
 	fd_close(&flight[0]);
 	fd_close(&flight[1]);
 	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), 0);
-	(void)unlink(address.sun_path);
+	(void)unlink(helper.path);
 	fd_close(&fd);
 	fd_close(&listener);
 	end(&helper);
