@@ -78,18 +78,6 @@ def machine(place, case, *options, before=(), **kwargs):
             yield process
 
 
-def processes(main):
-    """[(name, pid)] of those of ours, which passt is not, once they are in their jails."""
-    pids = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
-    pids = [pid for pid in pids if not name_of(pid).startswith("passt")]
-    vmm.wait_until(lambda: all(vmm.status_number(pid, "Seccomp") == 2 for pid in pids))
-    return [(name_of(pid).removeprefix("crosvm-"), int(pid)) for pid in pids]
-
-
-def name_of(pid):
-    return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
-
-
 # ---- what a jail is ----
 
 def text(pid, name):
@@ -146,7 +134,7 @@ def check_rights(pid, caller):
     """J1 to J4, J6: of every thread."""
     user = NOBODY if caller == 0 else caller
     # Root's helper is the owner of the directory that it sees, which is root.
-    if caller == 0 and text(pid, "comm").strip().removeprefix("crosvm-") in HELPERS:
+    if caller == 0 and vmm.name_of(pid) in HELPERS:
         user = 0
     for task in tasks(pid):
         fields = status(task)
@@ -184,7 +172,7 @@ def check_surroundings(pid, main, is_helper):
     assert {os.stat(f"/proc/{pid}/{name}").st_uid for name in ("mem", "maps", "environ")} == {0}
     assert int(text(pid, "oom_score_adj")) >= min(int(text(main, "oom_score_adj")) + 200, 1000)
     assert text(pid, "environ").strip("\0") == ""
-    assert text(pid, "cmdline").startswith(f"crosvm-{text(pid, 'comm').strip().removeprefix('crosvm-')}\0")
+    assert text(pid, "cmdline").startswith(f"crosvm-{vmm.name_of(pid)}\0")
     _, _, session, terminal = text(pid, "stat").rsplit(")", 1)[1].split()[1:5]
     assert (session, terminal) == (str(pid), "0")
 
@@ -212,7 +200,7 @@ def check_limits(pid, is_helper, queues):
         assert soft == hard
         return int(soft)
 
-    name = text(pid, "comm").strip().removeprefix("crosvm-")
+    name = vmm.name_of(pid)
     connections = 1024 if is_helper or name in ("vsock", "wl") else 0
     assert limit("core file size") == limit("msgqueue size") == 0
     assert limit("open files") <= connections + 128
@@ -225,7 +213,7 @@ def check_limits(pid, is_helper, queues):
 def check_jail(pid, main, manifest_, caller=None, guest=True):
     """Of one process: the manifest of its kind. `main` made it, for this user."""
     queues, files = manifest_
-    is_helper = text(pid, "comm").strip().removeprefix("crosvm-") in HELPERS
+    is_helper = vmm.name_of(pid) in HELPERS
     check_rights(pid, os.geteuid() if caller is None else caller)
     check_surroundings(pid, main, is_helper)
     assert descriptors(pid) == files  # J9, J10

@@ -9,7 +9,6 @@ import os
 import pathlib
 import time
 
-import jails
 import smaps
 import vmm
 
@@ -30,7 +29,7 @@ class Oracle:
 
     def __init__(self, process):
         vmm.wait_until_started(process.pid)
-        self.pids = [process.pid, *(pid for _, pid in jails.processes(process.pid))]
+        self.pids = [process.pid, *(pid for _, pid in vmm.processes(process.pid))]
         self.held = self.look()
         self.resident = {pid: smaps.own_kib(pid, "Rss") for pid in self.pids}
 

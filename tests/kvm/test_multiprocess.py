@@ -71,7 +71,7 @@ def test_what_a_jail_is(place):
     """J1 to J17, J19, J20 of each kind of device, and of the helpers; with all of them at work."""
     directory, caller, before = place
     with jails.machine(directory, "load", before=before) as process:
-        found = jails.processes(process.pid)
+        found = vmm.processes(process.pid)
         disks = [(str(directory / "ro.img"), os.O_RDONLY), (str(directory / "rw.img"), os.O_RDWR)]
         kinds = {name for name in jails.KINDS if name != "net" or "--net" in process.args}
         assert sorted(name for name, _ in found) == sorted([*kinds, "block", *jails.HELPERS])
@@ -87,7 +87,7 @@ def test_what_a_jail_is(place):
 def test_a_stopped_device_ends_with_the_main_process(tmp_path):
     """J18, each kind. One that the kernel did not kill would stay for ever."""
     with jails.machine(tmp_path, "rest") as process:
-        pids = [pid for _, pid in jails.processes(process.pid)]
+        pids = [pid for _, pid in vmm.processes(process.pid)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         process.kill()
@@ -142,7 +142,7 @@ def test_killed_at_any_moment(tmp_path):
 
 def device(process, kind):
     """The last of its kind."""
-    found = dict(jails.processes(process.pid))
+    found = vmm.device_processes(process.pid)
     if kind not in found:
         pytest.skip("neither root nor passt, so no network card")
     return found[kind]
@@ -210,7 +210,7 @@ def test_a_device_may_be_stopped_for_a_while(tmp_path, case):
     """For less than 4 s."""
     with jails.machine(tmp_path, case) as process:
         for signal_number in (signal.SIGSTOP, signal.SIGCONT):
-            for _, victim in jails.processes(process.pid):
+            for _, victim in vmm.processes(process.pid):
                 os.kill(victim, signal_number)
             time.sleep(0.5)
         time.sleep(0 if case == "load" else 3.5)

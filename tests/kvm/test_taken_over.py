@@ -62,7 +62,7 @@ PAIRS = EVERYWHERE if os.environ.get("CROSVM_SOAK") else list(turns())
 def victim(tmp_path, kind):
     """(VM at rest, the pid of its device of that kind)"""
     with jails.machine(tmp_path, "rest") as process:
-        yield process, dict(jails.processes(process.pid))[kind]
+        yield process, vmm.device_processes(process.pid)[kind]
 
 
 def packet_sockets(pid):
@@ -116,7 +116,7 @@ def test_message_that_nobody_asked_for(tmp_path, kind):
 @pytest.mark.parametrize("message", [b"no", b"number" * 100], ids=["short", "long"])
 def test_what_is_no_number_for_a_helper(tmp_path, kind, message):
     with victim(tmp_path, kind) as (process, pid):
-        helper = dict(jails.processes(process.pid))[f"{kind}-to"]
+        helper = vmm.device_processes(process.pid)[f"{kind}-to"]
         packet_sockets(pid)[-1].send(message)
         check_end(process, f"device {kind}-to: its process {helper} ended with status 0\n")
 

@@ -113,12 +113,21 @@ def wait_until_started(pid):
     wait_until(waits)
 
 
-def device_processes(pid):
-    """{name of the device: pid}, once they are in their jails: the guest does not wait for that."""
-    pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    wait_until(lambda: all(status_number(child, "Seccomp") == 2 for child in pids))
-    return {pathlib.Path(f"/proc/{child}/comm").read_text().strip().removeprefix("crosvm-"): int(child)
-            for child in pids}
+def name_of(pid):
+    return pathlib.Path(f"/proc/{pid}/comm").read_text().strip().removeprefix("crosvm-")
+
+
+def processes(main):
+    """[(name, pid)] of those of ours, which passt is not, once they are in their jails: the guest does not wait for that."""
+    pids = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    pids = [pid for pid in pids if not name_of(pid).startswith("passt")]
+    wait_until(lambda: all(status_number(pid, "Seccomp") == 2 for pid in pids))
+    return [(name_of(pid), int(pid)) for pid in pids]
+
+
+def device_processes(main):
+    """{name of the device: pid}, the last one of each."""
+    return dict(processes(main))
 
 
 def end_by(process, signal_number, timeout=5):

@@ -9,6 +9,7 @@ import vm
 
 sys.path.append(str(vm.ROOT / "tests/kvm"))
 import jails  # noqa: E402
+import vmm  # noqa: E402
 
 MAC, HOST, GUEST = "02:12:34:56:78:9a", "192.168.78.1", "192.168.78.2"
 
@@ -50,7 +51,7 @@ def test_devices_that_the_kernel_serves(initrd):
     with vm.piped(argv) as (process, console):
         said = vm.expect(console, "served")
         assert " 0% packet loss" in said and "virtio" in said
-        found = dict(jails.processes(process.pid))
+        found = vmm.device_processes(process.pid)
         for name in ("net", "vsock"):
             jails.check_jail(found[name], process.pid, jails.kernels_manifest(name))
         os.kill(found["vsock"], 9)
