@@ -348,6 +348,45 @@ static void run_device_config(void)
 	end();
 }
 
+/*
+ * Another vCPU writes a field by the configuration access capability, while this one reads it where
+ * it is: of what the driver itself writes the generation says nothing, nor can it be written.
+ */
+static void run_generation(void)
+{
+	enum { WCE = 32 };
+	const uint64_t features = UINT64_C(1) << 9 | UINT64_C(1) << 11; /* FLUSH, CONFIG_WCE */
+	unsigned seen[2] = { 0 };
+
+	begin();
+	struct victim *victim = chosen();
+	unsigned capability = find_capability(victim, CAP_VENDOR, CFG_PCI);
+
+	row = "written by another vCPU";
+	start_victim(victim, features);
+	uint64_t before = get(victim, GENERATION, 1);
+
+	put_config(victim, capability + 4, 1, 0);
+	put_config(victim, capability + 8, 4, (uint32_t)(victim->config - victim->bar) + WCE);
+	put_config(victim, capability + 12, 4, 1);
+	start_changes(victim, capability + 16, 1, 1);
+	while (!is_done()) {
+		uint64_t value = read_at(victim->config + WCE, 1);
+
+		if (value > 1)
+			fail_row("the field is %x", value);
+		seen[value]++;
+		put(victim, GENERATION, 1, ~before);
+		if (get(victim, GENERATION, 1) != before)
+			fail_row("the generation is %x", get(victim, GENERATION, 1));
+		good_request(victim);
+	}
+	if (seen[0] == 0 || seen[1] == 0)
+		fail_row("it was always the same");
+	check_victim(victim);
+	end();
+}
+
 /* ---- status -------------------------------------------------------------------------------- */
 
 static void run_status(void)
@@ -505,8 +544,7 @@ static void run_msix_registers(void)
 	end();
 }
 
-/* ---- the configuration access capability -------------------------------------------------------
- */
+/* ---- the configuration access capability ------------------------------------------------ */
 
 static void run_pci_cfg(void)
 {
@@ -553,6 +591,7 @@ const struct test_case cases[] = {
 	{ "bar-space", run_bar_space },
 	{ "queue-select", run_queue_select },
 	{ "device-config", run_device_config },
+	{ "generation", run_generation },
 	{ "status", run_status },
 	{ "msix-messages", run_msix_messages },
 	{ "msix-registers", run_msix_registers },

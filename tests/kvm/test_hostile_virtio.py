@@ -46,6 +46,7 @@ CASES = [
     ("hostile_balloon", "config", ("balloon",), BALLOON),
     ("hostile_pci", "queue-select", BOTH, []),
     ("hostile_pci", "device-config", BOTH, []),
+    ("hostile_pci", "generation", ("blk",), ["-c", "2"]),
     ("hostile_pci", "status", BOTH, []),
     ("hostile_pci", "msix-messages", BOTH, []),
 ]
