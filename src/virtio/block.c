@@ -380,7 +380,7 @@ static void block_unprepare(struct device *device)
 static void block_prepare_queue(struct device_queue *queue)
 {
 	if (!queue->device->options.sync_engine)
-		urings_prepare_thread(&queue->device->urings, &block_uring_kind, queue->index);
+		(void)urings_open(&queue->device->urings, &block_uring_kind, queue->index);
 }
 
 static unsigned block_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])

@@ -6,10 +6,9 @@
  * waits for what comes: two system calls for a request that is alone, a
  * fraction of one when there are many.
  *
- * The ring is made by the thread that uses it, before its seccomp filter, or long
- * before it for a jail; then it passes from one thread to the next. Requests are checked before
- * they get here. A ring that fails for good is given up, and what is in flight is brought to its
- * end first.
+ * The ring is the queue's thread's, and outlives each of its starts (uring.h). Requests are
+ * checked before they get here. A ring that fails for good is given up, and what is in flight is
+ * brought to its end first.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -421,27 +420,21 @@ static void submit_poll_removes(struct engine *engine)
 }
 
 /*
- * Takes back the polls, so that the next thread finds the ring as it was made.
+ * Takes back the polls, so that the queue's next start finds the ring as it was made.
  * One whose event is just being delivered cannot be taken back at that moment
  * (-EALREADY), so it is tried until none is left.
  */
 static int disarm(struct engine *engine)
 {
-	int r = 0;
+	int r;
 
 	engine->leaving = true;
-	while (r == 0 && engine->polls != 0) {
+	do {
 		submit_poll_removes(engine);
 		r = enter(engine, 1);
 		take_completions(engine);
-	}
+	} while (r == 0 && engine->polls != 0);
 	return r;
-}
-
-/* No other thread has had this ring or will have it. */
-static bool is_own(const struct engine *engine)
-{
-	return urings_is_own(&engine->device->urings, engine->ring, engine->queue->index);
 }
 
 /* For the VMM, which looks now and then: a plain store in each round. */
@@ -468,7 +461,7 @@ static int run(struct engine *engine)
 		take_completions(engine);
 	}
 	publish(engine);
-	return is_own(engine) ? enter(engine, 0) : disarm(engine);
+	return disarm(engine);
 }
 
 /* What is in the submission queue was never seen by the kernel, and never will be. */
@@ -518,11 +511,6 @@ static void fail_the_rest(struct engine *engine)
 	}
 }
 
-static void close_ring(struct engine *engine)
-{
-	urings_close(&engine->device->urings, engine->queue->index, engine->dead);
-}
-
 /* Brings all that was popped to its end without the ring. */
 static void abandon(struct engine *engine, int error)
 {
@@ -531,7 +519,7 @@ static void abandon(struct engine *engine, int error)
 	engine->dead = engine->leaving = true;
 	do_what_was_not_submitted(engine);
 	wait_for_the_rest(engine);
-	close_ring(engine);
+	urings_give_up(&engine->device->urings, engine->queue->index);
 	fail_the_rest(engine);
 	publish(engine);
 	/* Also when the driver wants none now: a call may be among what was not submitted. */
@@ -565,15 +553,11 @@ int block_serve_uring(struct device_queue *queue)
 	if (r < 0)
 		return r;
 	r = create_slots(&engine);
-	if (r < 0) {
-		close_ring(&engine);
+	if (r < 0)
 		return r;
-	}
 	r = run(&engine);
 	if (r < 0)
 		abandon(&engine, r);
-	else
-		close_ring(&engine);
 	munmap(engine.memory, engine.memory_size);
 	return engine.broken != 0 ? engine.broken : r < 0 ? -EOPNOTSUPP : 0;
 }

@@ -136,7 +136,7 @@ static void net_unprepare(struct device *device)
 static void net_prepare_queue(struct device_queue *queue)
 {
 	if (queue->device->stream == NULL && !is_control(queue))
-		urings_prepare_thread(&queue->device->urings, &net_uring_kind, queue->index);
+		(void)urings_open(&queue->device->urings, &net_uring_kind, queue->index);
 }
 
 static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])

@@ -42,10 +42,9 @@ int net_cable_fd(const struct device_queue *queue)
 				      : device->tap.fds[queue->index / 2];
 }
 
-static void close_ring(struct net_cable *cable, bool dead)
+static void give_up_ring(struct net_cable *cable)
 {
-	if (cable->ring != NULL)
-		urings_close(&cable->queue->device->urings, cable->queue->index, dead);
+	urings_give_up(&cable->queue->device->urings, cable->queue->index);
 	cable->ring = NULL;
 }
 
@@ -61,12 +60,7 @@ void net_cable_open(struct net_cable *cable, struct device_queue *queue)
 	/* Linux 5.19 brought the first of these flags, and the cancel of all. */
 	if (cable->ring != NULL && (cable->ring->flags & (IORING_SETUP_COOP_TASKRUN |
 								 IORING_SETUP_DEFER_TASKRUN)) == 0)
-		close_ring(cable, true);
-}
-
-void net_cable_close(struct net_cable *cable)
-{
-	close_ring(cable, false);
+		give_up_ring(cable);
 }
 
 /* ---- with io_uring ---- */
@@ -230,7 +224,7 @@ int net_cable_move(struct net_cable *cable, struct net_batch *out, struct net_ba
 	if (cable->ring != NULL && out->count + in->count > 1) {
 		r = run_ring(cable, out, in);
 		if (r < 0)
-			close_ring(cable, true);
+			give_up_ring(cable);
 	}
 	if (r != -EOPNOTSUPP)
 		return r;

@@ -39,7 +39,6 @@ struct net_cable {
 
 /* Never fails: there is always a way without io_uring. */
 void net_cable_open(struct net_cable *cable, struct device_queue *queue);
-void net_cable_close(struct net_cable *cable);
 
 /*
  * Sends what is in `out` in its order, then fills `in` with what has arrived; either may

@@ -222,6 +222,5 @@ int net_pair_serve(struct net_side *side)
 		pthread_cond_broadcast(&pair->changed);
 	}
 	pthread_mutex_unlock(&pair->lock);
-	net_cable_close(&cable);
 	return side->result;
 }

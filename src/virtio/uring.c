@@ -25,16 +25,14 @@ static int restrict_ring(struct io_uring *ring, const struct uring_kind *kind)
 	rules[count++].register_op = IORING_REGISTER_ENABLE_RINGS;
 	rules[count].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
 	rules[count++].sqe_flags = kind->sqe_flags;
-	int r = io_uring_register_restrictions(ring, rules, count);
-
-	return r < 0 ? r : io_uring_enable_rings(ring);
+	return io_uring_register_restrictions(ring, rules, count);
 }
 
 /*
  * The newest way first: Linux 6.1 does completions only when we wait for them,
  * for one thread alone, which is the one that enables the ring.
  */
-static int create_ring(struct io_uring *ring, const struct uring_kind *kind, bool one_thread)
+static int create_ring(struct io_uring *ring, const struct uring_kind *kind)
 {
 	static const unsigned flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
@@ -43,7 +41,7 @@ static int create_ring(struct io_uring *ring, const struct uring_kind *kind, boo
 	};
 	int r = -ENOSYS;
 
-	for (unsigned i = one_thread ? 0 : 1; r < 0 && i < ARRAY_SIZE(flags); i++) {
+	for (unsigned i = 0; r < 0 && i < ARRAY_SIZE(flags); i++) {
 		r = io_uring_queue_init(kind->entries, ring, flags[i] | IORING_SETUP_R_DISABLED);
 		if (r < 0)
 			continue;
@@ -54,41 +52,22 @@ static int create_ring(struct io_uring *ring, const struct uring_kind *kind, boo
 	return r < 0 ? -EOPNOTSUPP : 0;
 }
 
-static void free_ring(struct io_uring **ring)
+static void make(struct urings *urings, const struct uring_kind *kind, unsigned index)
 {
-	if (*ring != NULL)
-		io_uring_queue_exit(*ring);
-	free(*ring);
-	*ring = NULL;
+	struct io_uring *ring = calloc(1, sizeof(*ring));
+
+	if (ring != NULL && create_ring(ring, kind) < 0) {
+		free(ring);
+		ring = NULL;
+	}
+	urings->rings[index] = ring;
+	urings->tried[index] = true;
 }
 
 void urings_prepare(struct urings *urings, const struct uring_kind *kind, unsigned count)
 {
-	urings->prepared = true;
-	for (unsigned i = 0; i < count && i < DEVICE_QUEUES_MAX; i++) {
-		struct io_uring *ring = calloc(1, sizeof(*ring));
-
-		if (ring == NULL || create_ring(ring, kind, false) < 0) {
-			free(ring);
-			return; /* those without are served without */
-		}
-		urings->rings[i] = ring;
-	}
-}
-
-void urings_prepare_thread(struct urings *urings, const struct uring_kind *kind, unsigned index)
-{
-	if (urings->prepared)
-		return;
-	struct io_uring *ring = calloc(1, sizeof(*ring));
-
-	if (ring != NULL && create_ring(ring, kind, true) < 0) {
-		free(ring);
-		ring = NULL;
-	}
-	free_ring(&urings->thread_rings[index]);
-	urings->thread_rings[index] = ring;
-	urings->thread_ring_tried[index] = true;
+	for (unsigned i = 0; i < count && i < DEVICE_QUEUES_MAX; i++)
+		make(urings, kind, i);
 }
 
 unsigned urings_fds(const struct urings *urings, int *ret_fds)
@@ -101,27 +80,30 @@ unsigned urings_fds(const struct urings *urings, int *ret_fds)
 	return count;
 }
 
+void urings_give_up(struct urings *urings, unsigned index)
+{
+	struct io_uring *ring = urings->rings[index];
+
+	if (ring != NULL)
+		io_uring_queue_exit(ring);
+	free(ring);
+	urings->rings[index] = NULL;
+}
+
 void urings_free(struct urings *urings)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(urings->rings); i++) {
-		free_ring(&urings->rings[i]);
-		free_ring(&urings->thread_rings[i]);
-	}
+	for (unsigned i = 0; i < ARRAY_SIZE(urings->rings); i++)
+		urings_give_up(urings, i);
 }
 
 struct io_uring *urings_open(struct urings *urings, const struct uring_kind *kind, unsigned index)
 {
-	if (urings->rings[index] != NULL)
-		return urings->rings[index];
-	if (!urings->thread_ring_tried[index])
-		urings_prepare_thread(urings, kind, index);
-	return urings->thread_rings[index];
-}
-
-void urings_close(struct urings *urings, unsigned index, bool dead)
-{
-	free_ring(&urings->thread_rings[index]);
-	urings->thread_ring_tried[index] = false;
-	if (dead)
-		free_ring(&urings->rings[index]);
+	if (!urings->tried[index])
+		make(urings, kind, index);
+	if (urings->rings[index] != NULL && !urings->enabled[index]) {
+		urings->enabled[index] = io_uring_enable_rings(urings->rings[index]) == 0;
+		if (!urings->enabled[index])
+			urings_give_up(urings, index);
+	}
+	return urings->rings[index];
 }

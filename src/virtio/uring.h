@@ -4,9 +4,10 @@
  * operations that the device needs. The kernel may refuse: an old one, one that
  * is told not to, a container's filter. Then a queue does without.
  *
- * A ring is made by the thread that serves its queue, for that one alone, which
- * is faster; or long before it for a jail that forbids to make any, and then it
- * passes from one thread to the next, who must leave it with nothing in flight.
+ * A ring does its work for one thread alone, that of its queue, which is faster
+ * (Linux 6.1). It is made by that thread; or long before it for a jail that forbids
+ * to make any, and then the thread only enables it. Who serves the queue leaves it
+ * with nothing in flight, for the next time.
  */
 #pragma once
 
@@ -24,22 +25,15 @@ struct uring_kind {
 };
 
 struct urings {
-	/*
-	 * Made by urings_prepare() and used again at each start; NULL where a
-	 * queue's thread makes its own, or, after it, has none.
-	 */
-	struct io_uring *rings[DEVICE_QUEUES_MAX];
-	bool prepared; /* no ring can be made any more */
-	/* Of a queue's thread, for it alone; NULL after it tried: this host has none. */
-	struct io_uring *thread_rings[DEVICE_QUEUES_MAX];
-	bool thread_ring_tried[DEVICE_QUEUES_MAX];
+	struct io_uring
+		*rings[DEVICE_QUEUES_MAX]; /* NULL: not made yet, or there is none to be had */
+	bool tried[DEVICE_QUEUES_MAX];     /* made, or in vain: it is not made again */
+	bool enabled[DEVICE_QUEUES_MAX];   /* by its thread */
 };
 
 /* Makes the rings of queues [0, count), as far as the host gives us any. */
 void urings_prepare(struct urings *urings, const struct uring_kind *kind, unsigned count);
-/* Makes the ring of the queue whose thread calls, unless the above has been there. */
-void urings_prepare_thread(struct urings *urings, const struct uring_kind *kind, unsigned index);
-/* Adds the descriptors of prepared rings; how many. */
+/* Adds the descriptors of rings; how many. */
 unsigned urings_fds(const struct urings *urings, int *ret_fds);
 void urings_free(struct urings *urings);
 
@@ -48,11 +42,5 @@ void urings_free(struct urings *urings);
  * NULL when this host gives us none.
  */
 struct io_uring *urings_open(struct urings *urings, const struct uring_kind *kind, unsigned index);
-/* Whether no other thread has had it or will have it. */
-static inline bool urings_is_own(
-	const struct urings *urings, const struct io_uring *ring, unsigned index)
-{
-	return ring == urings->thread_rings[index];
-}
-/* The thread is done with it. One for others is closed only if it is dead, and not replaced. */
-void urings_close(struct urings *urings, unsigned index, bool dead);
+/* One that takes nothing any more. It is not replaced. */
+void urings_give_up(struct urings *urings, unsigned index);

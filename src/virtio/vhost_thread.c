@@ -7,6 +7,7 @@
 #include "virtio/vhost_thread.h"
 
 #include <errno.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -16,12 +17,21 @@
 #include "base/log_limit.h"
 #include "base/thread.h"
 
+/*
+ * Its thread is made when it first starts, and then waits for the next start or the end: what it
+ * made before its filter is its own for good, and a driver that resets all the time makes no
+ * threads.
+ */
 struct ring {
 	struct device_queue queue;
 	struct vhost_ring place;
 	struct vhost_thread *owner;
-	pthread_t thread;
 	bool running;
+	bool has_thread; /* and what follows */
+	bool ending;     /* what `begin` means then */
+	pthread_t thread;
+	sem_t begin; /* serve what `queue` says */
+	sem_t done;  /* `queue` is the owner's again */
 };
 
 struct vhost_thread {
@@ -131,14 +141,10 @@ static int enter_thread(struct vhost_thread *self, struct device_queue *queue)
 	return self->threads.enter(self->threads.owner, self->ops->name);
 }
 
-static void *serve_ring(void *argument)
+static void serve_ring(struct ring *ring, int entered)
 {
-	struct ring *ring = argument;
 	struct vhost_thread *self = ring->owner;
-	int r = enter_thread(self, &ring->queue);
-
-	if (r == 0)
-		r = self->ops->serve(&ring->queue);
+	int r = entered < 0 ? entered : self->ops->serve(&ring->queue);
 
 	if (r < 0) {
 		log_warn_limited(&self->complaints,
@@ -146,6 +152,23 @@ static void *serve_ring(void *argument)
 			self->ops->name, ring->queue.index,
 			r == -EBADMSG ? "the driver broke the ring" : strerror(-r));
 		(void)eventfd_write(self->error_fd, 1);
+	}
+}
+
+static void await(sem_t *semaphore)
+{
+	while (sem_wait(semaphore) < 0)
+		;
+}
+
+static void *run_thread(void *argument)
+{
+	struct ring *ring = argument;
+	int entered = enter_thread(ring->owner, &ring->queue);
+
+	for (await(&ring->begin); !ring->ending; await(&ring->begin)) {
+		serve_ring(ring, entered);
+		sem_post(&ring->done);
 	}
 	return NULL;
 }
@@ -167,18 +190,39 @@ static int init_queue(struct vhost_thread *self, struct ring *ring, unsigned ind
 		.size = ring->place.size,
 		.kick_fd = ring->place.kick_fd,
 		.call_fd = ring->place.call_fd,
-		.stop_fd = -1,
+		.stop_fd = ring->has_thread ? ring->queue.stop_fd : -1,
 	};
 	return virtqueue_init(&ring->queue.vq, self->memory, &config, ring->place.base);
 }
 
-static int start_thread(struct vhost_thread *self, struct ring *ring)
+static int make_thread(struct vhost_thread *self, struct ring *ring)
 {
 	const struct queue_threads *threads = &self->threads;
+	int r;
 
-	return threads->start == NULL
-		       ? thread_start(&ring->thread, serve_ring, ring)
-		       : threads->start(threads->owner, &ring->thread, serve_ring, ring);
+	ring->owner = self;
+	ring->queue.stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (ring->queue.stop_fd < 0)
+		return -errno;
+	sem_init(&ring->begin, 0, 0);
+	sem_init(&ring->done, 0, 0);
+	r = threads->start == NULL
+		    ? thread_start(&ring->thread, run_thread, ring)
+		    : threads->start(threads->owner, &ring->thread, run_thread, ring);
+	if (r < 0)
+		fd_close(&ring->queue.stop_fd);
+	ring->has_thread = r == 0;
+	return r;
+}
+
+static void end_thread(struct ring *ring)
+{
+	if (!ring->has_thread)
+		return;
+	ring->ending = true;
+	sem_post(&ring->begin);
+	pthread_join(ring->thread, NULL);
+	fd_close(&ring->queue.stop_fd);
 }
 
 static int start_device(struct vhost_thread *self)
@@ -203,15 +247,11 @@ static int start_vring(struct vhost *vhost, unsigned index)
 
 	if (r == 0)
 		r = start_device(self);
+	if (r == 0 && !ring->has_thread)
+		r = make_thread(self, ring);
 	if (r < 0)
 		return r;
-	ring->owner = self;
-	ring->queue.stop_fd = eventfd(0, EFD_CLOEXEC);
-	r = ring->queue.stop_fd < 0 ? -errno : start_thread(self, ring);
-	if (r < 0) {
-		fd_close(&ring->queue.stop_fd);
-		return r;
-	}
+	sem_post(&ring->begin);
 	ring->running = true;
 	self->running++;
 	return 0;
@@ -225,8 +265,8 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 	if (ring == NULL || !ring->running)
 		return -EINVAL;
 	(void)eventfd_write(ring->queue.stop_fd, 1);
-	pthread_join(ring->thread, NULL);
-	fd_close(&ring->queue.stop_fd);
+	await(&ring->done);
+	(void)fd_take_event(ring->queue.stop_fd);
 	ring->running = false;
 	self->running--;
 	*ret_base = virtqueue_base(&ring->queue.vq);
@@ -264,6 +304,8 @@ static void vhost_thread_free(struct vhost *vhost)
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
 		if (self->rings[i].running)
 			(void)!stop_vring(vhost, i, &base);
+	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)
+		end_thread(&self->rings[i]);
 	stop_device(self);
 	if (self->ops->sync != NULL)
 		self->ops->sync(self->device);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The thread backend of the vhost contract: the device runs in this process,
- * one thread a queue while the queue is started.
+ * one thread for each queue that was ever started.
  */
 #pragma once
 

@@ -24,6 +24,12 @@ def thread_ticks(pid):
     return ticks
 
 
+def threads(pid):
+    """How many, without those of io_uring, which the kernel keeps a while when they have nothing to do."""
+    names = (comm.read_text() for comm in pathlib.Path(f"/proc/{pid}/task").glob("*/comm"))
+    return sum(not name.startswith("iou-") for name in names)
+
+
 class Oracle:
     """Of a VM that waits for its case to begin."""
 
@@ -35,7 +41,7 @@ class Oracle:
 
     def look(self):
         """{pid: (descriptors, threads)}"""
-        return {pid: (len(os.listdir(f"/proc/{pid}/fd")), vmm.status_number(pid, "Threads")) for pid in self.pids}
+        return {pid: (len(os.listdir(f"/proc/{pid}/fd")), threads(pid)) for pid in self.pids}
 
     def check_held(self):
         """A thread that was joined may be in /proc a moment longer."""

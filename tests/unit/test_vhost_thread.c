@@ -363,6 +363,80 @@ static void a_driver_that_never_stops_can_be_stopped(void **state)
 	assert_true(rig->device.served > 0);
 }
 
+/* What a thread may no longer do it has done before: the same one serves all of a queue's starts.
+ */
+struct counts {
+	unsigned made, entered;
+	int enter_result;
+};
+
+static int count_thread(
+	void *owner, pthread_t *ret_thread, void *(*function)(void *argument), void *argument)
+{
+	struct counts *counts = owner;
+
+	counts->made++;
+	return -pthread_create(ret_thread, NULL, function, argument);
+}
+
+static int count_entry(void *owner, const char *device)
+{
+	struct counts *counts = owner;
+
+	assert_string_equal(device, copier_ops.name);
+	counts->entered++;
+	return counts->enter_result;
+}
+
+static void a_queue_has_one_thread_for_all_its_starts(void **state)
+{
+	struct rig *rig = *state;
+	struct counts counts = { 0 };
+	const struct queue_threads threads = { count_thread, count_entry, &counts };
+	uint16_t base = 0;
+
+	vhost_thread_set_threads(rig->vhost, &threads);
+	for (unsigned slot = 0; slot < SIZE / 2; slot++) {
+		assert_int_equal(start(rig, 0, base), 0);
+		offer_copy(rig, slot, (uint8_t)(slot + 1));
+		kick(rig);
+		wait_for_used(rig, (uint16_t)(slot + 1));
+		assert_int_equal(stop(rig, 0, &base), 0);
+		assert_true(is_copied(rig, slot));
+	}
+	assert_int_equal(counts.made, 1);
+	assert_int_equal(counts.entered, 1);
+	assert_int_equal(start(rig, 1, 0), 0);
+	assert_int_equal(stop(rig, 1, &base), 0);
+	assert_int_equal(counts.made, 2);
+	assert_int_equal(counts.entered, 2);
+}
+
+/* Each time: the queue is not served. */
+static void a_thread_that_cannot_drop_its_rights_serves_nothing(void **state)
+{
+	struct rig *rig = *state;
+	struct counts counts = { .enter_result = -EPERM };
+	const struct queue_threads threads = { count_thread, count_entry, &counts };
+	struct capture capture;
+	eventfd_t count;
+	uint16_t base;
+
+	vhost_thread_set_threads(rig->vhost, &threads);
+	capture_begin(&capture);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(start(rig, 0, 0), 0);
+		offer_copy(rig, i, 1);
+		kick(rig);
+		assert_int_equal(eventfd_read(rig->error_fd, &count), 0);
+		assert_int_equal(stop(rig, 0, &base), 0);
+	}
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "Operation not permitted"));
+	assert_int_equal(driver_used_idx(&rig->driver), 0);
+	assert_int_equal(counts.made, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, free_rig)
@@ -377,6 +451,8 @@ int main(void)
 		TEST(a_broken_ring_is_reported_and_stops_alone),
 		TEST(a_driver_that_breaks_rings_writes_few_lines),
 		TEST(a_driver_that_never_stops_can_be_stopped),
+		TEST(a_queue_has_one_thread_for_all_its_starts),
+		TEST(a_thread_that_cannot_drop_its_rights_serves_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
