@@ -96,9 +96,16 @@ int connector_ask(int socket, uint32_t number, int *ret_fd)
 			r = fd_receive(socket, &answer, sizeof(answer), &fd);
 	} while (r == 0 && answer.number != number);
 	if (r < 0 || (answer.result == 0 && fd < 0))
-		return -ECONNABORTED;
+		return r == -ETIMEDOUT ? r : -ECONNABORTED;
 	if (answer.result != 0)
 		return answer.result < 0 ? answer.result : -ECONNABORTED;
 	*ret_fd = fd_steal(&fd);
 	return 0;
+}
+
+const char *connector_fault(int r)
+{
+	return r == -ETIMEDOUT      ? "does not answer in time"
+	       : r == -ECONNABORTED ? "gives no answer that can be used"
+				    : NULL;
 }

@@ -37,7 +37,9 @@ int connector_serve(int socket, int (*connect)(const void *owner, uint32_t numbe
 	const void *owner);
 
 /*
- * The device: the connection that `number` means. What `connect` said there, or
- * -ECONNABORTED: the helper is gone, or did not answer in time.
+ * The device: the connection that `number` means. What `connect` said there;
+ * -ETIMEDOUT: no answer in CONNECTOR_MS; -ECONNABORTED: none that can be used.
  */
 MUST_CHECK int connector_ask(int socket, uint32_t number, int *ret_fd);
+/* What is the helper's fault, in words; NULL: r is what `connect` said. */
+const char *connector_fault(int r);

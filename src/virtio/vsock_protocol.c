@@ -141,10 +141,9 @@ static int connect_to_host(struct vsock_host *host, uint32_t port, int *ret_fd)
 		return vsock_unix_connect(host->path, port, ret_fd);
 	int r = connector_ask(host->connector_fd, port, ret_fd);
 
-	if (r == -ECONNABORTED)
-		log_warn_limited(&host->complaints,
-			"vsock: the helper that connects to '%s_%u' does not answer", host->path,
-			port);
+	if (connector_fault(r) != NULL)
+		log_warn_limited(&host->complaints, "vsock: the helper that connects to '%s_%u' %s",
+			host->path, port, connector_fault(r));
 	return r;
 }
 

@@ -142,9 +142,9 @@ static int connect_to(struct wl_host *host, const struct wl_socket *to, int *ret
 	int r = alone ? connector_connect(to->path, ret_fd)
 		      : connector_ask(host->connector_fd, (uint32_t)(to - host->sockets), ret_fd);
 
-	if (r == -ECONNABORTED)
-		log_warn_limited(&host->complaints,
-			"wl: the helper that connects to '%s' does not answer", to->path);
+	if (connector_fault(r) != NULL)
+		log_warn_limited(&host->complaints, "wl: the helper that connects to '%s' %s",
+			to->path, connector_fault(r));
 	if (r == -EACCES)
 		log_warn_limited(&host->complaints, "wl: cannot connect to '%s': %s%s", to->path,
 			strerror(-r),

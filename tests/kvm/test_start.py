@@ -11,6 +11,7 @@ import vmm
 SYSCALLS_MAX = 60
 PSS_MAX_KIB = 512
 DEVICES_PSS_MAX_KIB = 1024
+DEVICE_SYSCALLS_MAX = 25
 
 
 def bench(name, *arguments):
@@ -30,6 +31,13 @@ def test_system_calls_to_the_first_instruction(record_property):
     print(result["count"], "system calls:", result["calls"])
     record_property("syscalls", result["count"])
     assert result["count"] <= SYSCALLS_MAX
+
+
+@release_only
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_system_calls_for_a_jailed_device():
+    """Of the main process's threads, to the first instruction."""
+    assert bench("multiprocess", "--only", "calls")["main_calls_a_device"] <= DEVICE_SYSCALLS_MAX
 
 
 @release_only
