@@ -25,10 +25,9 @@ struct uring_kind {
 };
 
 struct urings {
-	struct io_uring
-		*rings[DEVICE_QUEUES_MAX]; /* NULL: not made yet, or there is none to be had */
-	bool tried[DEVICE_QUEUES_MAX];     /* made, or in vain: it is not made again */
-	bool enabled[DEVICE_QUEUES_MAX];   /* by its thread */
+	struct io_uring *rings[DEVICE_QUEUES_MAX]; /* NULL: not made yet, or none is to be had */
+	bool tried[DEVICE_QUEUES_MAX];             /* made, or in vain: it is not made again */
+	bool enabled[DEVICE_QUEUES_MAX];           /* by its thread */
 };
 
 /* Makes the rings of queues [0, count), as far as the host gives us any. */
