@@ -41,6 +41,15 @@ struct rig {
 	uint16_t base; /* where begin() starts the ring */
 };
 
+/* Its ring was for the thread that ends; the next start is another's. */
+static inline void forget_ring(const struct device_queue *queue)
+{
+	struct urings *urings = &queue->device->urings;
+
+	urings_give_up(urings, queue->index);
+	urings->tried[queue->index] = urings->enabled[queue->index] = false;
+}
+
 static inline void *serve(void *argument)
 {
 	struct rig *rig = argument;
@@ -48,6 +57,7 @@ static inline void *serve(void *argument)
 	rig->result = rig->queue.index == RECEIVE    ? net_serve_receive(&rig->queue)
 		      : rig->queue.index == TRANSMIT ? net_serve_transmit(&rig->queue)
 						     : net_serve_control(&rig->queue);
+	forget_ring(&rig->queue);
 	return NULL;
 }
 
