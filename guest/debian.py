@@ -166,6 +166,16 @@ def extract(deb, into):
     run(["dpkg-deb", "-x", deb, into])
 
 
+def unpack_with_libraries(suite, package, into):
+    """A package and all that it depends on, side by side; its programs run by its own lib64/ld-linux-x86-64.so.2."""
+    with Apt(suite).session() as apt:
+        for sub in ("bin", "sbin", "lib", "lib64"):
+            (into / "usr" / sub).mkdir(parents=True)
+            (into / sub).symlink_to(f"usr/{sub}")
+        for deb in apt.closure([package]):
+            extract(deb, into)
+
+
 def main(function, failed=1):
     """Run a command's main function; an Error becomes one message and the exit status `failed`."""
     try:

@@ -104,10 +104,18 @@ static int run(const struct device_request *request)
 	}
 	if (device_options_make(request->name, class, request->spec, &device) < 0)
 		return STATUS_USAGE;
-	int r = device_server_run(class, device, request->socket_path, &request->jail);
+	enum exit_status status = STATUS_USAGE;
 
+	if (device_class_has_back_end(class, device))
+		log_error("device %s: another program would serve it, by vhost-user as well: start "
+			  "that one",
+			request->name);
+	else if (device_server_run(class, device, request->socket_path, &request->jail) < 0)
+		status = STATUS_HOST;
+	else
+		status = STATUS_OK;
 	free(device);
-	return r == 0 ? STATUS_OK : STATUS_HOST;
+	return status;
 }
 
 int command_device(int argc, char **argv)

@@ -143,6 +143,12 @@ struct device_ops {
 	int (*serve)(struct device_queue *queue);
 	/* NULL: serve() does it. */
 	const struct device_kernel_ops *kernel;
+	/*
+	 * Gives away the vhost-user socket of a program that open started and that serves the
+	 * rings. The device answers for features and configuration space still, as far as the
+	 * program keeps none. -1: there is none; NULL: never.
+	 */
+	int (*take_back_end)(struct device *device);
 	void (*stop)(struct device *device);
 	/*
 	 * Makes durable what the driver wrote: the VM ends, or the front end is gone.
@@ -204,6 +210,9 @@ struct device_class {
 	size_t options_size;
 	/* The options as a whole. 0, or -EINVAL, logged; NULL: any will do. */
 	int (*check)(const char *option, const void *options);
+	/* Whether take_back_end() will give a socket, so that another program maps guest memory;
+	 * NULL: never. */
+	bool (*has_back_end)(const void *options);
 	/* Opens all fds, with the user's rights. 0 or -errno, logged. ops->free frees it. */
 	int (*open)(const void *options, struct device **ret_device);
 	/*
@@ -218,6 +227,11 @@ static inline const struct device_ops *device_class_ops(
 {
 	return class->choose_ops != NULL && options != NULL ? class->choose_ops(options)
 							    : class->ops;
+}
+
+static inline bool device_class_has_back_end(const struct device_class *class, const void *options)
+{
+	return class->has_back_end != NULL && options != NULL && class->has_back_end(options);
 }
 
 #define DEVICE(name, ...) extern const struct device_class name##_device_class;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * virtio-net: a network card whose cable ends in a tap of the host or in
- * passt. The rings are served by threads (net_queue.h) or by the kernel's vhost-net.
+ * passt. The rings are served by threads (net_queue.h), by the kernel's vhost-net, or by passt.
  * The driver chooses features and sends what it likes; the other side is the
  * network.
  *
@@ -45,9 +45,15 @@ static bool is_kernels(const struct device *device)
 	return device->vhost_fd >= 0;
 }
 
+/* The control queue is. */
+static bool is_ours(const struct device *device)
+{
+	return !is_kernels(device) && !net_options_have_back_end(&device->options);
+}
+
 static unsigned net_queue_count(const struct device *device)
 {
-	return 2 * device->options.pairs + !is_kernels(device);
+	return 2 * device->options.pairs + is_ours(device);
 }
 
 static uint64_t net_features(const struct device *device)
@@ -61,7 +67,7 @@ static uint64_t net_features(const struct device *device)
 		features |= USO;
 	if (device->options.mtu != 0)
 		features |= BIT(VIRTIO_NET_F_MTU);
-	if (!is_kernels(device))
+	if (is_ours(device))
 		features |= CONTROL;
 	if (device->options.pairs > 1)
 		features |= BIT(VIRTIO_NET_F_MQ);
@@ -149,6 +155,11 @@ static unsigned net_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX]
 	return device->tap.count + urings_fds(&device->urings, ret_fds + device->tap.count);
 }
 
+static int net_take_back_end(struct device *device)
+{
+	return fd_steal(&device->back_end_fd);
+}
+
 static int *net_program_fd(struct device *device)
 {
 	return &device->passt_fd;
@@ -162,6 +173,7 @@ static void net_free(struct device *device)
 	net_stream_free(device->stream);
 	for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
 		net_pair_free(&device->queue_pairs[i]);
+	fd_close(&device->back_end_fd);
 	net_passt_reap(&device->passt_fd);
 	free(device);
 }
@@ -188,6 +200,7 @@ static const struct device_ops net_ops = {
 	.start = net_start,
 	.serve = net_serve,
 	.kernel = &net_kernel_ops,
+	.take_back_end = net_take_back_end,
 	.fds = net_fds,
 	.program_fd = net_program_fd,
 	.free = net_free,
@@ -211,14 +224,18 @@ static int open_passt(struct device *device)
 		device->options.mtu = PASST_MTU;
 	int r = net_passt_start(&device->options, &device->passt_fd, &socket_fd);
 
-	return r == 0 ? net_stream_create(socket_fd, &device->stream) : r;
+	if (r == 0 && net_options_have_back_end(&device->options))
+		device->back_end_fd = socket_fd;
+	else if (r == 0)
+		r = net_stream_create(socket_fd, &device->stream);
+	return r;
 }
 
 /* Also where nobody asked for it, because nothing moves packets cheaper. */
 static int open_vhost(struct device *device)
 {
 	if (device->options.vhost == NET_VHOST_OFF || device->options.pairs > 1 ||
-		device->stream != NULL)
+		device->options.user)
 		return 0;
 	device->vhost_fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
 	if (device->vhost_fd >= 0 || device->options.vhost == NET_VHOST_AUTO)
@@ -239,7 +256,7 @@ static int net_open(const void *opaque_options, struct device **ret_device)
 	if (device == NULL)
 		return -ENOMEM;
 	device->options = *options;
-	device->vhost_fd = device->passt_fd = -1;
+	device->vhost_fd = device->passt_fd = device->back_end_fd = -1;
 	for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
 		net_pair_init(&device->queue_pairs[i]);
 	device->pairs = options->pairs; /* as a new tap has them */
@@ -264,5 +281,6 @@ const struct device_class net_device_class = {
 	.defaults = &net_default_options,
 	.options_size = sizeof(struct net_options),
 	.check = net_options_check,
+	.has_back_end = net_options_have_back_end,
 	.open = net_open,
 };

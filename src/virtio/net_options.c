@@ -275,10 +275,9 @@ int net_options_check(const char *option, const void *opaque_options)
 		wrong = "host-ip and netmask belong together";
 	else if (options->tap_fd >= 0 && (options->tap_name != NULL || options->has_host_ip))
 		wrong = "tap-fd is a tap that is set up; leave out tap-name and host-ip";
-	else if (options->user &&
-		 (options->tap_fd >= 0 || options->tap_name != NULL || options->has_host_ip ||
-			 options->pairs > 1 || options->vhost == NET_VHOST_ON))
-		wrong = "user has no tap, one pair of queues, and no vhost";
+	else if (options->user && (options->tap_fd >= 0 || options->tap_name != NULL ||
+					  options->has_host_ip || options->pairs > 1))
+		wrong = "user has no tap and one pair of queues";
 	else if (!options->user && options->forward_count > 0)
 		wrong = "forward belongs to user";
 	else if (!options->user && options->tap_fd < 0 && options->tap_name == NULL &&
@@ -292,4 +291,11 @@ int net_options_check(const char *option, const void *opaque_options)
 		return 0;
 	log_error("--%s: %s", option, wrong);
 	return -EINVAL;
+}
+
+bool net_options_have_back_end(const void *opaque_options)
+{
+	const struct net_options *options = opaque_options;
+
+	return options->user && options->vhost == NET_VHOST_ON;
 }

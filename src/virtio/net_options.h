@@ -19,7 +19,7 @@ struct net_forward {
 	char ports[NET_FORWARD_SIZE];
 };
 
-/* Whether the kernel's vhost-net moves the packets. */
+/* Whether the kernel's vhost-net moves the packets, or passt by vhost-user. */
 enum net_vhost { NET_VHOST_AUTO, NET_VHOST_ON, NET_VHOST_OFF };
 
 struct net_options {
@@ -52,3 +52,4 @@ MUST_CHECK int net_parse_mac(const char *option, const char *text, uint8_t *ret_
 
 /* For struct device_class. */
 MUST_CHECK int net_options_check(const char *option, const void *options);
+bool net_options_have_back_end(const void *options);

@@ -44,6 +44,8 @@ static void make_arguments(
 	snprintf(arguments->socket_fd, sizeof(arguments->socket_fd), "%d", socket_fd);
 	add(arguments, "--fd");
 	add(arguments, arguments->socket_fd);
+	if (net_options_have_back_end(options))
+		add(arguments, "--vhost-user");
 	snprintf(arguments->mtu, sizeof(arguments->mtu), "%u", options->mtu);
 	add(arguments, "--mtu");
 	add(arguments, arguments->mtu);
@@ -69,10 +71,14 @@ static void show_resolver(void)
 			strerror(-r));
 }
 
-/* The child. Its signals are as a program expects them, which ours are not. */
+/*
+ * The child. Its signals are as a program expects them, which ours are not. With a socket it says
+ * what it says on our stderr, without nobody hears it.
+ */
 static _Noreturn void become_passt(const struct arguments *arguments, int socket_fd, int error_fd)
 {
-	CLEANUP_FD int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	CLEANUP_FD int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int out_fd = socket_fd >= 0 ? STDERR_FILENO : null_fd;
 	sigset_t none;
 
 	if (arguments->is_resolver_local)
@@ -81,8 +87,9 @@ static _Noreturn void become_passt(const struct arguments *arguments, int socket
 		(void)signal(number, SIG_DFL);
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	if (null_fd >= 0 && dup2(null_fd, STDIN_FILENO) >= 0 &&
-		dup2(STDERR_FILENO, STDOUT_FILENO) >= 0 && fcntl(socket_fd, F_SETFD, 0) == 0)
+	if (null_fd >= 0 && dup2(null_fd, STDIN_FILENO) >= 0 && dup2(out_fd, STDOUT_FILENO) >= 0 &&
+		dup2(out_fd, STDERR_FILENO) >= 0 &&
+		(socket_fd < 0 || fcntl(socket_fd, F_SETFD, 0) == 0))
 		(void)execvp("passt", (char *const *)(uintptr_t)arguments->words);
 	int error = errno;
 
@@ -112,12 +119,43 @@ static int spawn(const struct arguments *arguments, int socket_fd, pid_t *ret_pi
 	return -error;
 }
 
+static int report_start(int r)
+{
+	if (r < 0)
+		log_error("cannot start passt: %s%s", strerror(-r),
+			r == -ENOENT ? "; install it, on Debian 'sudo apt install passt'" : "");
+	return r;
+}
+
+/* One that serves rings has this option; an older one would say how it is used, in 100 lines. */
+static int check_vhost_user(void)
+{
+	const struct arguments arguments = { .words = { "passt", "--print-capabilities" } };
+	int status = 0;
+	pid_t pid;
+	int r = report_start(spawn(&arguments, -1, &pid));
+
+	if (r < 0)
+		return r;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	log_error("this passt is too old for vhost=on; leave that out, or install one of 2025, "
+		  "such as Debian 13 has");
+	return -EOPNOTSUPP;
+}
+
 int net_passt_start(const struct net_options *options, int *ret_pidfd, int *ret_socket_fd)
 {
 	struct arguments arguments = { .count = 0 };
 	int ends[2];
 	pid_t pid = -1;
+	int r = net_options_have_back_end(options) ? check_vhost_user() : 0;
 
+	if (r < 0)
+		return r;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 		int error = errno;
 
@@ -125,13 +163,10 @@ int net_passt_start(const struct net_options *options, int *ret_pidfd, int *ret_
 		return -error;
 	}
 	make_arguments(options, ends[1], &arguments);
-	int r = spawn(&arguments, ends[1], &pid);
-
+	r = report_start(spawn(&arguments, ends[1], &pid));
 	fd_close(&ends[1]);
 	if (r < 0) {
 		fd_close(&ends[0]);
-		log_error("cannot start passt: %s%s", strerror(-r),
-			r == -ENOENT ? "; install it, on Debian 'sudo apt install passt'" : "");
 		return r;
 	}
 	/* It is not reaped, so the number is its own still, whatever became of it. */

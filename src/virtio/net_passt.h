@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A network without privileges: passt(1), a program of its own, speaks to the
- * guest by frames and to the world by ordinary sockets of the user. It ends
- * when its socket is closed, so also when we are killed.
+ * guest by frames, or serves its rings by vhost-user, and to the world by ordinary sockets of
+ * the user. It ends when its socket is closed, so also when we are killed.
  */
 #pragma once
 
 #include "virtio/net_options.h"
 
-/* Starts passt. Socket and pidfd are the caller's. 0 or -errno, logged. */
+/* Starts passt. Socket, of frames or of vhost-user, and pidfd are the caller's. 0 or -errno,
+ * logged. */
 MUST_CHECK int net_passt_start(
 	const struct net_options *options, int *ret_pidfd, int *ret_socket_fd);
 

@@ -38,6 +38,7 @@ struct device {
 	struct net_tap tap;        /* without queues where the network is a stream */
 	struct net_stream *stream; /* passt's, or NULL */
 	int passt_fd;              /* its pidfd, or -1 */
+	int back_end_fd;           /* its vhost-user socket until somebody takes that, or -1 */
 	struct urings urings;
 	int vhost_fd;              /* /dev/vhost-net, or -1: the rings are ours */
 	_Atomic uint64_t features; /* accepted by the driver */

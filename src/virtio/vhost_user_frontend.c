@@ -53,6 +53,7 @@ struct vhost_user_frontend {
 	bool dead;
 	struct vhost_user_credit credit;
 	uint64_t features;
+	uint64_t own_features; /* of these, what the other side does not know of */
 	uint64_t protocol_features;
 	unsigned queue_count;
 	int error_fd;    /* borrowed */
@@ -222,8 +223,8 @@ static int set_features(struct vhost *vhost, uint64_t features)
 		if (self->rings[i].running)
 			return -EINVAL;
 	self->is_touched = true;
-	int r = tell_u64(
-		self, VHOST_USER_SET_FEATURES, features | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+	int r = tell_u64(self, VHOST_USER_SET_FEATURES,
+		(features & ~self->own_features) | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
 
 	return r == 0 ? send_memory(self) : r;
 }
@@ -547,6 +548,11 @@ static int greet(struct vhost_user_frontend *self)
 	if (self->peer.features_without_config == 0)
 		return give_up(self, -EPROTO, "without a configuration space");
 	self->features &= self->peer.features_without_config | VHOST_RING_FEATURES;
+	if (self->peer.own != NULL) {
+		self->own_features = self->peer.own->features;
+		self->features |= self->own_features;
+		memcpy(self->config, self->peer.own->config, self->peer.config_size);
+	}
 	return 0;
 }
 
@@ -583,7 +589,7 @@ int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	self->error_fd = -1;
 	self->credit = vhost_user_credit_new();
 	r = peer->known != NULL ? introduce(self, peer->known) : greet(self);
-	self->peer.known = NULL;
+	self->peer.known = self->peer.own = NULL;
 	if (r < 0) {
 		vhost_user_frontend_free(&self->vhost);
 		return r;

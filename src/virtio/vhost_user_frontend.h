@@ -37,7 +37,7 @@
 
 enum { VHOST_USER_SETTLE_MS = 500 };
 
-/* What a device offers, where that is known before it has a process. */
+/* What a device offers, where that is known before it is asked. */
 struct vhost_user_offer {
 	uint64_t features;
 	const uint8_t *config; /* config_size bytes; only for the call */
@@ -70,9 +70,12 @@ struct vhost_user_peer {
 	unsigned queues_min; /* with 0 above: the fewest, and how many when it does not say */
 	/*
 	 * For one that keeps no configuration space (no PROTOCOL_F_CONFIG): the device
-	 * features that need none. The space is all zeros then. 0: it must have one.
+	 * features that need none. 0: it must have one.
 	 */
 	uint64_t features_without_config;
+	/* The space of such a one and the features that stand in it, of which it hears nothing.
+	 * NULL: zeros, and none. */
+	const struct vhost_user_offer *own;
 	/*
 	 * It is ours and speaks all that we do: what it offers, with `queues`, which is
 	 * not asked then, so that nothing waits for its process. NULL: it is asked.

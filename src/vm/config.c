@@ -58,8 +58,12 @@ bool vm_config_shares_memory(const struct vm_config *config)
 {
 	bool shares = config->multiprocess;
 
-	for (unsigned i = 0; i < config->device_count; i++)
-		shares = shares || config->devices[i].foreign_path != NULL;
+	for (unsigned i = 0; i < config->device_count; i++) {
+		const struct vm_device *device = &config->devices[i];
+
+		shares = shares || device->foreign_path != NULL ||
+			 device_class_has_back_end(device->class, device->options);
+	}
 	return shares;
 }
 

@@ -79,6 +79,9 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 			? foreign_device_open(wanted->class, wanted->foreign_path, &slot.foreign)
 			: wanted->class->open(wanted->options, &slot.device);
 
+	if (r == 0 && device_class_has_back_end(wanted->class, wanted->options))
+		r = foreign_device_adopt(
+			wanted->class, slot.ops->take_back_end(slot.device), &slot.foreign);
 	if (r == 0) {
 		if (slot.device != NULL && slot.ops->program_fd != NULL)
 			slot.program_fd = *slot.ops->program_fd(slot.device);
@@ -135,7 +138,7 @@ static int start_processes(
 		struct device_slot *slot = &devices->slots[i];
 
 		/* Another program serves its rings: there is nothing to jail. */
-		if (slot->device != NULL)
+		if (slot->foreign.name == NULL)
 			r = start_process(devices, config, slot);
 	}
 	return r;
@@ -216,7 +219,7 @@ static int create_vhost(
 	const struct device_loss loss = { lose_device, slot->devices->lifecycle };
 
 	if (slot->foreign.name != NULL)
-		return foreign_device_greet(&slot->foreign, memory, &loss, ret_vhost);
+		return foreign_device_greet(&slot->foreign, slot->device, memory, &loss, ret_vhost);
 	if (slot->process.jail.pid > 0)
 		return device_process_connect(
 			&slot->process, slot->ops, slot->device, memory, &loss, ret_vhost);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/unix_connect.h"
 #include "virtio/vhost_user_frontend.h"
+#include "virtio/vhost_user_message.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -109,28 +110,62 @@ int foreign_device_open(
 	return 0;
 }
 
-int foreign_device_greet(struct foreign_device *device, const struct guest_memory *memory,
-	const struct device_loss *loss, struct vhost **ret_vhost)
+int foreign_device_adopt(
+	const struct device_class *class, int socket, struct foreign_device *ret_device)
+{
+	struct foreign_device device = {
+		.kind = find_kind(class), .socket = socket, .started = true
+	};
+
+	if (asprintf(&device.name, "%s's program", class->ops->name) < 0) {
+		fd_close(&socket);
+		return -ENOMEM;
+	}
+	*ret_device = device;
+	return 0;
+}
+
+static void report_bad_greeting(const struct foreign_device *device, int r)
+{
+	if (device->started)
+		log_error("%s does not answer by vhost-user: %s; its own message may tell why",
+			device->name, strerror(-r));
+	else
+		log_error("--vhost-user: %s does not answer as such a device must: %s; is it "
+			  "another device, or busy with another VM?",
+			device->name, strerror(-r));
+}
+
+int foreign_device_greet(struct foreign_device *device, struct device *own,
+	const struct guest_memory *memory, const struct device_loss *loss, struct vhost **ret_vhost)
 {
 	const struct foreign_kind *kind = device->kind;
+	const struct device_ops *ops = kind->class->ops;
+	uint8_t config[VHOST_USER_CONFIG_MAX] = { 0 };
+	const struct vhost_user_offer offer = {
+		.features = own == NULL ? 0 : ops->features(own) & ~kind->features_without_config,
+		.config = config,
+	};
+
+	if (own != NULL)
+		ops->config_read(own, 0, config, ops->config_size);
 	const struct vhost_user_peer peer = {
 		.name = device->name,
 		.socket = fd_steal(&device->socket),
-		.queue_size = kind->class->ops->queue_size,
-		.config_size = kind->class->ops->config_size,
+		.queue_size = ops->queue_size,
+		.config_size = ops->config_size,
 		.config_used = kind->config_used,
 		.drops_work = kind->drops_work,
 		.queues_min = kind->queues_min,
 		.features_without_config = kind->features_without_config,
+		.own = own == NULL ? NULL : &offer,
 		.lost = loss->lost,
 		.owner = loss->owner,
 	};
 	int r = vhost_user_frontend_create(&peer, memory, ret_vhost);
 
 	if (r < 0)
-		log_error("--vhost-user: %s does not answer as such a device must: %s; is it "
-			  "another device, or busy with another VM?",
-			device->name, strerror(-r));
+		report_bad_greeting(device, r);
 	return r;
 }
 

@@ -134,12 +134,7 @@ def qemu_root():
 
     def build(out):
         log("fetching QEMU, once")
-        with debian.Apt(QEMU_SUITE).session() as apt:
-            for sub in ("bin", "sbin", "lib", "lib64"):
-                (out / "usr" / sub).mkdir(parents=True)
-                (out / sub).symlink_to(f"usr/{sub}")
-            for deb in apt.closure(["qemu-system-x86"]):
-                debian.extract(deb, out)
+        debian.unpack_with_libraries(QEMU_SUITE, "qemu-system-x86", out)
 
     return debian.publish(debian.cache() / f"qemu-{QEMU_SUITE}", build)
 

@@ -66,6 +66,11 @@ static void every_word_arrives(void **state)
 	assert_int_equal(parse("tap-fd=7,vhost", &options), 0);
 	assert_int_equal(options.tap_fd, 7);
 	assert_int_equal(options.vhost, NET_VHOST_ON);
+	assert_false(net_options_have_back_end(&options));
+	assert_int_equal(parse("user,vhost", &options), 0);
+	assert_true(net_options_have_back_end(&options));
+	assert_int_equal(parse("user", &options), 0);
+	assert_false(net_options_have_back_end(&options));
 }
 
 static void forwards_become_passts(void **state)
@@ -143,7 +148,6 @@ static const struct {
 	{ "t,forward=tcp::1-:1", "forward belongs to user" },
 	{ "user,tap-name=t", "user has no tap" },
 	{ "user,queues=2", "user has no tap" },
-	{ "user,vhost", "user has no tap" },
 	{ "user=1", "neither true nor false" },
 	{ "user,forward=tcp:1-:1", "is not tcp:HOST" },
 	{ "user,forward=sctp::1-:1", "is not tcp:HOST" },

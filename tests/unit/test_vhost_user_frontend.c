@@ -100,6 +100,34 @@ static void a_peer_without_a_configuration_space_may_be_driven(void **state)
 	peer_end(&peer);
 }
 
+/* What stands in the space that we have for it the driver sees, and the peer hears nothing of. */
+static void the_configuration_space_of_such_a_peer_may_be_ours(void **state)
+{
+	static const uint8_t space[PEER_CONFIG_SIZE] = { 1, 2, [PEER_CONFIG_SIZE - 1] = 9 };
+	static const struct vhost_user_offer own = { .features = BIT(5), .config = space };
+	struct peer peer = {
+		.protocol = BIT(VHOST_USER_PROTOCOL_F_CONFIG),
+		.features_without_config = 1,
+		.own = &own,
+	};
+	uint64_t features;
+	uint8_t bytes[PEER_CONFIG_SIZE] = { 0 };
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), 0);
+	const struct vhost_ops *ops = peer.vhost->ops;
+
+	assert_int_equal(ops->get_features(peer.vhost, &features), 0);
+	assert_int_equal(features, BIT(VIRTIO_F_VERSION_1) | BIT(5));
+	assert_int_equal(ops->set_features(peer.vhost, features), 0);
+	assert_int_equal(ops->reset(peer.vhost), 0);
+	assert_int_equal(ops->get_config(peer.vhost, 0, bytes, sizeof(bytes)), 0);
+	assert_memory_equal(bytes, space, sizeof(space));
+	assert_int_equal(ops->handle_event(peer.vhost), 0);
+	peer_end(&peer);
+	assert_int_equal(peer.told, BIT(VIRTIO_F_VERSION_1) | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+}
+
 static uint32_t used_by_known_features(uint64_t features)
 {
 	return (features & 0x10) != 0 ? 3 : 0;
@@ -387,6 +415,7 @@ int main(void)
 		cmocka_unit_test(a_good_peer_is_driven),
 		cmocka_unit_test(a_peer_that_knows_less_is_driven),
 		cmocka_unit_test(a_peer_without_a_configuration_space_may_be_driven),
+		cmocka_unit_test(the_configuration_space_of_such_a_peer_may_be_ours),
 		cmocka_unit_test(no_more_of_the_configuration_is_asked_for_than_there_is),
 		cmocka_unit_test(there_are_as_many_queues_as_the_device_needs),
 		cmocka_unit_test(a_ring_comes_to_rest_before_one_that_drops_work),

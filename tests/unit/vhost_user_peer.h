@@ -50,9 +50,11 @@ struct peer {
 	bool drops_work;
 	bool syncs;
 	uint64_t features_without_config;
+	const struct vhost_user_offer *own;
 	uint32_t (*config_used)(uint64_t features);
-	unsigned sync_ms; /* how long it takes to hang up */
-	atomic_uint acts; /* how often it did it */
+	unsigned sync_ms;      /* how long it takes to hang up */
+	atomic_uint acts;      /* how often it did it */
+	_Atomic uint64_t told; /* the features that it was told last */
 };
 
 /* The answer of a well-behaved device. False when there is none. */
@@ -62,6 +64,12 @@ static inline bool good_answer(struct peer *peer, struct vhost_user_message *mes
 
 	message->flags = VHOST_USER_VERSION | VHOST_USER_FLAG_REPLY;
 	switch (message->request) {
+	case VHOST_USER_SET_FEATURES:
+		peer->told = message->u64;
+		if (!wants_answer)
+			return false;
+		message->u64 = 0;
+		break;
 	case VHOST_USER_GET_FEATURES:
 		message->u64 = PEER_FEATURES;
 		break;
@@ -239,6 +247,7 @@ static inline int peer_meet(struct peer *peer)
 		.drops_work = peer->drops_work,
 		.syncs = peer->syncs,
 		.features_without_config = peer->features_without_config,
+		.own = peer->own,
 	};
 
 	return vhost_user_frontend_create(&description, peer->rig.memory, &peer->vhost);

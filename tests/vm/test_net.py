@@ -424,13 +424,29 @@ def says_resolver(directory, address):
     return ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolv_conf)]
 
 
-@pytest.mark.parametrize("options, size", [
-    pytest.param((), SIZE, id="threads", marks=pytest.mark.soak), pytest.param(("-u",), SIZE, id="jailed"),
-    pytest.param(("-u",), LARGE, id="large", marks=pytest.mark.soak)])
-def test_user_network(dhcp_initrd, uplink, unprivileged, tmp_path, options, size):
+@pytest.fixture
+def newer_passt():
+    """A command line that runs another one where passt serves rings, and any user may read it."""
+    cached = vm.debian.cache() / "passt-trixie"
+    if not cached.exists():
+        pytest.skip("no newer passt: run guest/fetch-passt")
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        copy = shutil.copytree(cached, os.path.join(directory, "passt"), symlinks=True)
+        yield ["env", f"PATH={copy}/run:{os.environ['PATH']}"]
+
+
+@pytest.mark.parametrize("options, passt, size", [
+    pytest.param((), "frames", SIZE, id="threads", marks=pytest.mark.soak), pytest.param(("-u",), "frames", SIZE, id="jailed"),
+    pytest.param(("-u",), "rings", SIZE, id="vhost"),
+    pytest.param(("-u",), "frames", LARGE, id="large", marks=pytest.mark.soak)])
+def test_user_network(request, dhcp_initrd, uplink, unprivileged, tmp_path, options, passt, size):
     """An ordinary user's guest, on a host whose resolver is on its loopback: an address by DHCP, a large download by
     name as apt does it, the same by IPv6; what it reaches of the host; forwards of each kind to servers in it. Then
-    passt dies: that is said once, and the guest goes on."""
+    passt dies: of frames that is said once, and the guest goes on; with the rings the device is lost."""
+    net, newer = "user", []
+    if passt == "rings":
+        net, newer = f"user,vhost=on,mac={MAC},mtu=9000", request.getfixturevalue("newer_passt")
     data = os.urandom(size)
     with in_network(uplink):
         far = Server(data, "::")  # which takes IPv4, too
@@ -441,17 +457,18 @@ def test_user_network(dhcp_initrd, uplink, unprivileged, tmp_path, options, size
         own = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         own.setblocking(False)
         port = own.getsockname()[1]
-        script = (USER_UP + f"ip addr show dev eth0; wget -q -O /got http://{NAME}:{far.port}/; sha256sum /got; "
+        script = (USER_UP + f"ip addr show dev eth0; ip link show eth0; wget -q -O /got http://{NAME}:{far.port}/; sha256sum /got; "
                   "until ip -6 route | grep -q ^default && ! ip -6 addr | grep -q tentative; do sleep 0.1; done; "
                   f"ip -6 addr show dev eth0; wget -q -O - http://[{FAR_6}]:{far.port}/ | head -c 100000 | sha256sum; "
                   + PROBE + f"probe {SECOND} {second.port}; probe {FAR} {port}; away 127.0.0.1 {port}; "
                   "(while :; do nc -l -p 80 -e cat; done &); (while :; do nc -l -p 81 -e cat; done &); "
                   "lost=$(datagrams); echo up; while [ $(datagrams) = $lost ]; do sleep 0.1; done; echo datagram; "
                   "read line; echo alive")
-        argv = vm.command("small", dhcp_initrd, script=script, options=["--net", f"user,{FORWARDS}", *options])
-        with vm.piped([*says_resolver(tmp_path, "127.0.0.53"), *unprivileged(argv)]) as (process, console):
+        argv = vm.command("small", dhcp_initrd, script=script, options=["--net", f"{net},{FORWARDS}", *options])
+        with vm.piped([*says_resolver(tmp_path, "127.0.0.53"), *newer, *unprivileged(argv)]) as (process, console):
             said = vm.expect(console, "\nup\r\n")
             assert f"inet {NEAR}" in said
+            assert passt == "frames" or (f"link/ether {MAC}" in said and "mtu 9000" in said), said
             assert f"{hashlib.sha256(data).hexdigest()}  /got" in said, said
             assert f"{hashlib.sha256(data[:100000]).hexdigest()}  -" in said, said
             assert f"{SECOND} is reached" in said, said
@@ -461,13 +478,14 @@ def test_user_network(dhcp_initrd, uplink, unprivileged, tmp_path, options, size
             assert hashlib.sha256(echo(("127.0.0.1", 8080), data)).digest() == hashlib.sha256(data).digest()
             assert echo(("::1", 8081), b"by IPv6") == b"by IPv6"
             send_until(("127.0.0.1", 8082), lambda: console.expect_exact(["datagram", pexpect.TIMEOUT], timeout=0.2) == 0)
-            [passt] = subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE,
-                                     check=True).stdout.split()[:1]
-            os.kill(int(passt), signal.SIGKILL)
-            vm.press_return(process)
-            vm.expect(console, "alive")
-            assert process.wait(vm.TIMEOUT) == vm.OK
-            assert process.stderr.read().count(b"the guest has no network any more") == 1
+            [pid] = subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE, check=True).stdout.split()[:1]
+            os.kill(int(pid), signal.SIGKILL)
+            if passt == "frames":
+                vm.press_return(process)
+                vm.expect(console, "alive")
+            assert process.wait(vm.TIMEOUT) == (vm.OK if passt == "frames" else vm.DEVICE)
+            said = process.stderr.read()
+            assert said.count(b"the guest has no network any more" if passt == "frames" else b"the device is lost") == 1, said
     assert "passt" not in subprocess.run(["ps", "-e"], stdout=subprocess.PIPE, check=True).stdout.decode()
 
 
