@@ -65,6 +65,33 @@ def test_a_passt_that_does_not_start_ends_the_vm(jailed):
     assert "bind" in done.stderr or "interface" in done.stderr
 
 
+def with_passt(directory, script):
+    """A PATH in which this is passt."""
+    program = directory / "passt"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("script, says", [
+    ("echo unknown option >&2; exit 1", "this passt is too old for vhost=on"),
+    ("exit 0", "net's program does not answer by vhost-user"),
+    # It is not waited for longer than a device has credit.
+    ('[ "$1" = --print-capabilities ] || exec sleep 1000', "net's program does not answer by vhost-user: Connection timed out"),
+])
+def test_a_passt_that_serves_no_rings_ends_the_vm(tmp_path, script, says):
+    done = vmm.run(vmm.command("hang", None, "--net", "user,vhost"), env=with_passt(tmp_path, script))
+    assert done.returncode == vmm.HOST
+    assert says in done.stderr
+    assert "unknown option" not in done.stderr
+
+
+def test_what_another_program_serves_is_no_device_alone(tmp_path):
+    done = vmm.run([vmm.CROSVM, "device", "net", "user,vhost", "--socket-path", str(tmp_path / "socket")])
+    assert done.returncode == vmm.USAGE
+    assert "another program would serve it" in done.stderr
+
+
 # ---- what a host refuses: one line, the cause and the cure -------------------------------------------
 
 ADDRESS = "host-ip=192.168.79.1,netmask=255.255.255.0"
