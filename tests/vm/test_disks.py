@@ -91,8 +91,7 @@ def test_root_by_parameter(tree, tmp_path):
     assert disks.cat_ext4(image, "/y") == b"x\n"
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("init", ["/sbin/agetty", "systemd"])
+@pytest.mark.parametrize("init", ["/sbin/agetty", pytest.param("systemd", marks=pytest.mark.soak)])
 def test_stock_debian_to_a_login(init):
     """Debian as it is installed: its own kernel and initrd, an ext4 root that it writes to, and root logs in."""
     image = vm.debian.cache() / "debian-bookworm"
