@@ -79,16 +79,16 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 			? foreign_device_open(wanted->class, wanted->foreign_path, &slot.foreign)
 			: wanted->class->open(wanted->options, &slot.device);
 
-	if (r == 0 && device_class_has_back_end(wanted->class, wanted->options))
+	if (r < 0)
+		return r;
+	if (slot.device != NULL && slot.ops->program_fd != NULL)
+		slot.program_fd = *slot.ops->program_fd(slot.device);
+	if (slot.device != NULL && slot.ops->socket_path != NULL)
+		slot.socket_path = slot.ops->socket_path(slot.device);
+	if (device_class_has_back_end(wanted->class, wanted->options))
 		r = foreign_device_adopt(
 			wanted->class, slot.ops->take_back_end(slot.device), &slot.foreign);
-	if (r == 0) {
-		if (slot.device != NULL && slot.ops->program_fd != NULL)
-			slot.program_fd = *slot.ops->program_fd(slot.device);
-		if (slot.device != NULL && slot.ops->socket_path != NULL)
-			slot.socket_path = slot.ops->socket_path(slot.device);
-		devices->slots[devices->count++] = slot;
-	}
+	devices->slots[devices->count++] = slot;
 	return r;
 }
 
