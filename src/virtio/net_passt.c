@@ -132,7 +132,7 @@ static int check_vhost_user(void)
 {
 	const struct arguments arguments = { .words = { "passt", "--print-capabilities" } };
 	int status = 0;
-	pid_t pid;
+	pid_t pid = -1;
 	int r = report_start(spawn(&arguments, -1, &pid));
 
 	if (r < 0)
