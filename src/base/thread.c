@@ -24,3 +24,9 @@ int thread_start(pthread_t *ret_thread, void *(*function)(void *argument), void 
 	pthread_attr_destroy(&attributes);
 	return -error;
 }
+
+void thread_await(sem_t *semaphore)
+{
+	while (sem_wait(semaphore) < 0)
+		;
+}

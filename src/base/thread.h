@@ -5,6 +5,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 
 #include "base/util.h"
 
@@ -14,3 +15,6 @@
  */
 MUST_CHECK int thread_start(
 	pthread_t *ret_thread, void *(*function)(void *argument), void *argument);
+
+/* Waits for a post, however often a signal comes between. */
+void thread_await(sem_t *semaphore);

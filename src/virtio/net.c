@@ -45,7 +45,7 @@ static bool is_kernels(const struct device *device)
 	return device->vhost_fd >= 0;
 }
 
-/* The control queue is. */
+/* Whether threads of ours serve the rings; only they know of a control queue. */
 static bool is_ours(const struct device *device)
 {
 	return !is_kernels(device) && !net_options_have_back_end(&device->options);

@@ -155,18 +155,12 @@ static void serve_ring(struct ring *ring, int entered)
 	}
 }
 
-static void await(sem_t *semaphore)
-{
-	while (sem_wait(semaphore) < 0)
-		;
-}
-
 static void *run_thread(void *argument)
 {
 	struct ring *ring = argument;
 	int entered = enter_thread(ring->owner, &ring->queue);
 
-	for (await(&ring->begin); !ring->ending; await(&ring->begin)) {
+	for (thread_await(&ring->begin); !ring->ending; thread_await(&ring->begin)) {
 		serve_ring(ring, entered);
 		sem_post(&ring->done);
 	}
@@ -265,7 +259,7 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 	if (ring == NULL || !ring->running)
 		return -EINVAL;
 	(void)eventfd_write(ring->queue.stop_fd, 1);
-	await(&ring->done);
+	thread_await(&ring->done);
 	(void)fd_take_event(ring->queue.stop_fd);
 	ring->running = false;
 	self->running--;

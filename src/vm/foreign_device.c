@@ -113,9 +113,7 @@ int foreign_device_open(
 int foreign_device_adopt(
 	const struct device_class *class, int socket, struct foreign_device *ret_device)
 {
-	struct foreign_device device = {
-		.kind = find_kind(class), .socket = socket, .started = true
-	};
+	struct foreign_device device = { .kind = find_kind(class), .socket = socket };
 
 	if (asprintf(&device.name, "%s's program", class->ops->name) < 0) {
 		fd_close(&socket);
@@ -125,9 +123,10 @@ int foreign_device_adopt(
 	return 0;
 }
 
-static void report_bad_greeting(const struct foreign_device *device, int r)
+static void report_bad_greeting(
+	const struct foreign_device *device, const struct device *own, int r)
 {
-	if (device->started)
+	if (own != NULL)
 		log_error("%s does not answer by vhost-user: %s; its own message may tell why",
 			device->name, strerror(-r));
 	else
@@ -165,7 +164,7 @@ int foreign_device_greet(struct foreign_device *device, struct device *own,
 	int r = vhost_user_frontend_create(&peer, memory, ret_vhost);
 
 	if (r < 0)
-		report_bad_greeting(device, r);
+		report_bad_greeting(device, own, r);
 	return r;
 }
 

@@ -15,9 +15,8 @@
 
 struct foreign_device {
 	const struct foreign_kind *kind;
-	char *name;   /* owned; for messages: "block at /run/disk.sock"; NULL: there is none */
-	int socket;   /* owned until it is behind the contract; -1 */
-	bool started; /* by a device of ours */
+	char *name; /* owned; for messages: "block at /run/disk.sock"; NULL: there is none */
+	int socket; /* owned until it is behind the contract; -1 */
 };
 
 /* Whether a back end for devices of this class can be driven. */

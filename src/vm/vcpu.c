@@ -315,8 +315,9 @@ int vcpu_set_start_first(struct vcpu_set *set, const struct sandbox *sandbox,
 /* Returns when the thread of vCPU 0 is done with the machine, with its result. */
 static int wait_until_made(struct vcpu_set *set)
 {
-	while (!set->entered)
-		set->entered = sem_wait(&set->entering) == 0;
+	if (!set->entered)
+		thread_await(&set->entering);
+	set->entered = true;
 	return set->made;
 }
 

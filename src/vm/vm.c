@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "jail/sandbox.h"
 #include "kvm/host.h"
 #include "kvm/machine.h"
@@ -304,8 +305,7 @@ static int drop_rights(struct vm *vm)
 
 static int await_load(struct vm *vm)
 {
-	while (sem_wait(&vm->loaded) < 0)
-		;
+	thread_await(&vm->loaded);
 	if (vm->load_result < 0)
 		return vm->load_result;
 	int r = vcpu_set_model(vm->vcpus, vm->cpu_model);

@@ -62,14 +62,10 @@ static inline bool good_answer(struct peer *peer, struct vhost_user_message *mes
 {
 	bool wants_answer = (message->flags & VHOST_USER_FLAG_NEED_REPLY) != 0;
 
+	if (message->request == VHOST_USER_SET_FEATURES)
+		peer->told = message->u64;
 	message->flags = VHOST_USER_VERSION | VHOST_USER_FLAG_REPLY;
 	switch (message->request) {
-	case VHOST_USER_SET_FEATURES:
-		peer->told = message->u64;
-		if (!wants_answer)
-			return false;
-		message->u64 = 0;
-		break;
 	case VHOST_USER_GET_FEATURES:
 		message->u64 = PEER_FEATURES;
 		break;

@@ -457,7 +457,7 @@ def test_user_network(request, dhcp_initrd, uplink, unprivileged, tmp_path, opti
         own = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         own.setblocking(False)
         port = own.getsockname()[1]
-        script = (USER_UP + f"ip addr show dev eth0; ip link show eth0; wget -q -O /got http://{NAME}:{far.port}/; sha256sum /got; "
+        script = (USER_UP + f"ip addr show dev eth0; wget -q -O /got http://{NAME}:{far.port}/; sha256sum /got; "
                   "until ip -6 route | grep -q ^default && ! ip -6 addr | grep -q tentative; do sleep 0.1; done; "
                   f"ip -6 addr show dev eth0; wget -q -O - http://[{FAR_6}]:{far.port}/ | head -c 100000 | sha256sum; "
                   + PROBE + f"probe {SECOND} {second.port}; probe {FAR} {port}; away 127.0.0.1 {port}; "
