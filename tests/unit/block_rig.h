@@ -202,12 +202,12 @@ static inline void wait_for(struct rig *rig, unsigned index, unsigned count)
 	queue->seen = goal;
 }
 
-/* The used length of the last answer. */
-static inline uint32_t last_length(struct rig *rig, unsigned index)
+/* The last answer: the number of its request as its id, and how much was written. */
+static inline struct vring_used_elem last_answer(const struct rig *rig, unsigned index)
 {
 	const struct driver_queue *queue = &rig->queues[index];
 
-	return queue->used->ring[(uint16_t)(queue->seen - 1) % QUEUE_SIZE].len;
+	return queue->used->ring[(uint16_t)(queue->seen - 1) % QUEUE_SIZE];
 }
 
 /* One request on queue 0 and its status. */

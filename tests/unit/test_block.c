@@ -131,17 +131,17 @@ static void data_is_written_and_read(void **state)
 
 		fill(slot_at(rig, 0, 0), sector * 512, size);
 		assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, sector, size), VIRTIO_BLK_S_OK);
-		assert_int_equal(last_length(rig, 0), 1);
+		assert_int_equal(last_answer(rig, 0).len, 1);
 		read_file(rig, seen, size, sector * 512);
 		assert_filled(seen, sector * 512, size);
 		memset(slot_at(rig, 0, 0)->data, 0, DATA_SIZE);
 		assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, sector, size), VIRTIO_BLK_S_OK);
-		assert_int_equal(last_length(rig, 0), size + 1);
+		assert_int_equal(last_answer(rig, 0).len, size + 1);
 		assert_filled(slot_at(rig, 0, 0)->data, sector * 512, size);
 	}
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_OK);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, DISK_SIZE / 512, 512), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(last_length(rig, 0), 1);
+	assert_int_equal(last_answer(rig, 0).len, 1);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_GET_ID, 0, 20), VIRTIO_BLK_S_OK);
 	assert_string_equal((char *)slot_at(rig, 0, 0)->data, "the-disk");
 	assert_int_equal(allocated(rig) != 0, 1);
@@ -275,7 +275,7 @@ static void discard_frees_blocks(void **state)
 
 	assert_true(before >= MIB);
 	assert_int_equal(ask_segment(rig, VIRTIO_BLK_T_DISCARD, 128, 1024, 0), VIRTIO_BLK_S_OK);
-	assert_int_equal(last_length(rig, 0), 1);
+	assert_int_equal(last_answer(rig, 0).len, 1);
 	assert_int_equal(before - allocated(rig), 512 * KIB);
 	assert_zeroes_inside(rig, 64 * KIB, 576 * KIB);
 	free_rig(rig);
@@ -334,7 +334,7 @@ static void without_fallocate_zeroes_are_written(void **state)
 	assert_zeroes_inside(rig, 3 * 512, 1003 * 512);
 	libc.fallocate_error = EIO;
 	assert_int_equal(ask_segment(rig, VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(last_length(rig, 0), 1);
+	assert_int_equal(last_answer(rig, 0).len, 1);
 	free_rig(rig);
 }
 
@@ -348,10 +348,10 @@ static void a_file_cut_under_us_is_an_io_error(void **state)
 	fill_disk(rig);
 	assert_int_equal(truncate(rig->path, 64 * KIB), 0);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 256, DATA_SIZE), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(last_length(rig, 0), 0);
+	assert_int_equal(last_answer(rig, 0).len, 0);
 	/* Across the new end: what was read is told, with the error. */
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 126, DATA_SIZE), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(last_length(rig, 0), 1024);
+	assert_int_equal(last_answer(rig, 0).len, 1024);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, DATA_SIZE), VIRTIO_BLK_S_OK);
 	assert_filled(slot_at(rig, 0, 0)->data, 0, DATA_SIZE);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 256, DATA_SIZE), VIRTIO_BLK_S_OK);
@@ -404,11 +404,11 @@ static void short_and_interrupted_transfers_go_on(void **state)
 	memset(slot_at(rig, 0, 0)->data, 0, DATA_SIZE);
 	libc.next_error = EINTR;
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, DATA_SIZE), VIRTIO_BLK_S_OK);
-	assert_int_equal(last_length(rig, 0), DATA_SIZE + 1);
+	assert_int_equal(last_answer(rig, 0).len, DATA_SIZE + 1);
 	assert_filled(slot_at(rig, 0, 0)->data, 0, DATA_SIZE);
 	libc.next_error = EIO;
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, DATA_SIZE), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(last_length(rig, 0), 0);
+	assert_int_equal(last_answer(rig, 0).len, 0);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, DATA_SIZE), VIRTIO_BLK_S_OK);
 	free_rig(rig);
 }
