@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+
+enum { LOCK_WAIT_MS = 500, LOCK_RETRY_MS = 5 };
 
 static const struct {
 	const char *magic;
@@ -98,18 +101,31 @@ static int find_holder(int fd)
 	return holder;
 }
 
+/*
+ * Waits a moment for a lock, since a killed VM's lasts until the kernel is done with
+ * its requests, and its device processes have noticed. 0, or a positive errno.
+ */
+static int wait_for_lock(int fd, const struct flock *lock)
+{
+	for (unsigned ms = 0; fcntl(fd, F_OFD_SETLK, lock) < 0; ms += LOCK_RETRY_MS) {
+		if ((errno != EAGAIN && errno != EACCES) || ms >= LOCK_WAIT_MS)
+			return errno;
+		(void)poll(NULL, 0, LOCK_RETRY_MS);
+	}
+	return 0;
+}
+
 /* Writers exclude everybody, readers share. The lock goes with the descriptor. */
 static int lock_image(const struct block_options *options, int fd)
 {
-	struct flock lock = {
+	const struct flock lock = {
 		.l_type = options->read_only ? F_RDLCK : F_WRLCK,
 		.l_whence = SEEK_SET,
 	};
+	int error = wait_for_lock(fd, &lock);
 
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+	if (error == 0)
 		return 0;
-	int error = errno;
-
 	if (error != EAGAIN && error != EACCES) {
 		log_error("cannot lock the disk '%s': %s", options->path, strerror(error));
 		return -error;

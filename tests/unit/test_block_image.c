@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -329,6 +330,32 @@ static void the_message_names_the_process(void **state)
 	close(ready[1]);
 }
 
+/* As a killed VM's does, while the kernel ends its requests. */
+static void a_lock_that_goes_is_waited_for(void **state)
+{
+	struct place *place = *state;
+	struct block_image image;
+	int ready[2];
+	char byte;
+
+	make_file(place, NULL, 0, 512);
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t child = fork();
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		if (try_open(place, RW, &image) != 0 || write(ready[1], "", 1) != 1)
+			_exit(1);
+		(void)poll(NULL, 0, 50);
+		_exit(0);
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_opens(place, RW, 512);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 static void closing_another_descriptor_keeps_the_lock(void **state)
 {
 	struct place *place = *state;
@@ -356,6 +383,7 @@ int main(void)
 		TEST(writers_exclude_all_and_readers_share),
 		TEST(another_name_is_the_same_disk),
 		TEST(the_message_names_the_process),
+		TEST(a_lock_that_goes_is_waited_for),
 		TEST(closing_another_descriptor_keeps_the_lock),
 	};
 
