@@ -291,15 +291,13 @@ proofs-short:
 
 # ---- freestanding guests and the benchmark's floor ---------------------------
 
-# Guests are machine code for the vCPU, so no flag of the host's programs applies. What is in
-# tests/guest/lib is linked into each.
+# Guests are machine code for the vCPU, so no flag of the host's programs applies.
 GUEST_CC    := gcc
 GUEST_FLAGS := -std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-pie -mno-red-zone -mgeneral-regs-only \
 	-fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none -fno-strict-aliasing \
 	-Wall -Wextra -Wshadow -Itests/guest
 GUEST_LINK  := -nostdlib -static -no-pie -Wl,-T,tests/guest/guest.ld,--build-id=none,-z,noexecstack,--no-warn-rwx-segments
 GUEST_SRC   := $(sort $(wildcard tests/guest/*.c tests/guest/*.S))
-GUEST_LIB   := $(patsubst tests/guest/%,build/guest/%.o,$(sort $(wildcard tests/guest/lib/*.c tests/guest/lib/*.S)))
 GUESTS      := $(patsubst tests/guest/%,build/guest/%.elf,$(basename $(GUEST_SRC))) \
 	$(patsubst guest/%.c,build/guest/%,$(sort $(wildcard guest/*.c))) build/guest/crosvm-wl
 GUEST_TOOL  := $(GUEST_CC) -std=gnu17 -O2 -g -static -D_GNU_SOURCE -Wall -Wextra -Wshadow
@@ -314,16 +312,16 @@ build/guest/%.c.o: tests/guest/%.c
 build/guest/%.S.o: tests/guest/%.S
 	@mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_FLAGS) -MMD -MP -c -o $@ $<
-build/guest/%.elf: build/guest/%.c.o $(GUEST_LIB) tests/guest/guest.ld
+build/guest/%.elf: build/guest/%.c.o tests/guest/guest.ld
 	$(call say,GUEST,$@)
 	$(Q)$(GUEST_CC) $(GUEST_LINK) -o $@ $(filter %.o,$^)
-build/guest/%.elf: build/guest/%.S.o $(GUEST_LIB) tests/guest/guest.ld
+build/guest/%.elf: build/guest/%.S.o tests/guest/guest.ld
 	$(call say,GUEST,$@)
 	$(Q)$(GUEST_CC) $(GUEST_LINK) -o $@ $(filter %.o,$^)
 # The objects stay, for the next change.
 .SECONDARY:
 
--include $(GUEST_SRC:tests/guest/%=build/guest/%.d) $(GUEST_LIB:.o=.d)
+-include $(GUEST_SRC:tests/guest/%=build/guest/%.d)
 
 # Programs for Linux guests: static, because a guest has no libraries.
 build/guest/%: guest/%.c
@@ -351,8 +349,8 @@ $(B)/blockqueue $(B)/netqueue $(B)/vsockqueue: $(B)/%: bench/%.c bench/driver.h 
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(LIBS)
 
-# The entry of the guests written in C is included by the assembler, which -MMD does not see.
-$(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): tests/guest/start.inc
+# The entries of the guests written in C are included by the assembler, which -MMD does not see.
+$(patsubst tests/guest/%,build/guest/%.o,$(wildcard tests/guest/*.c)): $(wildcard tests/guest/*.inc)
 
 # ---- benchmarks ----------------------------------------------------------------
 
@@ -389,6 +387,7 @@ bench: build/crosvm guests build/floor build/blockqueue build/netqueue build/vso
 	build/vsockqueue -p
 	bench/multiprocess
 	bench/control
+	bench/block --bare
 	$(BENCH_HOST) bench/boot
 	tests/host/run --nested -- bench/block
 	tests/host/run --nested -- bench/net

@@ -204,10 +204,20 @@ static inline uint64_t find_region(const struct victim *victim, uint8_t cfg_type
 	return offset != 0 ? victim->bar + get_config(victim, offset + 8, 4) : 0;
 }
 
+/* Where in config space the BAR is that has the registers; of ours always the first. */
+static inline unsigned find_bar(const struct victim *victim)
+{
+	unsigned capability = find_capability(victim, CAP_VENDOR, CFG_COMMON);
+
+	return CONFIG_BAR + 4 * get_config(victim, capability + 4, 1);
+}
+
 static inline void find_regions(struct victim *victim)
 {
-	victim->bar = (get_config(victim, CONFIG_BAR, 4) & ~0xfu) |
-		      (uint64_t)get_config(victim, CONFIG_BAR + 4, 4) << 32;
+	unsigned bar = find_bar(victim);
+
+	victim->bar = (get_config(victim, bar, 4) & ~0xfu) |
+		      (uint64_t)get_config(victim, bar + 4, 4) << 32;
 	if (!map_high(victim->bar))
 		fail("too few page tables");
 	victim->common = find_region(victim, CFG_COMMON);
@@ -468,7 +478,11 @@ static inline void prepare_queue(struct victim *victim)
 {
 	put(victim, QUEUE_SELECT, 2, victim->queue);
 	victim->queue_size = (uint16_t)get(victim, QUEUE_SIZE, 2);
-	if (victim->queue_size == 0 || victim->queue_size > QUEUE_SIZE_MAX)
+	if (victim->queue_size > QUEUE_SIZE_MAX) { /* none of ours */
+		put(victim, QUEUE_SIZE, 2, QUEUE_SIZE_MAX);
+		victim->queue_size = QUEUE_SIZE_MAX;
+	}
+	if (victim->queue_size == 0)
 		fail_row("%s has a queue %u of size %u", victim->name, (uint64_t)victim->queue,
 			(uint64_t)victim->queue_size);
 	clear_memory(victim);
