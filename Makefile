@@ -47,7 +47,7 @@ CFLAGS   ?= $(if $(filter asan tsan msan,$(SAN)),-O1,-O2) -g
 # The zero-initialised locals are a second net: no byte of the stack leaks to a guest.
 COMMON   := -std=gnu17 -pthread -fno-common -fno-strict-aliasing -ffunction-sections -fdata-sections \
 	-ftrivial-auto-var-init=zero \
-	$(if $(IS_CLANG),-enable-trivial-auto-var-init-zero-knowing-it-will-be-removed-from-clang)
+	$(if $(IS_CLANG),-enable-trivial-auto-var-init-zero-knowing-it-will-be-removed-from-clang -grecord-command-line)
 
 # To gcc's plain "bounds" the array at a struct's end has no bounds (the virtqueue's bits are one); clang knows none
 # without a length but those that say so.

@@ -28,7 +28,7 @@ enum {
 	URING_WORKERS = 64,   /* which count as threads of the process */
 	VHOST_WORKERS = 1,    /* the same, since Linux 6.4 */
 	HELPER_MIB = 1,
-	MEMORY_MIB = 128,        /* most of it for vsock's 1024 connections, 64 KiB each */
+	MEMORY_MIB = 128,        /* most of it for what vsock's connections hold for the guest */
 	MEMORY_MIB_A_QUEUE = 20, /* block_uring.c's requests, of a queue of 1024 */
 };
 

@@ -44,11 +44,15 @@ static void on_fatal_signal(int signal_number)
 	raise(signal_number); /* SA_RESETHAND: now it has its usual effect */
 }
 
-/* Should we crash, the user's terminal must not stay raw. Sanitizers report by these handlers. */
+/*
+ * Should we crash or be killed in an unusual way, the user's terminal must not stay raw.
+ * Sanitizers report by these handlers.
+ */
 static void catch_fatal_signals(void)
 {
 	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS,
-		SIGQUIT };
+		SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGPWR,
+		SIGSTKFLT };
 	const struct sigaction action = {
 		.sa_handler = on_fatal_signal,
 		.sa_flags = (int)SA_RESETHAND | SA_NODEFER,

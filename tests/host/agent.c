@@ -26,9 +26,9 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { START = 1, STDIN, SIGNAL, RESIZE, POWEROFF }; // from host.py
-enum { HELLO = 16, STDOUT, STDERR, EXIT, ACK };      // to host.py
-enum { ENDED = 0, KILLED = 1, NOT_STARTED = 2 };     // first byte of EXIT
+enum { START = 1, STDIN, SIGNAL, RESIZE };       // from host.py
+enum { HELLO = 16, STDOUT, STDERR, EXIT, ACK };  // to host.py
+enum { ENDED = 0, KILLED = 1, NOT_STARTED = 2 }; // first byte of EXIT
 enum {
 	HEADER = 9,
 	CHUNK = 64 * 1024,
@@ -319,10 +319,6 @@ static void handle(uint8_t type, uint32_t id, const uint8_t *data, size_t length
 	if (type == START) {
 		start(id, data);
 		return;
-	}
-	if (type == POWEROFF) {
-		errno = 0;
-		die("told to power off");
 	}
 	struct command *c = find(id);
 	if (!c) // it ended meanwhile

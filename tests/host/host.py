@@ -15,7 +15,6 @@ agent.c runs commands. They and we talk through a virtio-serial port, in frames:
                 STDIN   data; empty: end of input
                 SIGNAL  u8 number, to the command's process group (SIGKILL: to all it started)
                 RESIZE  u32 rows columns
-                POWEROFF
     to us       HELLO   the agent runs
                 STDOUT STDERR   data
                 EXIT    u8 kind (0 ended, 1 killed, 2 not started), u32 status, signal or errno
@@ -47,7 +46,7 @@ import debian  # noqa: E402
 
 Error = debian.Error
 
-START, STDIN, SIGNAL, RESIZE, POWEROFF = range(1, 6)
+START, STDIN, SIGNAL, RESIZE = range(1, 5)
 HELLO, STDOUT, STDERR, EXIT, ACK = range(16, 21)
 HEADER = struct.Struct("<IBI")
 INPUT_WINDOW = 256 * 1024

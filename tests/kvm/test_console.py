@@ -349,8 +349,9 @@ def test_terminal_after_a_refusal():
         terminal.ended(vmm.IMAGE)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE])
-def test_terminal_after_a_crash_of_ours(signal_number):
+@pytest.mark.parametrize("name", "SEGV BUS ILL FPE ABRT TRAP SYS QUIT USR1 USR2 ALRM VTALRM PROF XCPU IO PWR STKFLT".split())
+def test_terminal_after_a_crash_of_ours(name):
+    signal_number = signal.Signals["SIG" + name]
     with Terminal(vmm.command("hang")) as terminal:
         terminal.until(b"hanging")
         terminal.process.send_signal(signal_number)
