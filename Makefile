@@ -103,7 +103,7 @@ $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS))' > $@.$$$$; \
 		cmp -s $@.$$$$ $@ && rm $@.$$$$ || mv $@.$$$$ $@
-FORCE:
+.PHONY: FORCE
 
 # Generated headers exist before any object is compiled; after that the .d files know who uses them.
 $(B)/%.o: src/%.c $(B)/flags | $(GEN)
