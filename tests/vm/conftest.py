@@ -51,6 +51,12 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=out)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """For tests/vm/run, which counts these lines, and for whoever reads."""
+    for why in vm.second_chances:
+        terminalreporter.write_line(f"second chance: {why!r}")
+
+
 @pytest.fixture(scope="session")
 def initrd(tmp_path_factory):
     """Path of an initramfs: busybox, and report.sh as /report."""

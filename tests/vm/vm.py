@@ -29,6 +29,8 @@ BOOT_TIMEOUT = 60
 PROMPT = "/ # "
 UP = "crosvm-init: up"  # guest/init
 EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
+# Why guests were given a second chance, which only an emulated processor gives.
+second_chances = []
 
 # For a parameter "options": a device's code is the same in both, and its jail is the harder place for it.
 THREADS_IN_SOAK = [pytest.param((), id="threads", marks=pytest.mark.soak), pytest.param(("-u",), id="jailed")]
@@ -172,7 +174,7 @@ def run(*args, stdin=None, timeout=TIMEOUT, wrapper=(), **kwargs):
     # with it; or a processor of several, and the others wait for it without end. Where we lost an interrupt
     # they would sleep. No other guest that got as far as its init is given a second chance, and none is with --direct.
     if EMULATED and (span or (UP not in ended.console and (late or ended.status == CRASH))):
-        print(f"lost by the emulator, and tried again: {ended.last_words()}")
+        second_chances.append(f"lost by the emulator, and tried again: {ended.last_words()}")
         ended, late, span = run_once(argv, stdin, timeout, wrapper)
     if late:
         pytest.fail(f"not at its end{', a vCPU spins' if span else ''}, killed: {ended.last_words()}", pytrace=False)
@@ -248,7 +250,7 @@ def lost(why):
     """A guest did not get as far as its init: a failure, unless the processor is emulated, as in run()."""
     if not EMULATED:
         pytest.fail(why, pytrace=False)
-    print(f"lost while it booted, and tried again: {why}")
+    second_chances.append(f"lost while it booted, and tried again: {why}")
 
 
 @contextlib.contextmanager
