@@ -2,15 +2,22 @@
 /*
  * What no good driver asks of a network card: frames that are none, offloads
  * that lie or were not accepted, buffers without room, commands that do not
- * exist, a receive queue that nobody serves under a flood. Frames marked BAD
- * must never come out of the tap, those marked GOOD must, which
- * tests/kvm/test_hostile_net.py looks at; it sends marked frames when we say so.
+ * exist, a receive queue that nobody serves under a flood, frames without end
+ * while a disk is read. Frames marked BAD must never come out of the tap, those
+ * marked GOOD must, which tests/kvm/test_hostile_net.py looks at; it sends marked
+ * frames when we say so.
  * And what a good driver asks, of a program in passt's place that is slow.
  */
 #include "virtio.h"
 
 enum { RECEIVE, TRANSMIT, CONTROL, QUEUES };
-enum { HEADER = 12, ETHERNET = 14, MARKED = HEADER + ETHERNET + 32, ETHERTYPE = 0x88b5 };
+enum {
+	HEADER = 12,
+	ETHERNET = 14,
+	MARKED = HEADER + ETHERNET + 32,
+	FLOOD = 64,
+	ETHERTYPE = 0x88b5
+};
 enum { F_CSUM = 1 << 0, F_HOST_TSO4 = 1 << 11, F_CTRL_VQ = 1 << 17, F_MQ = 1 << 22 };
 enum { NEEDS_CSUM = 1, GSO_NONE = 0, GSO_TCPV4 = 1, GSO_UDP = 3, GSO_TCPV6 = 4, GSO_UDP_L4 = 5 };
 enum { CONFIG_PAIRS = 8, PAIRS = 2, ACK_OK = 0, ACK_ERROR = 1 };
@@ -269,6 +276,90 @@ static void run_control(void)
 	rest("end");
 }
 
+/* ---- a flood --------------------------------------------------------------------------- */
+
+/* Sends again all that was sent. How many frames. */
+static unsigned resend(struct victim *victim)
+{
+	unsigned count = (uint16_t)(victim->rings->used.idx - victim->used_seen);
+
+	for (unsigned i = 0; i < count; i++) {
+		uint32_t head = victim->rings->used.ring[victim->used_seen % victim->queue_size].id;
+
+		if (head >= victim->queue_size || take_used(victim, head) != 0)
+			fail_row("a frame comes back as head %u", (uint64_t)head);
+		offer(victim, (uint16_t)head);
+	}
+	if (count != 0)
+		kick(victim);
+	return count;
+}
+
+/* The disk and the entropy device; seldom, so that their threads rest when the host looks. */
+static unsigned ask_others(void)
+{
+	static uint32_t last;
+
+	if (in32(PORT_PM_TIMER) - last < PM_TIMER_HZ / 20)
+		return 0;
+	for (unsigned i = CONTROL; i < victim_count; i++)
+		good_request(&victims[i]);
+	last = in32(PORT_PM_TIMER);
+	return 1;
+}
+
+/* As many buffers as the ring has place for. */
+static void offer_all(struct victim *victim, uint32_t length, uint16_t flags)
+{
+	for (uint16_t i = 0; i < victim->queue_size; i++) {
+		set_desc(victim, i, (uintptr_t)victim->buffers->data, length, flags, 0);
+		offer(victim, i);
+	}
+	kick(victim);
+}
+
+/* Until the host says 'x'; at another byte it is told what was done since the last. */
+static void flood(struct victim *victim)
+{
+	unsigned frames = 0, reads = 0;
+	uint8_t byte = 0;
+
+	offer_all(&victims[RECEIVE], 2048, WRITE);
+	offer_all(victim, HEADER + FLOOD, 0);
+	while (byte != 'x') {
+		frames += resend(victim);
+		reads += ask_others();
+		if ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
+			continue;
+		byte = in8(COM1);
+		print("%u frames, %u reads\n", (uint64_t)frames, (uint64_t)reads);
+		frames = reads = 0;
+	}
+	check_guards(victim);
+}
+
+static void start_all(void)
+{
+	start_net(0);
+	for (unsigned i = CONTROL; i < victim_count; i++)
+		start_victim(&victims[i], 0);
+}
+
+static void run_tx_flood(void)
+{
+	find_device(PCI_NET, (const uint16_t[]){ RECEIVE, TRANSMIT }, CONTROL);
+	add_victims(PCI_BLOCK, PCI_RNG);
+	if (victim_count != CONTROL + 2)
+		fail("no disk");
+	start_all();
+	rest("begin");
+	start_all();
+	row = "flood";
+	set_frame(&(struct net_header){ 0 }, "FLOOD");
+	flood(&victims[TRANSMIT]);
+	rest("end");
+}
+
 /* To a program of the host that reads slowly: most frames go in parts. One pair, as it has. */
 static void run_tx_slow(void)
 {
@@ -291,6 +382,7 @@ static void run_tx_slow(void)
 const struct test_case cases[] = {
 	{ "tx-sizes", run_tx_sizes },
 	{ "tx-slow", run_tx_slow },
+	{ "tx-flood", run_tx_flood },
 	{ "tx-offloads", run_tx_offloads },
 	{ "rx-buffers", run_rx_buffers },
 	{ "rx-stalled", run_rx_stalled },

@@ -511,7 +511,7 @@ enum { SECTOR = 512, GOOD_SECTOR = 7 };
 enum { BLK_IN = 0, BLK_OUT = 1, BLK_FLUSH = 4, BLK_GET_ID = 8, BLK_DISCARD = 11, BLK_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 
-/* What tests/kvm/test_hostile_virtio.py fills the images with. */
+/* What image() of tests/kvm/oracle.py fills the images with. */
 static inline uint64_t image_word(uint64_t sector, unsigned word)
 {
 	return sector * UINT64_C(0x9e3779b97f4a7c15) + word;

@@ -3,7 +3,10 @@
 
 The guest checks what a guest can see; here is what comes out of the tap, and what the process has when it rests.
 """
+import contextlib
+import json
 import os
+import re
 import socket
 import time
 
@@ -12,6 +15,7 @@ import pytest
 import vmm
 from netns import own_network
 
+SOAK = os.environ.get("CROSVM_SOAK")
 ETHERTYPE, HEADER = 0x88b5, 14
 MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
 FLOOD = MARKED.replace(b"MARKED", b"FLOODS")
@@ -83,13 +87,14 @@ HOST = {
     "rx-stalled": [flood, send_until_received],
     "control": [],
 }
+NETWORK = "host-ip=192.168.78.1,netmask=255.255.255.0,mac=02:00:00:00:00:01,vhost=off"
+BOTH_WAYS = pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
 
 
-@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+@BOTH_WAYS
 @pytest.mark.parametrize("case", HOST)
 def test_driver_that_breaks_the_rules(tmp_path, case, jailed):
-    network = "host-ip=192.168.78.1,netmask=255.255.255.0,mac=02:00:00:00:00:01,queues=2,vhost=off"
-    argv = vmm.command("hostile_net", case, *jailed, "--net", network)
+    argv = vmm.command("hostile_net", case, *jailed, "--net", f"{NETWORK},queues=2")
     with oracle.hostile(tmp_path, argv, case, most_lines=20) as running:
         packets = tap_socket()
         running.begin()
@@ -100,6 +105,45 @@ def test_driver_that_breaks_the_rules(tmp_path, case, jailed):
         marks = arrived(packets)  # the tap goes with the VM
         packets.close()
     assert marks and marks == [f"GOOD {chr(ord('a') + i)}" for i in range(len(marks))]
+
+
+@contextlib.contextmanager
+def flooding(directory, jailed):
+    """(Case, control socket) of a guest that sends without end and reads its disk now and then; both go well to the end."""
+    (directory / "disk").write_bytes(oracle.image(8))
+    path = directory / "vm.sock"
+    argv = vmm.command("hostile_net", "tx-flood", *jailed, "--net", NETWORK, "-b", f"path={directory / 'disk'},ro", "-s", str(path))
+    with oracle.hostile(directory, argv, "tx-flood", most_lines=5) as running:
+        running.begin()
+        yield running, path
+        running.process.stdin.write(b"x")
+        running.check()
+
+
+def count(running):
+    """(frames, reads of the disk) since the last time, of a guest under way."""
+    running.process.stdin.write(b"c")
+    said = vmm.read_until(running.process.stdout, b" reads\n")
+    return [int(number) for number in re.search(rb"(\d+) frames, (\d+) reads\n", said).groups()]
+
+
+def check_status(path):
+    done = vmm.run([vmm.CROSVM, "status", "--json", str(path)], timeout=30)
+    assert done.returncode == vmm.OK and json.loads(done.stdout)["state"] == "running", done.stderr
+
+
+@BOTH_WAYS
+def test_frames_without_end(tmp_path, jailed):
+    """The control socket answers and the disk serves meanwhile; the oracle looks at the memory."""
+    with flooding(tmp_path, jailed) as (running, path):
+        packets = tap_socket()
+        end = time.monotonic() + (60 if SOAK else 2)
+        while time.monotonic() < end:
+            check_status(path)
+        frames, reads = count(running)
+        assert b"FLOOD" in packets.recv(1 << 17)
+        packets.close()
+        assert frames > 0 and reads > 0
 
 
 # In passt's place: takes what the guest sends little by little, and writes down the length and the mark of each frame.
@@ -119,7 +163,7 @@ with open("{frames}", "w", buffering=1) as frames:
 """
 
 
-@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+@BOTH_WAYS
 def test_a_program_that_reads_slowly_gets_all(tmp_path, monkeypatch, jailed):
     """Frames of which its socket takes a part, and the rest later."""
     (tmp_path / "passt").write_text(SLOW.format(frames=tmp_path / "frames"))

@@ -5,7 +5,6 @@ The guest itself checks what a guest can see. Here is what only the host can: th
 descriptors, threads or memory than before, comes to rest, logs little, and the disks are byte for byte what they were.
 """
 import os
-import struct
 
 import oracle
 import pytest
@@ -56,13 +55,7 @@ IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in (
 IN_MAIN += [("hostile_pci", "memory-enable-race", ("blk",), ["-c", "2"])]
 
 
-def image():
-    """As image_word() of tests/guest/virtio.h says."""
-    words = ((sector * 0x9e3779b97f4a7c15 + word) % 2**64 for sector in range(SECTORS) for word in range(SECTOR // 8))
-    return struct.pack(f"<{SECTORS * SECTOR // 8}Q", *words)
-
-
-IMAGE = image()
+IMAGE = oracle.image(SECTORS)
 
 
 def check_disks(read_only, writable):
