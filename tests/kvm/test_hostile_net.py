@@ -4,6 +4,7 @@
 The guest checks what a guest can see; here is what comes out of the tap, and what the process has when it rests.
 """
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -63,8 +64,11 @@ def put(packets, frame):
 def flood(process, packets):
     """More than the tap's queue holds, of which the guest takes nothing."""
     vmm.read_until(process.stdout, b"flood\n")
-    for _ in range(3000):
+    end = time.monotonic() + 60 * bool(SOAK)
+    for i in itertools.count():
         put(packets, FLOOD)
+        if i >= 3000 and time.monotonic() >= end:
+            break
     process.stdin.write(b"x")
     process.stdin.flush()
 
