@@ -129,8 +129,8 @@ static int list_waits(const struct turns *turns, struct pollfd *fds)
 		if (side == NULL)
 			continue;
 		fds[WAIT_STOP + i].fd = side->queue->stop_fd;
-		/* Our own also tells that the other side has come. */
-		if (side->wants_kick || side == turns->own)
+		/* Our own also tells that the other side has come, which can wait for a pause. */
+		if (side->wants_kick || (side == turns->own && side->timeout_ms < 0))
 			fds[WAIT_KICK + i].fd = side->queue->kick_fd;
 		events = (short)(events | side->events);
 		if (side->timeout_ms >= 0)

@@ -47,6 +47,7 @@ struct net_side {
 	int result;
 };
 
+enum { NET_PAUSE_MS = 10 };          /* before it is tried again where nothing could be moved */
 enum { NET_WORK_BYTES = 16 * 1024 }; /* that count as a frame */
 
 struct net_pair {

@@ -18,7 +18,6 @@ enum {
 	BATCH = 64,     /* frames that the driver hears of at once, if there are more */
 	SPARSE_MS = 10, /* how long we wait for a driver that offers little to offer more */
 	SPARE = 2,      /* frames that a batch has room for beyond those of the last */
-	PAUSE_MS = 10,  /* before a frame that failed is tried again */
 	/* Small frames in a row after which each is dealt room for a small one only. */
 	SMALL_RUN = 128,
 	SMALL = NET_HEADER_SIZE + NET_ETHERNET_HEADER + NET_VLAN_TAG + PLAIN_MTU,
@@ -402,7 +401,7 @@ static void await_network(struct net_side *side, int failure)
 	if (failure == 0)
 		side->events = POLLIN;
 	else if (!net_cable_is_gone(side->queue, -failure))
-		side->timeout_ms = PAUSE_MS;
+		side->timeout_ms = NET_PAUSE_MS;
 }
 
 static void settle(struct net_side *side)

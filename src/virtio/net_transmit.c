@@ -111,10 +111,10 @@ static int collect(struct net_side *side)
 	return r < 0 ? r : 0;
 }
 
-/* Gives away what was sent, or will never be; the rest stays in its order. */
-static void finish(struct sender *sender)
+/* Gives away what was sent, or will never be; the rest stays in its order. True: all is lost. */
+static bool finish(struct sender *sender)
 {
-	unsigned kept = 0;
+	unsigned kept = 0, failed = 0;
 
 	for (unsigned i = 0; i < sender->count; i++) {
 		ssize_t result = sender->frames[i].result;
@@ -125,23 +125,31 @@ static void finish(struct sender *sender)
 			continue;
 		}
 		/* A header that the kernel does not take, or a tap that is down, is no failure. */
-		if (result < 0)
+		if (result < 0) {
 			(void)net_cable_is_gone(sender->side.queue, (int)-result);
+			failed++;
+		}
 		virtqueue_push(&sender->side.queue->vq, sender->chains[i].head, 0);
 	}
+	bool lost = failed > 0 && failed == sender->count;
+
 	sender->count = kept;
+	return lost;
 }
 
 static void settle(struct net_side *side)
 {
 	struct sender *sender = from_side(side);
 
-	finish(sender);
+	/* A driver that sends on with no network must not cost a CPU to throw that away. */
+	bool lost = finish(sender);
+
 	publish(sender);
 	bool is_full = sender->count > 0;
 
-	side->more = !is_full && sender->more;
-	side->wants_kick = !is_full && !sender->more;
+	side->more = !is_full && !lost && sender->more;
+	side->wants_kick = !is_full && !lost && !sender->more;
+	side->timeout_ms = lost ? NET_PAUSE_MS : -1;
 	side->events = 0;
 	if (is_full)
 		side->events = POLLOUT;

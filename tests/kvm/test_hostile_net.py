@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import time
 
 import oracle
@@ -148,6 +149,22 @@ def test_frames_without_end(tmp_path, jailed):
         assert b"FLOOD" in packets.recv(1 << 17)
         packets.close()
         assert frames > 0 and reads > 0
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("end", ["delete vmtap0", "set vmtap0 down"], ids=["deleted", "down"])
+@pytest.mark.parametrize("turn", range(20 if SOAK else 1))
+def test_tap_ends_under_frames_without_end(tmp_path, jailed, end, turn):  # pylint: disable=unused-argument
+    """The guest goes on to send, and the network device has rest: 5 % of a CPU for all but the vCPU."""
+    with flooding(tmp_path, jailed) as (running, path):
+        vmm.wait_until(lambda: count(running)[0] > 0)
+        subprocess.run(["ip", "link", *end.split()], check=True)
+        count(running)
+        running.oracle.check_rest(seconds=1, most_ticks=5)
+        check_status(path)
+        frames, reads = count(running)
+        assert frames > 0 and reads > 0  # as ever, although the frames go nowhere
+    assert sum("the guest has no network any more" in line for line in running.lines) == ("delete" in end), running.lines
 
 
 # In passt's place: takes what the guest sends little by little, and writes down the length and the mark of each frame.

@@ -6,6 +6,7 @@
  */
 #include "unit/unit.h"
 
+#include "base/clock.h"
 #include "unit/capture.h"
 #include "unit/net_rig.h"
 
@@ -134,6 +135,15 @@ static void buffers_that_hold_no_header_break_the_queue(void **state)
 	expect_broken(rig);
 }
 
+/* As with a tap that was deleted, each call fails from now on. */
+static void cut_cable(struct rig *rig, int flags)
+{
+	int broken = open("/dev/null", flags | O_CLOEXEC);
+
+	assert_int_equal(dup2(broken, rig->device.tap.fds[0]), rig->device.tap.fds[0]);
+	close(broken);
+}
+
 static void a_cable_that_is_cut_is_reported_once(void **state)
 {
 	struct rig *rig = new_rig(RECEIVE, 0);
@@ -141,11 +151,7 @@ static void a_cable_that_is_cut_is_reported_once(void **state)
 
 	(void)state;
 	capture_begin(&capture);
-	/* As with a tap that was deleted, each call fails from now on. */
-	int broken = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	assert_int_equal(dup2(broken, rig->device.tap.fds[0]), rig->device.tap.fds[0]);
-	close(broken);
+	cut_cable(rig, O_WRONLY);
 	offer_buffer(rig, 0, 2048);
 	kick(rig);
 	while (!rig->device.gone)
@@ -328,6 +334,33 @@ static void a_full_network_is_waited_for(void **state)
 	free_rig(rig);
 }
 
+/* Whose network is gone gets its frames back, but not as fast as it can offer them. */
+static void what_cannot_leave_costs_little(void **state)
+{
+	enum { FRAMES = 6 };
+	struct rig *rig = new_rig(TRANSMIT, 0);
+	struct capture capture;
+
+	(void)state;
+	capture_begin(&capture);
+	cut_cable(rig, O_RDONLY);
+	make_frame(rig, (struct virtio_net_hdr){ 0 }, FRAME);
+	driver_put(&rig->driver, 0, DRIVER_DATA, HEADER + FRAME, 0, 0);
+	uint64_t before = clock_monotonic_ns();
+
+	for (unsigned i = 1; i <= FRAMES; i++) {
+		driver_offer(&rig->driver, 0);
+		kick(rig);
+		wait_used(rig, (uint16_t)i);
+	}
+	assert_true(clock_monotonic_ns() - before >= (FRAMES - 1) * NET_PAUSE_MS * NS_PER_MS);
+	assert_int_equal(end(rig), 0);
+	capture_end(&capture);
+	assert_int_equal(capture_lines(&capture), 1);
+	assert_true(rig->device.gone);
+	free_rig(rig);
+}
+
 /* ---- control ---- */
 
 static const struct {
@@ -397,6 +430,7 @@ int main(void)
 		cmocka_unit_test(headers_need_their_features),
 		cmocka_unit_test(only_good_headers_reach_the_network),
 		cmocka_unit_test(a_full_network_is_waited_for),
+		cmocka_unit_test(what_cannot_leave_costs_little),
 		cmocka_unit_test(commands_are_checked),
 	};
 
