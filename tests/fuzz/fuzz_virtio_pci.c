@@ -191,9 +191,10 @@ static void run(struct machine *machine, struct input *input)
 	}
 }
 
-/* What must hold after each operation; `config` is what the guest reads without an exit. */
-static void check(const struct machine *machine, const uint8_t *config)
+/* What must hold after each operation. */
+static void check(const struct machine *machine)
 {
+	const uint8_t *config = machine->config;
 	unsigned attached = fabric_count(machine->fabric.doorbells);
 
 	require(pci_get32(config, PCI_VENDOR_ID) == 0x10421af4);
@@ -227,15 +228,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct machine machine;
 	struct input input = { data, size };
-	uint64_t ecam_size;
 
 	log_set_level(LOG_LEVEL_ERROR);
 	require(machine_up(&machine, take(&input) % 2 ? VHOST_CONFIG_SIZE : 0) == 0);
-	const uint8_t *config = pci_host_ecam(machine.host, &ecam_size) + machine.devfn * 4096;
-
 	while (input.size > 0) {
 		run(&machine, &input);
-		check(&machine, config);
+		check(&machine);
 	}
 	check_reset(&machine);
 	machine_down(&machine);

@@ -49,6 +49,7 @@ struct machine {
 	struct fake_vhost vhost;
 	struct virtio_pci *device;
 	unsigned devfn;
+	const uint8_t *config; /* what the guest reads without an exit */
 	bool intx;
 	unsigned intx_changes;
 };
@@ -72,6 +73,7 @@ static inline int machine_up(struct machine *machine, uint32_t config_size)
 		.config_size = config_size,
 	};
 	const struct fabric fabric = { .ops = &fake_fabric_ops, .owner = &machine->fabric };
+	uint64_t ecam_size;
 
 	*machine = (struct machine){ 0 };
 	int r = pci_host_create(MACHINE_WINDOW, MACHINE_WINDOW_SIZE, 1, &machine->host);
@@ -84,6 +86,8 @@ static inline int machine_up(struct machine *machine, uint32_t config_size)
 	if (r < 0)
 		return r;
 	machine->devfn = virtio_pci_devfn(machine->device);
+	machine->config = pci_host_ecam(machine->host, &ecam_size) +
+			  (size_t)machine->devfn * PCI_ECAM_FUNCTION_SIZE;
 	virtio_pci_set_intx(machine->device, (struct irq_line){ machine_set_intx, machine });
 	return 0;
 }
@@ -113,7 +117,9 @@ static inline void config_write(
 /* Where the guest believes the BAR to be. */
 static inline uint64_t bar_gpa(const struct machine *machine)
 {
-	return config_read(machine, PCI_BASE_ADDRESS_0, 8) & ~UINT64_C(0xf);
+	uint64_t gpa = pci_get32(machine->config, PCI_BASE_ADDRESS_0) & ~UINT32_C(0xf);
+
+	return gpa | (uint64_t)pci_get32(machine->config, PCI_BASE_ADDRESS_1) << 32;
 }
 
 /* All ones where nothing answers, as on the bus. */
