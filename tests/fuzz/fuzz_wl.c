@@ -37,15 +37,17 @@ static void do_command(struct machine *machine, const struct step *step, const u
 	rig_require(size <= room);
 }
 
-/* A command of a right form, with ids that may exist. */
+/* A command of a right form, with ids that may exist. A few of the long ones fill a socket. */
 static void do_likely(struct machine *machine, const struct step *step, const uint8_t *bytes)
 {
 	static const uint32_t types[] = { WL_NEW, WL_CLOSE, WL_SEND, WL_NEW_CTX, WL_NEW_PIPE,
 		WL_SEND, WL_CLOSE, WL_SEND };
-	uint8_t command[4 * 300] = { 0 };
+	/* Each is at its end, so that a look beyond is found. */
+	static uint8_t commands[32768];
 	uint32_t words[24] = { types[step->what % 8], 0, step->room % IDS };
 	uint8_t answer[WL_NEW_SIZE];
-	uint32_t size = sizeof(command);
+	uint32_t size = step->what % 8 == 7 ? sizeof(commands) : 4 * 300;
+	uint8_t *command = commands + sizeof(commands) - size;
 
 	if (step->room & 0x80)
 		words[2] += WL_HOST_ID;
@@ -64,7 +66,7 @@ static void accept_peer(struct machine *machine, int *peer)
 	*peer = accept4(machine->rig.listeners[0], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
-static int make_file(unsigned kind)
+static int make_file(uint8_t kind)
 {
 	int ends[2];
 
@@ -88,6 +90,19 @@ static int make_file(unsigned kind)
 	return fd;
 }
 
+/* Made once and kept, as a compositor may: to make it takes longer than to send it. */
+static int file_of(uint8_t kind)
+{
+	static int files[UINT8_MAX + 1]; /* 0: not yet */
+
+	/* What is no memory has 16 kinds at most. */
+	if (kind % 4 != 0)
+		kind %= 16;
+	if (files[kind] == 0)
+		files[kind] = make_file(kind);
+	return files[kind];
+}
+
 static void send_from(int peer, const struct step *step, const uint8_t *bytes)
 {
 	unsigned count = step->room % (WL_FDS_MAX + 2);
@@ -96,10 +111,8 @@ static void send_from(int peer, const struct step *step, const uint8_t *bytes)
 	if (peer < 0 || step->size == 0)
 		return;
 	for (unsigned i = 0; i < count; i++)
-		fds[i] = make_file(bytes[i % step->size]);
+		fds[i] = file_of(bytes[i % step->size]);
 	(void)rig_send(peer, bytes, step->size, fds, count);
-	for (unsigned i = 0; i < count; i++)
-		close(fds[i]);
 }
 
 static void read_at(int peer, int *held)
