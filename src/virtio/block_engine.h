@@ -25,6 +25,7 @@ struct device {
 	atomic_bool writeback;               /* false: each write is durable when it completes */
 	atomic_bool flush_failed;            /* until the next start */
 	atomic_bool dirty;                   /* written since the last fdatasync began */
+	atomic_bool told_slow;               /* that it has no ring: a guest resets it at will */
 	atomic_uint busy_here;               /* requests that threads of ours do */
 	atomic_uint busy[DEVICE_QUEUES_MAX]; /* those that the kernel does, of each queue */
 	struct urings urings;

@@ -516,6 +516,7 @@ static void abandon(struct engine *engine, int error)
 {
 	log_warn("disk '%s': io_uring failed: %s; queue %u goes on without it",
 		engine->device->options.path, strerror(-error), engine->queue->index);
+	engine->device->told_slow = true; /* no second time at the next start */
 	engine->dead = engine->leaving = true;
 	do_what_was_not_submitted(engine);
 	wait_for_the_rest(engine);
@@ -532,7 +533,7 @@ static int open_ring(struct engine *engine)
 	unsigned index = engine->queue->index;
 
 	engine->ring = urings_open(&device->urings, &block_uring_kind, index);
-	if (engine->ring == NULL && index == 0)
+	if (engine->ring == NULL && index == 0 && !atomic_exchange(&device->told_slow, true))
 		log_info("disk '%s': this host gives us no io_uring, so it is slower",
 			device->options.path);
 	return engine->ring == NULL ? -EOPNOTSUPP : 0;

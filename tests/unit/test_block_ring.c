@@ -122,7 +122,7 @@ static void a_prepared_ring_serves_again_and_again(void **state)
 	check_in_child(use_again_and_again);
 }
 
-/* Where nothing was to be had, nothing is tried later. */
+/* Where nothing was to be had, nothing is tried later, nor said again at each reset. */
 static void prepared_without_rings_is_served_without(void **state)
 {
 	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
@@ -131,10 +131,15 @@ static void prepared_without_rings_is_served_without(void **state)
 	(void)state;
 	rig->device->urings.tried[0] = true;
 	capture_begin(&capture);
-	start_all(rig, USUAL);
-	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < 100; i++) {
+		start_all(rig, USUAL);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+		stop_all(rig);
+		assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+	}
 	capture_end(&capture);
 	assert_non_null(strstr(capture.text, "no io_uring"));
+	assert_int_equal(capture_lines(&capture), 1);
 	free_rig(rig);
 }
 
@@ -204,7 +209,7 @@ static void kill_ring(struct rig *rig, int fd, unsigned kick_after)
 	assert_int_equal(capture_lines(&capture), 1);
 }
 
-/* The next start does without a ring. */
+/* The next start does without a ring, which was said when it died. */
 static void start_again(struct rig *rig)
 {
 	struct capture capture;
@@ -218,7 +223,7 @@ static void start_again(struct rig *rig)
 	capture_end(&capture);
 	assert_int_equal(status, VIRTIO_BLK_S_OK);
 	assert_int_equal(find_rings(&fd, 1), 0);
-	assert_non_null(strstr(capture.text, "no io_uring"));
+	assert_string_equal(capture.text, "");
 }
 
 /* Offers reads in slots that are free until `many` are in flight. */
