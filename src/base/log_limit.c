@@ -10,7 +10,6 @@
 #include <stdio.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 
 #define INTERVAL_NS (LOG_LIMIT_INTERVAL_S * NS_PER_S)
 
@@ -30,19 +29,20 @@ bool log_limit_take(struct log_limit *limit, uint64_t now_ns, unsigned *ret_left
 	return true;
 }
 
-void log_warn_limited(struct log_limit *limit, const char *format, ...)
+void log_limited(struct log_limit *limit, enum log_level level, const char *format, ...)
 {
 	char text[512];
 	unsigned left_out;
 	va_list args;
 
-	if (!log_enabled(LOG_LEVEL_WARN) || !log_limit_take(limit, clock_monotonic_ns(), &left_out))
+	if (!log_enabled(level) || !log_limit_take(limit, clock_monotonic_ns(), &left_out))
 		return;
 	va_start(args, format);
 	(void)vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	if (left_out == 0)
-		log_warn("%s", text);
+		log_message(level, "%s", text);
 	else
-		log_warn("%s (and %u such messages before it that were left out)", text, left_out);
+		log_message(level, "%s (and %u such messages before it that were left out)", text,
+			left_out);
 }

@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 
+#include "base/log.h"
 #include "base/util.h"
 
 enum { LOG_LIMIT_BURST = 10, LOG_LIMIT_INTERVAL_S = 10 };
@@ -27,5 +28,9 @@ struct log_limit {
  */
 MUST_CHECK bool log_limit_take(struct log_limit *limit, uint64_t now_ns, unsigned *ret_left_out);
 
-/* log_warn() within a budget. */
-void log_warn_limited(struct log_limit *limit, const char *format, ...) PRINTF_LIKE(2, 3);
+/* log_message() within a budget. */
+void log_limited(struct log_limit *limit, enum log_level level, const char *format, ...)
+	PRINTF_LIKE(3, 4);
+
+#define log_error_limited(limit, ...) log_limited(limit, LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warn_limited(limit, ...)  log_limited(limit, LOG_LEVEL_WARN, __VA_ARGS__)

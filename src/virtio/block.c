@@ -198,11 +198,13 @@ void block_flush_begins(struct device *device)
 	device->dirty = false;
 }
 
+/* Once for each time that the guest resets the disk, which is at will. */
 static void tell_failed_sync(struct device *device, int error)
 {
 	if (!atomic_exchange(&device->flush_failed, true))
-		log_error("disk '%s': fdatasync failed: %s; flushes fail until the guest resets "
-			  "the disk",
+		log_error_limited(&device->complaints,
+			"disk '%s': fdatasync failed: %s; flushes fail until the guest resets "
+			"the disk",
 			device->options.path, strerror(-error));
 }
 

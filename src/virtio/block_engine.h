@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "base/log_limit.h"
 #include "virtio/block_image.h"
 #include "virtio/block_overlay.h"
 #include "virtio/block_request.h"
@@ -26,6 +27,7 @@ struct device {
 	atomic_bool flush_failed;            /* until the next start */
 	atomic_bool dirty;                   /* written since the last fdatasync began */
 	atomic_bool told_slow;               /* that it has no ring: a guest resets it at will */
+	struct log_limit complaints;         /* about the file, but the guest can repeat them */
 	atomic_uint busy_here;               /* requests that threads of ours do */
 	atomic_uint busy[DEVICE_QUEUES_MAX]; /* those that the kernel does, of each queue */
 	struct urings urings;

@@ -17,6 +17,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/log_limit.h"
 #include "block_rig.h"
 #include "capture.h"
 #include "virtio/block_engine.h"
@@ -438,6 +439,35 @@ static void after_a_failed_fsync_all_fail_until_the_reset(void **state)
 	free_rig(rig);
 }
 
+/* A driver that resets in a loop cannot fill the host's log with it. */
+static void a_hundred_failed_flushes_are_told_in_few_lines(void **state)
+{
+	struct rig *rig = new_ring_rig(1);
+	struct capture capture;
+	unsigned failed = 0;
+
+	(void)state;
+	if (rig == NULL) {
+		skip();
+		return;
+	}
+	int disk = become_pipe(rig);
+
+	capture_begin(&capture);
+	for (unsigned i = 0; i < 100; i++) {
+		start_all(rig, USUAL);
+		failed += flush(rig, 0) == VIRTIO_BLK_S_IOERR;
+		reset(rig);
+	}
+	capture_end(&capture);
+	assert_int_equal(failed, 100);
+	assert_null(strstr(capture.text, "warning"));
+	assert_true(capture_lines(&capture) >= LOG_LIMIT_BURST);
+	/* One more in each interval that a slow machine takes for it. */
+	assert_true(capture_lines(&capture) <= 2 * LOG_LIMIT_BURST);
+	free_pipe_rig(rig, disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -448,6 +478,7 @@ int main(void)
 		cmocka_unit_test(a_flush_covers_what_was_answered_before),
 		cmocka_unit_test(a_flush_covers_other_queues_writes),
 		cmocka_unit_test(after_a_failed_fsync_all_fail_until_the_reset),
+		cmocka_unit_test(a_hundred_failed_flushes_are_told_in_few_lines),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
