@@ -247,13 +247,34 @@ def run_code(pid, code):
     os.kill(pid, signal.SIGCONT)
 
 
-def call(number, *arguments):
-    """Code that makes a system call, and ends the process with the error that it gets; 0: none."""
-    registers = (b"\x48\xc7\xc7", b"\x48\xc7\xc6", b"\x48\xc7\xc2", b"\x49\xc7\xc2", b"\x49\xc7\xc0", b"\x49\xc7\xc1")
-    code = b"".join(move + struct.pack("<i", value) for move, value in zip(registers, arguments))
-    return (code + b"\x48\xc7\xc0" + struct.pack("<i", number) + b"\x0f\x05"
-            b"\x85\xc0\x78\x02\x31\xc0"  # test %eax, %eax; js 1f; xor %eax, %eax; 1:
+REGISTERS = (7, 6, 2, 10, 8, 9)  # rdi, rsi, rdx, r10, r8, r9, as instructions have them
+RESULT = object()  # an argument: what the call before returned
+
+
+def system_call(number, *arguments):
+    """Code that makes it. An argument is a number, RESULT, or bytes, of which the call gets the address."""
+    strings = b"".join(argument for argument in arguments if isinstance(argument, bytes))
+    code, at = b"\xeb" + bytes([len(strings)]) + strings, 2  # jmp
+    for register, argument in zip(REGISTERS, arguments):
+        high, low = register >> 3, register & 7
+        if argument is RESULT:
+            code += bytes([0x48 | high, 0x89, 0xc0 | low])  # mov %rax, register
+        elif isinstance(argument, bytes):
+            code += bytes([0x48 | high << 2, 0x8d, 0x05 | low << 3]) + struct.pack("<i", at - len(code) - 7)  # lea
+            at += len(argument)
+        else:
+            code += bytes([0x48 | high, 0xc7, 0xc0 | low]) + struct.pack("<i", argument)  # mov
+    return code + b"\x48\xc7\xc0" + struct.pack("<i", number) + b"\x0f\x05"
+
+
+def end_with_error():
+    """Code that ends the process with the error of the call before it; 0: none."""
+    return (b"\x85\xc0\x78\x02\x31\xc0"  # test %eax, %eax; js 1f; xor %eax, %eax; 1:
             b"\xf7\xd8\x89\xc7\xb8\xe7\x00\x00\x00\x0f\x05")  # exit_group(-eax)
+
+
+def call(number, *arguments):
+    return system_call(number, *arguments) + end_with_error()
 
 
 def sockets_of(pid):

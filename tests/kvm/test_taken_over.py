@@ -21,14 +21,21 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can write 
               pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")]
 KINDS = [*jails.KINDS, *jails.HELPERS]
 PR_SET_DUMPABLE, PTRACE_SEIZE, CLONE_NEWUSER = 4, 0x4206, 1 << 28
+# A socket without a file, and its address in memory.
+ABSTRACT = b"\0crosvm-%d" % os.getpid()
+SOCKET_TYPE = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+ABSTRACT_ADDRESS = struct.pack("<H", socket.AF_UNIX) + ABSTRACT
+MKNOD_MODE, SESSION_KEYRING = 0o20666, -3
 # Name, code, the error that the call gets, from a device and not from a helper, instead of the end; who may do it.
 ACTS = [
-    ("open", jails.call(2, 0, 0), errno.ENOENT, ()),
-    ("openat", jails.call(257, -100, 0, 0), errno.ENOENT, ()),
+    ("open", jails.call(2, b"/etc/passwd\0", 0), errno.ENOENT, ()),
+    ("openat", jails.call(257, -100, b"..\0", 0), errno.ENOENT, ()),
+    ("proc", jails.call(2, b"/proc/self/maps\0", 0), errno.ENOENT, ()),
     ("socket", jails.call(41, socket.AF_INET, socket.SOCK_STREAM, 0), None, ()),
+    ("connect", jails.call(42, 0, ABSTRACT_ADDRESS, len(ABSTRACT_ADDRESS)), None, jails.HELPERS),
     ("clone", jails.call(56, signal.SIGCHLD, 0), None, ()),
     ("clone3", jails.call(435, 0, 0), errno.ENOSYS, ()),
-    ("execve", jails.call(59, 0, 0, 0), None, ()),
+    ("execve", jails.call(59, b"/bin/sh\0", 0, 0), None, ()),
     ("mmap rwx", jails.call(9, 0, 4096, 7, 0x22, -1, 0), None, ()),
     ("mprotect +x", jails.call(10, 0, 4096, 5), None, ()),
     ("ftruncate", jails.call(77, 0, 0), None, ("block", "wl")),  # of none has the guest's memory a descriptor
@@ -39,6 +46,13 @@ ACTS = [
     ("unshare", jails.call(272, CLONE_NEWUSER), None, ()),
     ("io_uring_setup", jails.call(425, 1, 0), None, ()),
     ("bpf", jails.call(321, 0, 0, 0), None, ()),
+    ("userfaultfd", jails.call(323, 0), None, ()),
+    ("keyctl", jails.call(250, 0, SESSION_KEYRING, 1), None, ()),
+    ("add_key", jails.call(248, b"user\0", b"name\0", b"x", 1, SESSION_KEYRING), None, ()),
+    ("chdir", jails.call(80, b"..\0"), None, ()),
+    ("mknod", jails.call(133, b"node\0", MKNOD_MODE, 0x103), None, ()),
+    ("setuid", jails.call(105, 0), None, ()),
+    ("capset", jails.call(126, 0, 0), None, ()),
     ("dumpable", jails.call(157, PR_SET_DUMPABLE, 1), None, ()),
 ]
 # `make soak`: each in each kind; else each once, and every kind has its turn.
@@ -87,6 +101,19 @@ def test_forbidden_act(tmp_path, act, kind):
         ended = error is None or kind in jails.HELPERS
         check_end(process, f"device {kind}: its process {pid} " + (
             f"was ended by signal {signal.SIGSYS.value} (" if ended else f"ended with status {error}\n"))
+
+
+@pytest.mark.parametrize("kind", jails.HELPERS if os.environ.get("CROSVM_SOAK") else jails.HELPERS[:1])
+def test_a_helper_reaches_no_socket_without_a_file(tmp_path, kind):
+    """It may connect, but such a name of the host's is none in its network."""
+    with socket.socket(socket.AF_UNIX) as listener, victim(tmp_path, kind) as (process, pid):
+        listener.bind(ABSTRACT)
+        listener.listen()
+        with socket.socket(socket.AF_UNIX) as ours:
+            ours.connect(ABSTRACT)
+        code = jails.system_call(41, socket.AF_UNIX, SOCKET_TYPE, 0)
+        jails.run_code(pid, code + jails.call(42, jails.RESULT, ABSTRACT_ADDRESS, len(ABSTRACT_ADDRESS)))
+        check_end(process, f"device {kind}: its process {pid} ended with status {errno.ECONNREFUSED}\n")
 
 
 @pytest.mark.parametrize("kind, status", [("rng", 0), ("block", 1), ("vsock", 0), ("wl-to", 0)])
