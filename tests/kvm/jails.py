@@ -7,6 +7,7 @@ room for 64 of io_uring's workers.
 import collections
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import pathlib
@@ -25,6 +26,8 @@ NOBODY = 65534  # what root's devices become
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454ca, 0x2, 0x1000, 0x4000
 SIOCGIFFLAGS, IFF_UP = 0x8913, 1
 SYS_PIDFD_GETFD = 438
+SYS_CAPSET, LINUX_CAPABILITY_VERSION_3 = 126, 0x20080522
+PR_SET_DUMPABLE, PTRACE_SEIZE, CLONE_NEWUSER = 4, 0x4206, 1 << 28
 SEALED = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 EVENT, RING, EPOLL, SOCKET = "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "socket"
 # Those with the queues that tests/guest/load.c starts; a helper has none.
@@ -92,15 +95,20 @@ def tasks(pid):
     return [f"{pid}/task/{task}" for task in os.listdir(f"/proc/{pid}/task")]
 
 
-def descriptors(pid):
-    """{(what, access): how many}; each is closed in programs that are started."""
-    found = collections.Counter()
+def numbered(pid):
+    """{number: (what, access)}; each is closed in programs that are started."""
+    found = {}
     for fd in os.listdir(f"/proc/{pid}/fd"):
         flags = int(text(pid, f"fdinfo/{fd}").partition("flags:")[2].split()[0], 8)
         assert flags & os.O_CLOEXEC, fd
         what = os.readlink(f"/proc/{pid}/fd/{fd}")
-        found[re.sub(r"^(socket|pipe):.*", r"\1", what), flags & os.O_ACCMODE] += 1
+        found[int(fd)] = re.sub(r"^(socket|pipe):.*", r"\1", what), flags & os.O_ACCMODE
     return found
+
+
+def descriptors(pid):
+    """{(what, access): how many}"""
+    return collections.Counter(numbered(pid).values())
 
 
 def manifest(name, disk=None, memory=True):
@@ -148,6 +156,8 @@ def check_rights(pid, caller):
     assert status(pid)["NSpid"].split()[-1] == "1"
     for name in ("uid_map", "gid_map"):
         assert text(pid, name).split() == [str(user), str(user), "1"]
+    # The groups that root's has none of took the right to drop them, which the kernel takes from nobody later.
+    assert text(pid, "setgroups") == ("allow\n" if caller == 0 else "deny\n")
 
 
 def namespaces(pid):
@@ -193,7 +203,15 @@ def check_memory(pid, rings, guest):
     assert shared == +expected
 
 
-def check_limits(pid, is_helper, queues):
+def spare_descriptors(name, kernels):
+    """As src/vm/device_process.c gives them, and the devices' own."""
+    if name in HELPERS:
+        return 1024
+    queues = 2 if kernels and name == "net" else KINDS[name]
+    return 8 + 6 * queues + 1 + {"vsock": 1024, "wl": 600 + 28 + 4}.get(name, 0)
+
+
+def check_limits(pid, main, queues, files):
     """J12, J15."""
     def limit(what):
         soft, hard = re.search(rf"^Max {what} +(\S+) +(\S+)", text(pid, "limits"), re.MULTILINE).groups()
@@ -201,24 +219,76 @@ def check_limits(pid, is_helper, queues):
         return int(soft)
 
     name = vmm.name_of(pid)
-    connections = 1024 if is_helper or name in ("vsock", "wl") else 0
     assert limit("core file size") == limit("msgqueue size") == 0
-    assert limit("open files") <= connections + 128
+    assert len({re.search(r"^Max locked memory.*$", text(any_, "limits"), re.MULTILINE)[0] for any_ in (pid, main, "self")}) == 1
+    # The highest number that was kept is that of the way to report, made after the others, which is closed by now.
+    spare = spare_descriptors(name, any("/dev/vhost-" in what for what, _ in files))
+    kept = [what for what in files if what[0] != EVENT and what[0] != EPOLL]
+    highest = max(fd for fd, what in numbered(pid).items() if what in kept)
+    inherited = int(re.search(r"^Max open files +\S+ +(\S+)", text(main, "limits"), re.MULTILINE)[1])
+    assert min(highest + 2 + spare, inherited) <= limit("open files") <= min(highest + 10 + spare, inherited)
     going, workers = 6, 64 if name in ("block", "net") else 0
-    assert limit("processes") <= (1 if is_helper else 1 + max(queues, 1) + going + workers)
+    assert limit("processes") <= (1 if name in HELPERS else 1 + max(queues, 1) + going + workers)
     running = sum(text(task, "comm").startswith(("iou-", "vhost-")) for task in tasks(pid))
     assert len(tasks(pid)) - running == 1 + queues
 
 
-def check_jail(pid, main, manifest_, caller=None, guest=True):
-    """Of one process: the manifest of its kind. `main` made it, for this user."""
+def attach(pid, become):
+    """The error, or 0, with which a process that has done become() traces this one. It can trace one of its own."""
+    child = os.fork()
+    if child == 0:
+        error = errno.EIO
+        try:
+            become()
+            libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+            own = os.fork()
+            if own == 0:
+                signal.pause()
+            able = libc.ptrace(PTRACE_SEIZE, own, None, None) == 0
+            os.kill(own, signal.SIGKILL)
+            if able:
+                error = 0 if libc.ptrace(PTRACE_SEIZE, pid, None, None) == 0 else ctypes.get_errno()
+        finally:
+            os._exit(error)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def check_untouchable(pid, sibling):
+    """J13: refused to a process of the same user, and to one with all rights over a sibling, in its user namespace."""
+    user, group = (int(status(pid)[name].split()[0]) for name in ("Uid", "Gid"))
+
+    def be_the_user():
+        if os.geteuid() == 0:
+            os.setgroups([])
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
+        # Root's helper may be root: its equal has no rights either.
+        header, none = struct.pack("<Ii", LINUX_CAPABILITY_VERSION_3, 0), bytes(24)
+        assert libc.syscall(SYS_CAPSET, header, none) == 0
+
+    def be_a_sibling():
+        assert libc.setns(namespace, CLONE_NEWUSER) == 0
+        os.setresgid(*sibling_ids[1])
+        os.setresuid(*sibling_ids[0])
+
+    assert attach(pid, be_the_user) == errno.EPERM
+    if sibling is not None and os.geteuid() == 0:
+        sibling_ids = [[int(status(sibling)[name].split()[0])] * 3 for name in ("Uid", "Gid")]
+        namespace = os.open(f"/proc/{sibling}/ns/user", os.O_RDONLY)
+        assert attach(pid, be_a_sibling) == errno.EPERM
+        os.close(namespace)
+
+
+def check_jail(pid, main, manifest_, caller=None, guest=True, sibling=None):
+    """Of one process: the manifest of its kind. `main` made it, for this user, and perhaps a sibling."""
     queues, files = manifest_
     is_helper = vmm.name_of(pid) in HELPERS
     check_rights(pid, os.geteuid() if caller is None else caller)
+    check_untouchable(pid, sibling)
     check_surroundings(pid, main, is_helper)
     assert descriptors(pid) == files  # J9, J10
     check_memory(pid, files[RING, os.O_RDWR], guest and not is_helper)
-    check_limits(pid, is_helper, queues)
+    check_limits(pid, main, queues, files)
 
 
 def check_main(pid):

@@ -78,7 +78,8 @@ def test_what_a_jail_is(place):
         vmm.wait_until(lambda: all("2" == jails.status(task)["Seccomp"] for task in jails.tasks(process.pid)))
         for name, pid in found:
             manifest = jails.manifest(name, disks.pop(0) if name == "block" else None)
-            jails.check_jail(pid, process.pid, manifest, caller)
+            sibling = next(other for _, other in found if other != pid)
+            jails.check_jail(pid, process.pid, manifest, caller, sibling=sibling)
         for namespace in ("user", "pid", "mnt", "net"):
             assert len({jails.namespaces(pid)[namespace] for _, pid in found}) == len(found)
         jails.check_main(process.pid)

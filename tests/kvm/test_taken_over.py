@@ -20,7 +20,6 @@ from test_compromised_device import GET_FEATURES, REPLY, VERSION
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can write into a device's process"),
               pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")]
 KINDS = [*jails.KINDS, *jails.HELPERS]
-PR_SET_DUMPABLE, PTRACE_SEIZE, CLONE_NEWUSER = 4, 0x4206, 1 << 28
 # A socket without a file, and its address in memory.
 ABSTRACT = b"\0crosvm-%d" % os.getpid()
 SOCKET_TYPE = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -40,10 +39,10 @@ ACTS = [
     ("mprotect +x", jails.call(10, 0, 4096, 5), None, ()),
     ("ftruncate", jails.call(77, 0, 0), None, ("block", "wl")),  # of none has the guest's memory a descriptor
     ("kill -1", jails.call(62, -1, signal.SIGKILL), None, ()),
-    ("ptrace", jails.call(101, PTRACE_SEIZE, 1, 0, 0), None, ()),
+    ("ptrace", jails.call(101, jails.PTRACE_SEIZE, 1, 0, 0), None, ()),
     ("process_vm_readv", jails.call(310, 1), None, ()),
     ("mount", jails.call(165, 0, 0, 0, 0, 0), None, ()),
-    ("unshare", jails.call(272, CLONE_NEWUSER), None, ()),
+    ("unshare", jails.call(272, jails.CLONE_NEWUSER), None, ()),
     ("io_uring_setup", jails.call(425, 1, 0), None, ()),
     ("bpf", jails.call(321, 0, 0, 0), None, ()),
     ("userfaultfd", jails.call(323, 0), None, ()),
@@ -53,7 +52,7 @@ ACTS = [
     ("mknod", jails.call(133, b"node\0", MKNOD_MODE, 0x103), None, ()),
     ("setuid", jails.call(105, 0), None, ()),
     ("capset", jails.call(126, 0, 0), None, ()),
-    ("dumpable", jails.call(157, PR_SET_DUMPABLE, 1), None, ()),
+    ("dumpable", jails.call(157, jails.PR_SET_DUMPABLE, 1), None, ()),
 ]
 # `make soak`: each in each kind; else each once, and every kind has its turn.
 EVERYWHERE = [(act, kind) for act in ACTS for kind in KINDS if kind not in act[3]]
