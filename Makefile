@@ -365,8 +365,8 @@ BENCH_HOST ?= tests/host/run --icount --
 .PHONY: soak
 soak: build/crosvm guests
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_multiprocess.py \
-		tests/kvm/test_taken_over.py tests/kvm/test_hostile_virtio.py tests/kvm/test_hostile_vsock.py \
-		tests/kvm/test_hostile_net.py
+		tests/kvm/test_taken_over.py tests/kvm/test_hostile.py tests/kvm/test_hostile_virtio.py \
+		tests/kvm/test_hostile_net.py tests/kvm/test_hostile_vsock.py
 	CROSVM_SOAK=1 /usr/bin/python3 -m pytest -ra -p no:cacheprovider tests/kvm/test_control.py -k stop_at_any_moment
 	[ $$(id -u) -ne 0 ] || guest/fetch-debian
 	guest/fetch-kernel generic-6.12

@@ -50,9 +50,11 @@ CASES = [
     ("hostile_pci", "msix-messages", BOTH, []),
 ]
 # The same code for whatever device, and in the main process also with -u: src/bus/pci_host.c, src/virtio/pci_config.c, msix.c.
-IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in (
-    "config-space", "bar-sizing", "bar-moves", "memory-enable", "bar-space", "msix-registers", "pci-cfg")]
+# With -u all of them take `make soak`.
+IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in ("bar-sizing", "bar-moves", "pci-cfg")]
 IN_MAIN += [("hostile_pci", "memory-enable-race", ("blk",), ["-c", "2"])]
+LONG_IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in (
+    "config-space", "memory-enable", "bar-space", "msix-registers")]
 
 
 IMAGE = oracle.image(SECTORS)
@@ -91,13 +93,13 @@ def parameters(cases):
         for guest, case, victims, options in cases for victim in victims])
 
 
-@parameters([*CASES, *IN_MAIN])
+@parameters([*CASES, *IN_MAIN, *LONG_IN_MAIN])
 def test_case(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, options)
 
 
 @pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")
-@parameters(CASES)
+@parameters([*CASES, *IN_MAIN, *(LONG_IN_MAIN if SOAK else [])])
 def test_jailed(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, ["-u", *options])
 
