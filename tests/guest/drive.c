@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * A driver that keeps to the rules: writes to a disk and reads back what it
- * wrote, with resets in between, until the host sends a byte. For back ends of
- * others, and for what the host does to devices meanwhile.
+ * wrote, with resets in between, until the host sends a byte. Or asks a network
+ * for the Ethernet address of 192.0.2.1. For back ends of others, and for what
+ * the host does to devices meanwhile.
  */
 #include "virtio.h"
 
@@ -77,7 +78,79 @@ static void run_disk(void)
 	end();
 }
 
+/* ---- a network card -------------------------------------------------------------------- */
+
+enum { RECEIVE, TRANSMIT, NET_QUEUES };
+enum { FRAME_ROOM = 2048 };
+
+/* ARP, RFC 826, behind the header of virtio-net. */
+struct arp_frame {
+	uint8_t header[12], to[6], from[6], type[2];
+	uint8_t hardware[2], protocol[2], sizes[2], operation[2];
+	uint8_t sender[6], sender_ip[4], target[6], target_ip[4];
+};
+
+static const struct arp_frame question = {
+	.to = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
+	.from = { 2, 0, 0, 0, 0, 2 },
+	.type = { 0x08, 0x06 },
+	.hardware = { 0, 1 },
+	.protocol = { 0x08, 0 },
+	.sizes = { 6, 4 },
+	.operation = { 0, 1 },
+	.sender = { 2, 0, 0, 0, 0, 2 },
+	.sender_ip = { 192, 0, 2, 2 },
+	.target_ip = { 192, 0, 2, 1 },
+};
+
+static bool is_answer(const struct arp_frame *frame)
+{
+	return memory_equal(frame->type, question.type, sizeof(frame->type)) &&
+	       memory_equal(frame->operation, (const uint8_t[]){ 0, 2 }, 2) &&
+	       memory_equal(frame->sender_ip, question.target_ip, sizeof(frame->sender_ip)) &&
+	       memory_equal(frame->to, question.from, sizeof(frame->to));
+}
+
+/* Others' frames may come before it. */
+static void ask_network(void)
+{
+	struct victim *receive = &victims[RECEIVE], *transmit = &victims[TRANSMIT];
+	const struct arp_frame *frame = (const void *)receive->buffers->data;
+
+	set_desc(receive, 0, (uintptr_t)receive->buffers->data, FRAME_ROOM, WRITE, 0);
+	offer(receive, 0);
+	kick(receive);
+	memcpy(transmit->buffers->data, &question, sizeof(question));
+	set_desc(transmit, 0, (uintptr_t)transmit->buffers->data, sizeof(question), 0, 0);
+	if (submit(transmit, 0) != 0)
+		fail_row("something is written to what is sent");
+	for (bool answered = false; !answered;) {
+		if (!wait_used(receive, 1))
+			fail_row("no answer; status %x", get(receive, STATUS, 1));
+		uint32_t written = take_used(receive, 0);
+
+		answered = written >= sizeof(question) && is_answer(frame);
+		if (!answered) {
+			offer(receive, 0);
+			kick(receive);
+		}
+	}
+	check_guards(receive);
+	check_guards(transmit);
+}
+
+static void run_arp(void)
+{
+	find_device(PCI_NET, (const uint16_t[NET_QUEUES]){ RECEIVE, TRANSMIT }, NET_QUEUES);
+	row = "rounds";
+	for (unsigned round = 0; round < 3; round++) {
+		start_queues(victims, NET_QUEUES, 0);
+		ask_network();
+	}
+}
+
 const struct test_case cases[] = {
 	{ "disk", run_disk },
+	{ "arp", run_arp },
 	{ NULL, NULL },
 };

@@ -209,12 +209,13 @@ def check_memory(pid, rings, guest):
     assert shared == +expected
 
 
-def spare_descriptors(name, kernels):
-    """As src/vm/device_process.c gives them, and the devices' own."""
+def allowances(name, kernels):
+    """(descriptors besides those that it is given, threads), as src/vm/device_process.c has them."""
     if name in HELPERS:
-        return 1024
+        return 1024, 1
     queues = 2 if kernels and name == "net" else KINDS[name]
-    return 8 + 6 * queues + 1 + {"vsock": 1024, "wl": 600 + 28 + 4}.get(name, 0)
+    descriptors_ = 8 + 6 * queues + 1 + {"vsock": 1024, "wl": 600 + 28 + 4}.get(name, 0)
+    return descriptors_, 1 + 1 if kernels else 1 + queues + 6 + (64 if name in ("block", "net") else 0)
 
 
 def check_limits(pid, main, queues, files):
@@ -228,13 +229,12 @@ def check_limits(pid, main, queues, files):
     assert limit("core file size") == limit("msgqueue size") == 0
     assert len({re.search(r"^Max locked memory.*$", text(any_, "limits"), re.MULTILINE)[0] for any_ in (pid, main, "self")}) == 1
     # The highest number that was kept is that of the way to report, made after the others, which is closed by now.
-    spare = spare_descriptors(name, any("/dev/vhost-" in what for what, _ in files))
+    spare, threads = allowances(name, any("/dev/vhost-" in what for what, _ in files))
     kept = [what for what in files if what[0] != EVENT and what[0] != EPOLL]
     highest = max(fd for fd, what in numbered(pid).items() if what in kept)
     inherited = int(re.search(r"^Max open files +\S+ +(\S+)", text(main, "limits"), re.MULTILINE)[1])
     assert min(highest + 2 + spare, inherited) <= limit("open files") <= min(highest + 10 + spare, inherited)
-    going, workers = 6, 64 if name in ("block", "net") else 0
-    assert limit("processes") <= (1 if name in HELPERS else 1 + max(queues, 1) + going + workers)
+    assert limit("processes") == threads
     running = sum(text(task, "comm").startswith(("iou-", "vhost-")) for task in tasks(pid))
     assert len(tasks(pid)) - running == 1 + queues
 

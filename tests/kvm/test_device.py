@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """crosvm device: a device alone, in the jail that it has with -u; and policies from a directory, for both."""
+import contextlib
 import os
 import pathlib
 import re
@@ -17,33 +18,40 @@ pytestmark = [pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose
 POLICIES = vmm.ROOT / "seccomp/x86_64"
 
 
-@pytest.fixture
-def disk(tmp_path):
-    path = tmp_path / "disk.img"
-    path.write_bytes(bytes(1 << 20))
-    return path
-
-
-def specs(disk):
-    return {"block": [f"path={disk}"], "rng": []}
-
-
 def only_child(back_end):
     (name, pid), = vmm.device_processes(back_end.pid).items()
     return name, pid
 
 
+@contextlib.contextmanager
+def spec(name, place):
+    """(what it is, descriptors to pass, the disk's descriptor)"""
+    if name == "net":
+        if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+            pytest.skip("needs root and /dev/net/tun")
+        with jails.network() as ((_, card), fds):
+            yield [card], fds, None
+    elif name == "block":
+        disk = place / "disk.img"
+        disk.write_bytes(bytes(1 << 20))
+        yield [f"path={disk}"], (), (str(disk), os.O_RDWR)
+    else:
+        yield {"vsock": [f"cid=42,socket={place / 'vsock'}"], "balloon": ["reporting"], "rng": []}[name], (), None
+
+
 @pytest.mark.no_kvm
-@pytest.mark.parametrize("name", ["block", "rng"])
-def test_jailed(tmp_path, disk, name):
+@pytest.mark.parametrize("name", [name for name in jails.KINDS if name != "wl"])
+def test_jailed(tmp_path, name):
+    """And vsock's helper."""
     path = tmp_path / "sock"
-    with vmm.started([vmm.CROSVM, "device", name, "--socket-path", path, *specs(disk)[name]]) as back_end:
+    with spec(name, tmp_path) as (words, fds, disk), \
+            vmm.started([vmm.CROSVM, "device", name, "--socket-path", path, *words], pass_fds=fds) as back_end:
         test_foreign.wait_for_socket(path, back_end)
-        found, pid = only_child(back_end)
-        assert found == name
-        # One socket, of the pair with its parent: it has no listener.
-        manifest = jails.manifest(name, (str(disk), os.O_RDWR), memory=False)
-        jails.check_jail(pid, back_end.pid, manifest, guest=False)
+        found = vmm.device_processes(back_end.pid)
+        assert set(found) == ({"vsock", "vsock-to"} if name == "vsock" else {name})
+        for kind, pid in found.items():
+            # One socket, of the pair with its parent: it has no listener.
+            jails.check_jail(pid, back_end.pid, jails.manifest(kind, disk, memory=False), guest=False)
 
 
 @pytest.mark.no_kvm

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices that other programs serve (--vhost-user): qemu-storage-daemon, which we did not write, and crosvm device."""
+"""Devices that other programs serve (--vhost-user): qemu-storage-daemon and passt, which we did not write, and crosvm device."""
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
+import front_end
+import jails
 import pytest
 import test_hostile_virtio as disks
+import test_hostile_vsock
 import vmm
+from netns import own_network
 
 BYTES = disks.SECTORS * disks.SECTOR
 
@@ -25,9 +31,9 @@ def wait_for_socket(path, back_end):
 
 
 @contextlib.contextmanager
-def running(argv, *paths):
+def running(argv, *paths, **kwargs):
     """A back end; ended at the end."""
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as back_end:
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, **kwargs) as back_end:
         try:
             for path in paths:
                 wait_for_socket(path, back_end)
@@ -53,8 +59,8 @@ def storage_daemon(directory):
 
 
 @contextlib.contextmanager
-def device(name, path, *spec):
-    with running([vmm.CROSVM, "device", name, "--socket-path", path, *spec], path) as back_end:
+def device(name, path, *spec, **kwargs):
+    with running([vmm.CROSVM, "device", name, "--socket-path", path, *spec], path, **kwargs) as back_end:
         yield back_end
 
 
@@ -126,6 +132,82 @@ def test_entropy(images):
                 vmm.guest("hostile_dev")]
         done = vmm.run(argv, input=b"xx")
         assert "PASS rng" in done.stdout, done.stderr
+
+
+# ---- networks ----
+
+ADDRESS = "192.0.2.1"  # which the guest asks for
+
+
+def passt_with_rings():
+    """The host's, or the one of guest/fetch-passt."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    for program in (shutil.which("passt"), cache / "crosvm/passt-trixie/run/passt"):
+        if program and os.path.exists(program) and "--vhost-user" in "".join(vmm.run([program, "--help"]).stdout):
+            return program
+    return pytest.skip("no passt that speaks vhost-user: run guest/fetch-passt")
+
+
+def listens(path):
+    """Its file is there before; and a connection that ends is one that passt would serve."""
+    lines = pathlib.Path("/proc/thread-self/net/unix").read_text().splitlines()
+    return any(line.endswith(f" {path}") and line.split()[3] == "00010000" for line in lines)
+
+
+@contextlib.contextmanager
+def passt(path):
+    """In a network where nothing else is: it answers for all addresses."""
+    with running([passt_with_rings(), "--vhost-user", "--socket", path, "--foreground", "--quiet", "--address", "192.0.2.2",
+                  "--netmask", "24", "--gateway", ADDRESS], path, stderr=subprocess.DEVNULL):
+        vmm.wait_until(lambda: listens(path))
+        yield
+
+
+@contextlib.contextmanager
+def our_card(path):
+    """On a given tap, behind which the kernel answers."""
+    with os.fdopen(os.open("/dev/net/tun", os.O_RDWR), "r+b", buffering=0) as tap:
+        fcntl.ioctl(tap, jails.TUNSETIFF, struct.pack("16sH22x", b"alone0", jails.IFF_TAP | jails.IFF_NO_PI | jails.IFF_VNET_HDR))
+        for words in (["addr", "add", f"{ADDRESS}/24", "dev", "alone0"], ["link", "set", "alone0", "up"]):
+            subprocess.run(["ip", *words], check=True)
+        with device("net", path, f"tap-fd={tap.fileno()},vhost=off", pass_fds=[tap.fileno()]):
+            yield
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"), reason="makes a network")
+@pytest.mark.parametrize("back_end", [passt, our_card])
+def test_network(tmp_path, back_end):
+    """A guest asks who has an address, after each of three resets; the next VM does, too."""
+    path = tmp_path / "sock"
+    with own_network(), back_end(path):
+        for _ in range(2):
+            vmm.run_case("drive", "arp", "--vhost-user", f"type=net,socket={path}")
+
+
+@pytest.mark.parametrize("case", ["packets", "half-close"])
+def test_vsock(tmp_path, case):
+    """Ours: good connections to a program of the host's, after each thing that is none."""
+    programs = test_hostile_vsock.Programs(str(tmp_path / "vsock"))
+    try:
+        with device("vsock", tmp_path / "sock", f"cid=42,socket={tmp_path / 'vsock'}"):
+            argv = vmm.command("hostile_vsock", case, "--vhost-user", f"type=vsock,socket={tmp_path / 'sock'}")
+            done = vmm.run(argv, input=b"xx")
+            assert f"PASS {case}" in done.stdout, done
+    finally:
+        programs.end()
+
+
+def test_balloon(tmp_path):
+    """Ours, without a VM: what the guest puts into it has no memory any more."""
+    inflate, pages = 0, (64, 65, 66)
+    with device("balloon", tmp_path / "sock", "size=3,reporting"), \
+            contextlib.closing(front_end.FrontEnd(tmp_path / "sock", jails.KINDS["balloon"])) as front:
+        assert struct.unpack("<II", front.config(8)) == (3 * 256, 0)
+        for page in pages:
+            front.memory[page * front_end.PAGE:(page + 1) * front_end.PAGE] = bytes([page]) * front_end.PAGE
+        assert front.request(inflate, struct.pack("<I", pages[1])) == 0
+        first = [front.memory[page * front_end.PAGE] for page in pages]
+        assert first == [pages[0], 0, pages[2]]
 
 
 def refused(*specs, status=vmm.USAGE):
