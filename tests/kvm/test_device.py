@@ -11,7 +11,7 @@ import subprocess
 import jails
 import pytest
 import test_foreign
-import test_hostile_virtio
+import test_hostile_start
 import vmm
 
 pytestmark = [pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")]
@@ -224,15 +224,123 @@ def test_wrong_policies(tmp_path, policies, argv):
     assert f"{path}:0: cannot read the policy" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_policies_are_taken(policies):
-    """What the guest does on them, and that it dies on one that forbids it."""
-    argv = vmm.command("hostile_dev", "rng", "-u", "--seccomp-policy-dir", str(policies), params="victim=rng")
-    image = policies / "disk.img"
-    image.write_bytes(test_hostile_virtio.IMAGE)
-    argv[2:2] = ["-b", f"path={image},ro"]  # the guest wants two devices
+def forbid_getrandom(policies):
+    """What the guest asks an entropy device for."""
     path = policies / "rng_device.policy"
     path.write_text(re.sub(r"(?m)^getrandom: 1.*$", "", path.read_text()))
-    done = subprocess.run(argv, input=b"xx", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False)
-    assert b"PASS" not in done.stdout
-    assert re.search(rb"device rng: its process \d+ was ended by signal 31 \(Bad system call\); it made a system call "
-                     rb"that it may not", done.stderr), done.stderr
+
+
+def test_policies_are_taken(policies):
+    """What the guest does on them, and that it dies on one that forbids it."""
+    forbid_getrandom(policies)
+    argv = vmm.command("hostile_dev", "rng", "-u", "--rng", "--seccomp-policy-dir", str(policies), params="victim=rng")
+    done = vmm.run(argv, input=b"xx")
+    assert "PASS" not in done.stdout
+    assert re.search(r"device rng: its process \d+ was ended by signal 31 \(Bad system call\); it made a system call "
+                     r"that it may not", done.stderr), done.stderr
+
+
+# ---- --seccomp-log-failures ----
+
+SYS_GETRANDOM, LOGGED = 318, "0x7ffc0000"
+
+
+@contextlib.contextmanager
+def entropy_of_run(_, options):
+    """(crosvm that runs a guest which asks for entropy all the time, the parent of the device)"""
+    with vmm.started(vmm.command("load", "load", "-u", *options), until=b"serving") as process:
+        yield process, process
+
+
+@contextlib.contextmanager
+def entropy_alone(place, options):
+    with test_foreign.device("rng", place / "sock", *options) as back_end, \
+            vmm.started(vmm.command("load", "load", "--vhost-user", f"type=rng,socket={place / 'sock'}"), until=b"serving") as process:
+        yield process, back_end
+
+
+@contextlib.contextmanager
+def kernels_log():
+    """From now on; None where this process may not read it, or such lines go elsewhere."""
+    logged = pathlib.Path("/proc/sys/kernel/seccomp/actions_logged").read_text().split()
+    auditless = "audit=0" in pathlib.Path("/proc/cmdline").read_text().split()
+    if auditless or os.path.exists("/run/auditd.pid") or "log" not in logged:
+        yield None
+        return
+    try:
+        log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        yield None
+        return
+    os.lseek(log, 0, os.SEEK_END)
+    yield log
+    os.close(log)
+
+
+def says(log, line):
+    """Whether the kernel has just said so; of many such lines it drops some."""
+    found = False
+    with contextlib.suppress(BlockingIOError):
+        while not found:
+            try:
+                found = re.search(line, os.read(log, 8192)) is not None
+            except BrokenPipeError:  # some were overwritten
+                continue
+    return found
+
+
+@pytest.mark.parametrize("devices", [entropy_of_run, entropy_alone])
+def test_logged_failures(tmp_path, policies, devices):
+    """A forbidden call is made, and the kernel's log has the device and the number."""
+    forbid_getrandom(policies)
+    line = rf'type=1326 .*comm="crosvm-rng" .*sig=0 .*syscall={SYS_GETRANDOM} .*code={LOGGED}'.encode()
+    with kernels_log() as log, \
+            devices(tmp_path, ["--seccomp-log-failures", "--seccomp-policy-dir", str(policies)]) as (process, parent):
+        pid = vmm.device_processes(parent.pid)["rng"]
+        if log is not None:
+            vmm.wait_until(lambda: says(log, line), timeout=20)
+        assert parent.poll() is None and os.path.exists(f"/proc/{pid}")
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
+# ---- --jail, --rng ----
+
+@pytest.mark.no_kvm
+def test_bad_jail(tmp_path):
+    done = vmm.run([vmm.CROSVM, "device", "rng", "--jail", "loose", "--socket-path", tmp_path / "sock"])
+    assert done.returncode == vmm.USAGE
+    assert "neither strict nor best-effort" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("how", ["strict", "best-effort"])
+def test_jail_of_a_host_that_refuses_nothing(tmp_path, how):
+    """The same for both."""
+    with test_foreign.device("rng", tmp_path / "sock", "--jail", how, stderr=subprocess.PIPE) as back_end:
+        jails.check_jail(only_child(back_end)[1], back_end.pid, jails.manifest("rng", memory=False), guest=False)
+        vmm.end_by(back_end, signal.SIGTERM)
+        assert back_end.stderr.read() == b""
+
+
+def test_jail_without_user_namespaces(tmp_path):
+    """Strict, it does not start; with the best effort it serves, and says what is missing."""
+    path = tmp_path / "sock"
+    off = test_hostile_start.without_user_namespaces()
+    strict = vmm.run([*off, vmm.CROSVM, "device", "rng", "--socket-path", path])
+    assert strict.returncode == vmm.HOST and "max_user_namespaces" in strict.stderr
+    argv = [*off, vmm.CROSVM, "device", "rng", "--jail", "best-effort", "--socket-path", path]
+    with test_foreign.running(argv, path, stderr=subprocess.PIPE) as back_end:
+        done = vmm.run(vmm.command("hostile_dev", "flood", "--vhost-user", f"type=rng,socket={path}", params="victim=rng"),
+                       input=b"xx")
+        assert "PASS flood" in done.stdout, done.stderr
+        assert vmm.end_by(back_end, signal.SIGTERM)[0] == vmm.OK
+        assert b"its jail lacks: user namespace" in back_end.stderr.read()
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+def test_second_entropy_device(jailed):
+    """Besides the one that each VM has, which the guest finds too few."""
+    done = vmm.run(vmm.command("hostile_dev", "flood", *jailed, "--rng", params="victim=rng"), input=b"xx")
+    assert "PASS flood" in done.stdout, done.stderr
+    with vmm.started(vmm.command("hang", None, "--rng", "-u"), until=b"hanging") as process:
+        assert [name for name, _ in vmm.processes(process.pid)] == ["rng", "rng"]

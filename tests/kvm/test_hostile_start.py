@@ -95,12 +95,18 @@ def test_start(disk, surroundings):
         assert f"device block: its process {found['block']} was ended by signal 9" in said
 
 
-def test_no_user_namespaces():
-    """The host forbids them: the message says which knob it is; best effort goes on and says what is missing."""
+def without_user_namespaces():
+    """The beginning of a command line for a host that forbids them."""
     off = ["unshare", "--user", "--map-root-user", "--keep-caps", "sh", "-c",
            'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
     if subprocess.run([*off, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
         pytest.skip("this host makes no user namespace to forbid them in")
+    return off
+
+
+def test_no_user_namespaces():
+    """The host forbids them: the message says which knob it is; best effort goes on and says what is missing."""
+    off = without_user_namespaces()
     strict = vmm.run([*off, *vmm.command("machine", "pci", "-u")])
     assert strict.returncode == vmm.HOST
     assert "max_user_namespaces" in strict.stderr
