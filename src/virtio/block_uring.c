@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "virtio/block_engine.h"
+#include "virtio/look.h"
 
 /* What a completion belongs to: one of these, or a request's pointer. */
 enum { TAG_NONE, TAG_KICK, TAG_STOP };
@@ -31,6 +32,8 @@ enum { TAG_NONE, TAG_KICK, TAG_STOP };
  * of three. No wait is long, and the driver need not kick meanwhile.
  */
 enum { BATCH_FROM = 12, BATCH_WAIT_NS = 400000 };
+/* So often a round does not wait before we ask for events nevertheless: for the stop. */
+enum { ROUNDS_MAX = 32 };
 /* Polls, and what takes them back. */
 enum { POLLS_MAX = 4 };
 /* How long a dead ring's requests may take to end. */
@@ -74,6 +77,8 @@ struct engine {
 	bool filling;        /* the driver just got a batch, and has room for new requests */
 	bool dead;           /* the ring takes nothing any more */
 	int broken;          /* -errno of the virtqueue, or 0 */
+	unsigned rounds;     /* without a wait */
+	struct look look;    /* for a driver that comes at once */
 	atomic_uint *busy;   /* the device's, of this queue */
 	unsigned slots;
 	unsigned free_count;
@@ -379,11 +384,37 @@ static inline int enter(struct engine *engine, unsigned count)
 	int r;
 
 	engine->due = engine->late = false;
-	if (count > 1 || (count == 1 && engine->held != 0))
+	if (count == 0 && ++engine->rounds % ROUNDS_MAX == 0)
+		r = io_uring_submit_and_get_events(engine->ring);
+	else if (count > 1 || (count == 1 && engine->held != 0))
 		r = enter_timed(engine, count);
 	else
 		r = io_uring_submit_and_wait(engine->ring, count);
 	return r >= 0 ? 0 : lasting_error(r);
+}
+
+/* Whether the driver comes soon, with nothing else to wait for. A call that is due would wait, too.
+ */
+static bool look_for_driver(struct engine *engine)
+{
+	if (engine->in_flight != 0 || !look_begin(&engine->look) ||
+		io_uring_sq_ready(engine->ring) != 0)
+		return false;
+	virtqueue_disable_kicks(&engine->queue->vq);
+	while (!look_is_over(&engine->look))
+		if (virtqueue_has_more(&engine->queue->vq)) {
+			look_found(&engine->look);
+			return true;
+		}
+	return false;
+}
+
+/* A driver that comes at once: what is cached is read by its submission, so no kick is asked for
+ * yet. */
+static bool is_hasty(const struct engine *engine)
+{
+	return engine->look.ns != 0 && engine->in_flight < BATCH_FROM &&
+	       engine->device->image.direct_fd < 0 && io_uring_sq_ready(engine->ring) != 0;
 }
 
 /* One round: new requests in, completions out. How many completions to wait for then. */
@@ -392,7 +423,7 @@ static unsigned work(struct engine *engine)
 	bool more = engine->serving && engine->looking && drain(engine);
 
 	publish_batch(engine);
-	if (more)
+	if (more || is_hasty(engine))
 		return 0;
 	unsigned count = wanted(engine);
 
@@ -401,8 +432,11 @@ static unsigned work(struct engine *engine)
 		return count;
 	if (count > 1)
 		virtqueue_disable_kicks(&engine->queue->vq);
-	else if (engine->looking && virtqueue_enable_kicks(&engine->queue->vq))
+	else if (look_for_driver(engine) ||
+		 (engine->looking && virtqueue_enable_kicks(&engine->queue->vq))) {
+		engine->looking = true;
 		return 0;
+	}
 	engine->looking = count > 1;
 	return count;
 }
@@ -458,6 +492,7 @@ static int run(struct engine *engine)
 
 		if (r < 0)
 			return r;
+		look_end(&engine->look);
 		take_completions(engine);
 	}
 	publish(engine);

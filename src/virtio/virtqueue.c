@@ -273,6 +273,11 @@ bool virtqueue_publish(struct virtqueue *vq)
 	return vring_need_event(used_event, vq->next_used, before) != 0;
 }
 
+bool virtqueue_has_more(const struct virtqueue *vq)
+{
+	return !vq->broken && offered(vq) != 0;
+}
+
 bool virtqueue_enable_kicks(struct virtqueue *vq)
 {
 	if (vq->event_idx)
@@ -282,7 +287,7 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
 		store_u16(vq->used + RING_FLAGS, 0, __ATOMIC_RELAXED);
 	/* The same handshake as in publish, for the other ring. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return !vq->broken && offered(vq) != 0;
+	return virtqueue_has_more(vq);
 }
 
 void virtqueue_disable_kicks(struct virtqueue *vq)

@@ -111,6 +111,9 @@ MUST_CHECK bool virtqueue_publish(struct virtqueue *vq);
  */
 MUST_CHECK bool virtqueue_enable_kicks(struct virtqueue *vq);
 
+/* Whether there is something to pop, or an error to find. Looks, and asks for nothing. */
+MUST_CHECK bool virtqueue_has_more(const struct virtqueue *vq);
+
 /* Tells the driver that kicks are not needed for now: the device looks by itself. */
 void virtqueue_disable_kicks(struct virtqueue *vq);
 
