@@ -24,8 +24,10 @@ def test_kernel_has_nothing_to_complain_about(report):
     print(*warnings, sep="\n")
     assert errors == []
     about_us = re.compile(r"ACPI|firmware|BIOS|BUG|WARNING|MP.?table|APIC|IRQ|TSC|PCI", re.IGNORECASE)
-    # A driver for the power management of real processors misses theirs.
-    assert [line for line in warnings if about_us.search(line) and "amd_pstate:" not in line] == []
+    # A driver for the power management of real processors misses theirs. And an emulated processor that is held up
+    # between a look at its TSC and one at the other clock seems to Linux to have the one go wrong.
+    excused = ["amd_pstate:", *(["clocksource:"] if vm.EMULATED else [])]
+    assert [line for line in warnings if about_us.search(line) and not any(word in line for word in excused)] == []
 
 
 def test_tables_disassemble(report, tmp_path):
