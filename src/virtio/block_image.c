@@ -103,13 +103,15 @@ static int find_holder(int fd)
 
 /*
  * Waits a moment for a lock, since a killed VM's lasts until the kernel is done with
- * its requests, and its device processes have noticed. 0, or a positive errno.
+ * its requests, and its device processes have noticed. 0, -EBUSY: it is another's, or -errno.
  */
 static int wait_for_lock(int fd, const struct flock *lock)
 {
 	for (unsigned ms = 0; fcntl(fd, F_OFD_SETLK, lock) < 0; ms += LOCK_RETRY_MS) {
-		if ((errno != EAGAIN && errno != EACCES) || ms >= LOCK_WAIT_MS)
-			return errno;
+		if (errno != EAGAIN && errno != EACCES)
+			return -errno;
+		if (ms >= LOCK_WAIT_MS)
+			return -EBUSY;
 		(void)poll(NULL, 0, LOCK_RETRY_MS);
 	}
 	return 0;
@@ -122,13 +124,13 @@ static int lock_image(const struct block_options *options, int fd)
 		.l_type = options->read_only ? F_RDLCK : F_WRLCK,
 		.l_whence = SEEK_SET,
 	};
-	int error = wait_for_lock(fd, &lock);
+	int r = wait_for_lock(fd, &lock);
 
-	if (error == 0)
+	if (r == 0)
 		return 0;
-	if (error != EAGAIN && error != EACCES) {
-		log_error("cannot lock the disk '%s': %s", options->path, strerror(error));
-		return -error;
+	if (r != -EBUSY) {
+		log_error("cannot lock the disk '%s': %s", options->path, strerror(-r));
+		return r;
 	}
 	int holder = find_holder(fd);
 	char by[32] = "";

@@ -393,8 +393,7 @@ static inline int enter(struct engine *engine, unsigned count)
 	return r >= 0 ? 0 : lasting_error(r);
 }
 
-/* Whether the driver comes soon, with nothing else to wait for. A call that is due would wait, too.
- */
+/* Whether the driver comes soon. Nothing else is waited for, and no call held back. */
 static bool look_for_driver(struct engine *engine)
 {
 	if (engine->in_flight != 0 || !look_begin(&engine->look) ||
@@ -409,8 +408,7 @@ static bool look_for_driver(struct engine *engine)
 	return false;
 }
 
-/* A driver that comes at once: what is cached is read by its submission, so no kick is asked for
- * yet. */
+/* Whether to submit before a kick is asked for: what is cached is read by that. */
 static bool is_hasty(const struct engine *engine)
 {
 	return engine->look.ns != 0 && engine->in_flight < BATCH_FROM &&

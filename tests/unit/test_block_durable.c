@@ -20,7 +20,6 @@
 #include "base/log_limit.h"
 #include "block_rig.h"
 #include "capture.h"
-#include "virtio/block_engine.h"
 
 /* Those of the queue's thread, not of the ring. */
 static atomic_uint fdatasyncs;
@@ -96,18 +95,6 @@ static void assert_flush(const struct rig *rig, const struct io_uring_sqe *sqe)
 
 /* ---- a driver ----------------------------------------------------------------- */
 
-/* NULL where the host gives us no rings. */
-static struct rig *new_ring_rig(unsigned queues)
-{
-	struct rig *rig = new_rig((struct block_options){ .queues = queues }, "/tmp");
-
-	block_device_class.ops->prepare(rig->device);
-	if (rig->device->urings.rings[queues - 1] != NULL)
-		return rig;
-	free_rig(rig);
-	return NULL;
-}
-
 static uint8_t flush(struct rig *rig, unsigned index)
 {
 	offer(rig, index, 0, VIRTIO_BLK_T_FLUSH, 0, 0);
@@ -161,10 +148,6 @@ static void who_cannot_flush_gets_durable_writes(void **state)
 	struct past past = { 0 };
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return; /* which tools do not know */
-	}
 	start_all(rig, RINGS);
 	for (unsigned n = 0; n < MANY; n++)
 		offer(rig, 0, n, VIRTIO_BLK_T_OUT, n * 8, DATA_SIZE);
@@ -188,10 +171,6 @@ static void without_a_cache_each_write_is_durable(void **state)
 	struct past past = { 0 };
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	start_all(rig, USUAL);
 	for (unsigned n = 0; n < 16; n++) {
 		set_wce(rig, n % 2 == 0);
@@ -224,10 +203,6 @@ static void the_rest_of_a_short_write_is_durable_too(void **state)
 	uint8_t data[DATA_SIZE];
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	int disk = become_pipe(rig);
 
 	start_all(rig, RINGS);
@@ -249,10 +224,6 @@ static void a_write_is_answered_when_it_is_done(void **state)
 	uint8_t data[DATA_SIZE] = { 0 };
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	int disk = become_pipe(rig);
 	struct pollfd call = { .fd = rig->queues[0].call_fd, .events = POLLIN };
 
@@ -347,10 +318,6 @@ static void a_flush_covers_what_was_answered_before(void **state)
 	unsigned random = 1;
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	for (unsigned round = 0; round < 30; round++) {
 		struct order order = { 0 };
 
@@ -379,10 +346,6 @@ static void a_flush_covers_other_queues_writes(void **state)
 	struct past past = { 0 };
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	start_all(rig, USUAL);
 	for (unsigned n = 0; n < ROUNDS; n++) {
 		assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, n, 512), VIRTIO_BLK_S_OK);
@@ -405,10 +368,6 @@ static void after_a_failed_fsync_all_fail_until_the_reset(void **state)
 	unsigned failed = 0;
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	int fd = rig->device->image.fd;
 	CLEANUP_FD int kept = dup(fd);
 
@@ -447,10 +406,6 @@ static void a_hundred_failed_flushes_are_told_in_few_lines(void **state)
 	unsigned failed = 0;
 
 	(void)state;
-	if (rig == NULL) {
-		skip();
-		return;
-	}
 	int disk = become_pipe(rig);
 
 	capture_begin(&capture);

@@ -301,15 +301,13 @@ static void another_name_is_the_same_disk(void **state)
 	assert_int_equal(unlink(other.path), 0);
 }
 
-static void the_message_names_the_process(void **state)
+/* Another process that has the disk as a writer, for so many ms; -1: until it is killed. */
+static pid_t start_holder(struct place *place, int ms)
 {
-	struct place *place = *state;
 	struct block_image image;
-	char words[48];
 	int ready[2];
 	char byte;
 
-	make_file(place, NULL, 0, 512);
 	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
 	pid_t child = fork();
 
@@ -317,43 +315,41 @@ static void the_message_names_the_process(void **state)
 	if (child == 0) {
 		if (try_open(place, RW, &image) != 0 || write(ready[1], "", 1) != 1)
 			_exit(1);
-		pause();
+		(void)poll(NULL, 0, ms);
+		_exit(0);
 	}
 	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	return child;
+}
+
+static void the_message_names_the_process(void **state)
+{
+	struct place *place = *state;
+	char words[48];
+
+	make_file(place, NULL, 0, 512);
+	pid_t child = start_holder(place, -1);
+
 	snprintf(words, sizeof(words), "in use by another VM (process %d)", (int)child);
 	assert_refused(place, RW, -EBUSY, words);
 	/* The lock ends with its process, however that ends. */
 	assert_int_equal(kill(child, SIGKILL), 0);
 	assert_int_equal(waitpid(child, NULL, 0), child);
 	assert_opens(place, RW, 512);
-	close(ready[0]);
-	close(ready[1]);
 }
 
 /* As a killed VM's does, while the kernel ends its requests. */
 static void a_lock_that_goes_is_waited_for(void **state)
 {
 	struct place *place = *state;
-	struct block_image image;
-	int ready[2];
-	char byte;
 
 	make_file(place, NULL, 0, 512);
-	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
-	pid_t child = fork();
+	pid_t child = start_holder(place, 50);
 
-	assert_true(child >= 0);
-	if (child == 0) {
-		if (try_open(place, RW, &image) != 0 || write(ready[1], "", 1) != 1)
-			_exit(1);
-		(void)poll(NULL, 0, 50);
-		_exit(0);
-	}
-	assert_int_equal(read(ready[0], &byte, 1), 1);
 	assert_opens(place, RW, 512);
 	assert_int_equal(waitpid(child, NULL, 0), child);
-	close(ready[0]);
-	close(ready[1]);
 }
 
 static void closing_another_descriptor_keeps_the_lock(void **state)
