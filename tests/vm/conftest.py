@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import disks  # noqa: E402
@@ -49,6 +50,22 @@ def pytest_collection_modifyitems(config, items):
     out = [item for item in items if item.get_closest_marker("soak")]
     items[:] = [item for item in items if item not in out]
     config.hook.pytest_deselected(items=out)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    """A test that the emulator lost its guest in has a second chance."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    lost = next((report for report in reports if report.failed and "vm.Lost" in report.longreprtext), None)
+    if lost:
+        vm.second_chances.append(f"{item.nodeid}, lost by the emulator: {lost.capstdout}")
+        item._initrequest()  # pylint: disable=protected-access # its fixtures anew
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 def pytest_terminal_summary(terminalreporter):

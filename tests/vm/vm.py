@@ -253,6 +253,21 @@ def lost(why):
     second_chances.append(f"lost while it booted, and tried again: {why}")
 
 
+class Lost(Exception):
+    """The emulator lost a guest while a test talked to it: conftest.py runs the test once more."""
+
+
+@contextlib.contextmanager
+def fails_if_lost(process):
+    """What a test does with a guest that is up; if it fails, and the guest does nothing but run, as in run(), it is Lost."""
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        if EMULATED and process.poll() is None and spins(process.pid):
+            raise Lost from error
+        raise
+
+
 @contextlib.contextmanager
 def piped(argv, **kwargs):
     """(process, console) of a guest whose init is up, with pipes instead of a terminal; killed at the end."""
@@ -262,9 +277,10 @@ def piped(argv, **kwargs):
         process, console = start_piped(argv, **kwargs)
         expect(console, UP)
     try:
-        yield process, console
+        with fails_if_lost(process):
+            yield process, console
     finally:
-        end_piped(process, console)
+        print(end_piped(process, console))  # pytest shows it of a test that failed
 
 
 def start_piped(argv, **kwargs):
@@ -277,6 +293,8 @@ def end_piped(process, console):
     process.kill()
     with process, contextlib.suppress(BrokenPipeError):
         said = text(process.stderr.read())
+        if console.after is not pexpect.EOF:
+            console.expect_exact([pexpect.EOF, pexpect.TIMEOUT], timeout=5)
         process.stdin.close()
     return f"{said}console:\n{console.before}"
 
@@ -292,7 +310,8 @@ def started(*args, **kwargs):
             guest.process.kill()
             guest = stack.enter_context(Guest(argv))
             guest.expect(UP)
-        yield guest
+        with fails_if_lost(guest.process):
+            yield guest
 
 
 def expect(console, what, timeout=TIMEOUT):
