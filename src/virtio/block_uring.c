@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "virtio/block_engine.h"
+#include "virtio/block_pool.h"
 #include "virtio/look.h"
 
 /* What a completion belongs to: one of these, or a request's pointer. */
@@ -32,8 +33,6 @@ enum { TAG_NONE, TAG_KICK, TAG_STOP };
  * of three. No wait is long, and the driver need not kick meanwhile.
  */
 enum { BATCH_FROM = 12, BATCH_WAIT_NS = 400000 };
-/* So often a round does not wait before we ask for events nevertheless: for the stop. */
-enum { ROUNDS_MAX = 32 };
 /* Polls, and what takes them back. */
 enum { POLLS_MAX = 4 };
 /* How long a dead ring's requests may take to end. */
@@ -55,12 +54,6 @@ const struct uring_kind block_uring_kind = {
 	.operations = allowed_operations,
 };
 
-/* A request and room for what its chain has. */
-struct slot {
-	struct block_request request;
-	struct iovec buffers[];
-};
-
 struct engine {
 	struct io_uring *ring; /* owned by the device */
 	struct device_queue *queue;
@@ -77,43 +70,11 @@ struct engine {
 	bool filling;        /* the driver just got a batch, and has room for new requests */
 	bool dead;           /* the ring takes nothing any more */
 	int broken;          /* -errno of the virtqueue, or 0 */
-	unsigned rounds;     /* without a wait */
-	struct look look;    /* for a driver that comes at once */
+	struct look driver;  /* for one that comes at once */
+	struct look disk;    /* for one that is as fast */
 	atomic_uint *busy;   /* the device's, of this queue */
-	unsigned slots;
-	unsigned free_count;
-	struct slot **free_slots;
-	size_t slot_size;   /* with its buffers, queue->size of them */
-	size_t memory_size; /* of the one mapping that holds all slots, then the free list */
-	uint8_t *memory;
+	struct block_pool pool;
 };
-
-static struct slot *slot_at(const struct engine *engine, unsigned index)
-{
-	return (void *)(engine->memory + index * engine->slot_size);
-}
-
-/* One lazily touched mapping for the slots and the free list. */
-static int create_slots(struct engine *engine)
-{
-	unsigned count = (unsigned)min_u64(engine->queue->size, BLOCK_QUEUE_SIZE);
-
-	engine->slots = count;
-	engine->slot_size = sizeof(struct slot) + engine->queue->size * sizeof(struct iovec);
-	size_t slots_size = count * engine->slot_size;
-
-	engine->memory_size = slots_size + count * sizeof(struct slot *);
-	engine->memory = mmap(NULL, engine->memory_size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (engine->memory == MAP_FAILED)
-		return -ENOMEM;
-	engine->free_slots = (void *)(engine->memory + slots_size);
-	/* The first ones on top, so that a queue that is never full touches few pages. */
-	for (unsigned i = 0; i < count; i++)
-		engine->free_slots[i] = slot_at(engine, count - 1 - i);
-	engine->free_count = count;
-	return 0;
-}
 
 /*
  * A submission entry. There is always one: each request and each poll has one at
@@ -138,7 +99,7 @@ static void submit_poll(struct engine *engine, int fd, uint64_t tag)
 
 static void submit_call(struct engine *engine)
 {
-	unsigned kept = engine->slots + (unsigned)POLLS_MAX;
+	unsigned kept = engine->pool.count + (unsigned)POLLS_MAX;
 
 	/* Not more of them than fit while the kernel takes nothing. */
 	if (engine->dead || io_uring_sq_space_left(engine->ring) <= kept) {
@@ -192,8 +153,7 @@ static inline void complete(struct engine *engine, struct block_request *request
 
 	virtqueue_push(&engine->queue->vq, request->head, written);
 	engine->held++;
-	/* The request is the slot's beginning. */
-	engine->free_slots[engine->free_count++] = (struct slot *)request;
+	block_pool_give(&engine->pool, request);
 }
 
 static void do_here(struct engine *engine, struct block_request *request)
@@ -228,11 +188,11 @@ static bool drain(struct engine *engine)
 	struct virtqueue_chain chain = { .iov_max = engine->queue->size };
 
 	for (unsigned n = 0; n < chain.iov_max; n++) {
-		if (engine->free_count == 0)
-			return false;
-		struct slot *slot = engine->free_slots[engine->free_count - 1];
+		struct block_request *request = block_pool_next(&engine->pool);
 
-		chain.iov = slot->buffers;
+		if (request == NULL)
+			return false;
+		chain.iov = block_pool_buffers(request);
 		int r = virtqueue_pop(&engine->queue->vq, &chain);
 
 		if (r < 0) {
@@ -241,9 +201,9 @@ static bool drain(struct engine *engine)
 		}
 		if (r <= 0)
 			return false;
-		engine->free_count--;
-		block_request_parse(&slot->request, &chain, &engine->device->geometry);
-		begin(engine, &slot->request);
+		block_pool_take(&engine->pool);
+		block_request_parse(request, &chain, &engine->device->geometry);
+		begin(engine, request);
 	}
 	return true;
 }
@@ -384,35 +344,53 @@ static inline int enter(struct engine *engine, unsigned count)
 	int r;
 
 	engine->due = engine->late = false;
-	if (count == 0 && ++engine->rounds % ROUNDS_MAX == 0)
-		r = io_uring_submit_and_get_events(engine->ring);
-	else if (count > 1 || (count == 1 && engine->held != 0))
+	if (count > 1 || (count == 1 && engine->held != 0))
 		r = enter_timed(engine, count);
 	else
 		r = io_uring_submit_and_wait(engine->ring, count);
 	return r >= 0 ? 0 : lasting_error(r);
 }
 
-/* Whether the driver comes soon. Nothing else is waited for, and no call held back. */
-static bool look_for_driver(struct engine *engine)
+/* Whether a completion is there, or would be if the kernel were asked; uring.c wants to be told. */
+static bool ring_has_news(const struct engine *engine)
 {
-	if (engine->in_flight != 0 || !look_begin(&engine->look) ||
-		io_uring_sq_ready(engine->ring) != 0)
+	return io_uring_cq_ready(engine->ring) != 0 ||
+	       (IO_URING_READ_ONCE(*engine->ring->sq.kflags) & IORING_SQ_TASKRUN) != 0;
+}
+
+/* For what is in flight, or else for the driver. */
+static struct look *look_of(struct engine *engine)
+{
+	return engine->in_flight == 0 ? &engine->driver : &engine->disk;
+}
+
+/* Whether something comes soon. No call is held back meanwhile. */
+static COLD bool look_around(struct engine *engine, struct look *look)
+{
+	if (io_uring_sq_ready(engine->ring) != 0)
 		return false;
 	virtqueue_disable_kicks(&engine->queue->vq);
-	while (!look_is_over(&engine->look))
-		if (virtqueue_has_more(&engine->queue->vq)) {
-			look_found(&engine->look);
+	engine->looking = true;
+	while (!look_is_over(look))
+		if (virtqueue_has_more(&engine->queue->vq) || ring_has_news(engine)) {
+			look_found(look);
 			return true;
 		}
 	return false;
 }
 
-/* Whether to submit before a kick is asked for: what is cached is read by that. */
-static bool is_hasty(const struct engine *engine)
+/* Whether to submit first, and then look around; what is cached is read by that alone. */
+static COLD bool is_better_submitted(struct engine *engine)
 {
-	return engine->look.ns != 0 && engine->in_flight < BATCH_FROM &&
-	       engine->device->image.direct_fd < 0 && io_uring_sq_ready(engine->ring) != 0;
+	bool is_cached = engine->device->image.direct_fd < 0;
+
+	return io_uring_sq_ready(engine->ring) != 0 && engine->in_flight < BATCH_FROM &&
+	       (look_of(engine)->ns != 0 || (is_cached && engine->driver.ns != 0));
+}
+
+static inline bool is_hasty(struct engine *engine)
+{
+	return (engine->driver.ns | engine->disk.ns) != 0 && is_better_submitted(engine);
 }
 
 /* One round: new requests in, completions out. How many completions to wait for then. */
@@ -426,11 +404,13 @@ static unsigned work(struct engine *engine)
 	unsigned count = wanted(engine);
 
 	/* With every request in flight a completion comes before more can be taken. */
-	if (!engine->serving || engine->free_count == 0)
+	if (!engine->serving || engine->pool.free_count == 0)
 		return count;
+	struct look *look = look_of(engine);
+
 	if (count > 1)
 		virtqueue_disable_kicks(&engine->queue->vq);
-	else if (look_for_driver(engine) ||
+	else if ((look_begin(look) && look_around(engine, look)) ||
 		 (engine->looking && virtqueue_enable_kicks(&engine->queue->vq))) {
 		engine->looking = true;
 		return 0;
@@ -490,7 +470,8 @@ static int run(struct engine *engine)
 
 		if (r < 0)
 			return r;
-		look_end(&engine->look);
+		look_end(&engine->driver);
+		look_end(&engine->disk);
 		take_completions(engine);
 	}
 	publish(engine);
@@ -532,8 +513,8 @@ static void wait_for_the_rest(struct engine *engine)
 /* The ring is closed: the kernel has cancelled what it could. */
 static void fail_the_rest(struct engine *engine)
 {
-	for (unsigned i = 0; engine->in_flight != 0 && i < engine->slots; i++) {
-		struct block_request *request = &slot_at(engine, i)->request;
+	for (unsigned i = 0; engine->in_flight != 0 && i < engine->pool.count; i++) {
+		struct block_request *request = block_pool_at(&engine->pool, i);
 
 		if (!request->in_kernel)
 			continue;
@@ -586,12 +567,13 @@ int block_serve_uring(struct device_queue *queue)
 
 	if (r < 0)
 		return r;
-	r = create_slots(&engine);
+	r = block_pool_create(
+		&engine.pool, (unsigned)min_u64(queue->size, BLOCK_QUEUE_SIZE), queue->size);
 	if (r < 0)
 		return r;
 	r = run(&engine);
 	if (r < 0)
 		abandon(&engine, r);
-	munmap(engine.memory, engine.memory_size);
+	block_pool_destroy(&engine.pool);
 	return engine.broken != 0 ? engine.broken : r < 0 ? -EOPNOTSUPP : 0;
 }

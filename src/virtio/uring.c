@@ -30,13 +30,14 @@ static int restrict_ring(struct io_uring *ring, const struct uring_kind *kind)
 
 /*
  * The newest way first: Linux 6.1 does completions only when we wait for them,
- * for one thread alone, which is the one that enables the ring.
+ * for one thread alone, which is the one that enables the ring. It is told in
+ * the ring's memory (TASKRUN) that there are some.
  */
 static int create_ring(struct io_uring *ring, const struct uring_kind *kind)
 {
 	static const unsigned flags[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-		IORING_SETUP_COOP_TASKRUN,
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+		IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 		0,
 	};
 	int r = -ENOSYS;

@@ -143,6 +143,67 @@ static void prepared_without_rings_is_served_without(void **state)
 	free_rig(rig);
 }
 
+/* As drivers without event indices do: the device is told only if it asks for it. */
+static void kick_if_asked(struct rig *rig)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if ((__atomic_load_n(&rig->queues[0].used->flags, __ATOMIC_RELAXED) &
+		    VRING_USED_F_NO_NOTIFY) == 0)
+		kick(rig, 0);
+}
+
+/* Waits for as many answers as was offered, without interrupts. */
+static void look_for_answers(struct rig *rig)
+{
+	const struct driver_queue *queue = &rig->queues[0];
+	uint64_t end = clock_monotonic_ns() + 20 * NS_PER_S;
+
+	while (__atomic_load_n(&queue->used->idx, __ATOMIC_ACQUIRE) != queue->avail->idx)
+		if (clock_monotonic_ns() > end)
+			fail_msg("%u answers, not %u: the device sleeps", queue->used->idx,
+				queue->avail->idx);
+}
+
+static void pause_for(uint64_t ns)
+{
+	uint64_t end = clock_monotonic_ns() + ns;
+
+	while (clock_monotonic_ns() < end)
+		;
+}
+
+static unsigned next_random(unsigned *random)
+{
+	*random = *random * 1103515245 + 12345;
+	return *random >> 16;
+}
+
+/* A thread that no longer looks at what is offered has asked for a kick, whatever it waits for. */
+static void who_comes_late_is_seen(void **state)
+{
+	static const uint32_t types[] = { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH };
+	struct rig *rig = new_ring_rig(1);
+	unsigned random = 1;
+
+	(void)state;
+	start_all(rig, USUAL);
+	rig->queues[0].avail->flags = VRING_AVAIL_F_NO_INTERRUPT;
+	for (unsigned round = 0; round < 1000; round++) {
+		unsigned count = round % 5 == 0 ? 1 + next_random(&random) % 30 : 1;
+
+		for (unsigned n = 0; n < count; n++) {
+			uint32_t type = types[next_random(&random) % 3];
+
+			offer(rig, 0, n, type, n * 8, type == VIRTIO_BLK_T_FLUSH ? 0 : DATA_SIZE);
+			kick_if_asked(rig);
+		}
+		look_for_answers(rig);
+		pause_for(next_random(&random));
+	}
+	stop_all(rig);
+	free_rig(rig);
+}
+
 /* Descriptors of rings. */
 static unsigned find_rings(int *ret_fds, unsigned max)
 {
@@ -458,6 +519,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_prepared_ring_serves_again_and_again),
 		cmocka_unit_test(prepared_without_rings_is_served_without),
+		cmocka_unit_test(who_comes_late_is_seen),
 		cmocka_unit_test(what_is_done_is_told),
 		cmocka_unit_test(more_requests_than_the_ring_takes),
 		cmocka_unit_test(a_fast_driver_need_not_kick),

@@ -53,28 +53,34 @@ static void the_time_grows_while_waits_are_short(void **state)
 	assert_true(look.ns <= LOOK_MAX_NS);
 }
 
-static void a_long_wait_ends_it(void **state)
+/* A pause is no end of it, unless it is one of many. */
+static void long_waits_end_it(void **state)
 {
 	struct look look = { 0 };
 
 	(void)state;
-	grow(&look, LOOK_MIN_NS);
+	grow(&look, LOOK_MAX_NS);
+	assert_true(wait_once(&look, true));
+	assert_int_equal(look.ns, LOOK_MAX_NS / 4);
 	assert_true(wait_once(&look, true));
 	assert_int_equal(look.ns, 0);
 	assert_false(wait_once(&look, false));
 }
 
-static void what_was_found_changes_nothing(void **state)
+/* However long it takes until the finder is on again. */
+static void what_is_found_is_looked_for_longer(void **state)
 {
 	struct look look = { 0 };
 
 	(void)state;
-	grow(&look, LOOK_MIN_NS * 2);
-	assert_true(look_begin(&look));
-	look_found(&look);
-	(void)poll(NULL, 0, 1);
-	look_end(&look);
-	assert_int_equal(look.ns, LOOK_MIN_NS * 2);
+	grow(&look, LOOK_MIN_NS);
+	for (uint64_t ns = LOOK_MIN_NS * 2; ns <= LOOK_MAX_NS * 2; ns *= 2) {
+		assert_true(look_begin(&look));
+		look_found(&look);
+		(void)poll(NULL, 0, 1);
+		look_end(&look);
+		assert_int_equal(look.ns, min_u64(ns, LOOK_MAX_NS));
+	}
 }
 
 static void a_look_ends(void **state)
@@ -94,8 +100,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nobody_is_looked_for_who_comes_late),
 		cmocka_unit_test(the_time_grows_while_waits_are_short),
-		cmocka_unit_test(a_long_wait_ends_it),
-		cmocka_unit_test(what_was_found_changes_nothing),
+		cmocka_unit_test(long_waits_end_it),
+		cmocka_unit_test(what_is_found_is_looked_for_longer),
 		cmocka_unit_test(a_look_ends),
 	};
 
