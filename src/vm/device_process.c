@@ -24,7 +24,6 @@ enum {
 	FDS_A_QUEUE = 6,    /* kick, call and error, old and new; stop */
 	FDS_FOR_FRONT_END = 1,
 	FDS_OF_HELPER = 1024, /* it has three; the others are those in flight (base/connector.h) */
-	THREADS_GOING = 6,    /* joined, and not yet taken apart by the kernel */
 	URING_WORKERS = 64,   /* which count as threads of the process */
 	VHOST_WORKERS = 1,    /* the same, since Linux 6.4 */
 	HELPER_MIB = 1,
@@ -169,8 +168,7 @@ static unsigned threads_of(const struct device_ops *ops, const struct device *de
 {
 	if (device_is_kernels(ops, device))
 		return 1 + VHOST_WORKERS;
-	return 1 + ops->queue_count(device) + THREADS_GOING +
-	       (ops->prepare != NULL ? URING_WORKERS : 0);
+	return 1 + ops->queue_count(device) + (ops->prepare != NULL ? URING_WORKERS : 0);
 }
 
 static int spawn(

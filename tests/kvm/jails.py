@@ -215,7 +215,7 @@ def allowances(name, kernels):
         return 1024, 1
     queues = 2 if kernels and name == "net" else KINDS[name]
     descriptors_ = 8 + 6 * queues + 1 + {"vsock": 1024, "wl": 600 + 28 + 4}.get(name, 0)
-    return descriptors_, 1 + 1 if kernels else 1 + queues + 6 + (64 if name in ("block", "net") else 0)
+    return descriptors_, 1 + 1 if kernels else 1 + queues + (64 if name in ("block", "net") else 0)
 
 
 def check_limits(pid, main, queues, files):

@@ -11,6 +11,7 @@
 #include <liburing.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <semaphore.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -445,8 +446,10 @@ static void a_dead_ring_loses_no_request(void **state)
 	free_rig(rig);
 }
 
+static sem_t started;
+
 /* Starts the device by a thread with the filter of a device's process, which the queue's inherits.
- */
+ * No thread ends there before the process does. */
 static void *start_under_filter(void *argument)
 {
 	const struct jail_program *program = &jail_policy_find("block_device")->kill;
@@ -456,6 +459,9 @@ static void *start_under_filter(void *argument)
 		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
 		abort();
 	start_all(argument, USUAL);
+	sem_post(&started);
+	for (;;)
+		(void)poll(NULL, 0, -1);
 	return NULL;
 }
 
@@ -476,8 +482,9 @@ static void lose_ring_under_filter(void)
 	ring_fd = rig->device->urings.rings[0]->ring_fd;
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	assert_int_equal(dup3(ends[0], image_fd, O_CLOEXEC), image_fd);
+	sem_init(&started, 0, 0);
 	assert_int_equal(thread_start(&starter, start_under_filter, rig), 0);
-	assert_int_equal(pthread_join(starter, NULL), 0);
+	thread_await(&started);
 
 	/* Both are taken at once, so the other is in the kernel when one is answered. */
 	offer(rig, 0, 0, VIRTIO_BLK_T_IN, 0, DATA_SIZE);
@@ -505,7 +512,7 @@ static void lose_ring_under_filter(void)
 	assert_int_equal(dup3(kept, image_fd, O_CLOEXEC), image_fd);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
 	stop_all(rig);
-	free_rig(rig);
+	assert_int_equal(unlink(rig->path), 0);
 }
 
 static void a_jailed_device_survives_its_ring(void **state)

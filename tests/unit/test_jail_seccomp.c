@@ -116,31 +116,20 @@ static void *serve(void *argument)
 	return NULL;
 }
 
-static int run_round(struct worker *worker)
-{
-	pthread_t threads[3];
-	eventfd_t calls;
-
-	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
-		CHECK(thread_start(&threads[i], serve, worker) == 0);
-	CHECK(eventfd_write(worker->kick_fd, 1) == 0 && eventfd_read(worker->call_fd, &calls) == 0);
-	CHECK(eventfd_write(worker->stop_fd, 1) == 0);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
-		CHECK(pthread_join(threads[i], NULL) == 0);
-	CHECK(eventfd_read(worker->stop_fd, &calls) == 0);
-	return 0;
-}
-
+/* They are there until the process ends, like a device's. */
 static int run_threads(void)
 {
 	/* Several threads wake up for one kick, and one finds it. */
-	struct worker worker = { eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), eventfd(0, EFD_CLOEXEC),
-		eventfd(0, EFD_CLOEXEC), PTHREAD_MUTEX_INITIALIZER, 0 };
-	int r = 0;
+	static struct worker worker = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	pthread_t threads[3];
+	eventfd_t calls;
 
-	for (unsigned round = 0; r == 0 && round < 3; round++) /* stacks are used again */
-		r = run_round(&worker);
-	CHECK(r == 0 && close(worker.stop_fd) == 0);
+	worker.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	worker.call_fd = eventfd(0, EFD_CLOEXEC);
+	worker.stop_fd = eventfd(0, EFD_CLOEXEC);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		CHECK(thread_start(&threads[i], serve, &worker) == 0);
+	CHECK(eventfd_write(worker.kick_fd, 1) == 0 && eventfd_read(worker.call_fd, &calls) == 0);
 	return 0;
 }
 
