@@ -13,10 +13,8 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include "base/log.h"
 #include "virtio/block_engine.h"
@@ -411,10 +409,8 @@ static unsigned work(struct engine *engine)
 	if (count > 1)
 		virtqueue_disable_kicks(&engine->queue->vq);
 	else if ((look_begin(look) && look_around(engine, look)) ||
-		 (engine->looking && virtqueue_enable_kicks(&engine->queue->vq))) {
-		engine->looking = true;
+		 (engine->looking && virtqueue_enable_kicks(&engine->queue->vq)))
 		return 0;
-	}
 	engine->looking = count > 1;
 	return count;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * How long a queue's thread looks for what the driver offers before it sleeps.
- * To be woken takes longer than most drivers need for their next request, and a
- * driver that is looked for need not kick. The time doubles with each wait that
- * is short and falls to a quarter with each that is long, down to none: a device
- * at rest costs nothing, and a driver that pauses is looked for when it comes again.
- * QEMU's iothreads have the same bounds. While there is no look, a wait is
- * measured now and then. One thread's.
+ * How long a queue's thread looks for what it waits for, the driver or the disk,
+ * before it sleeps. To be woken takes longer than most drivers need for their
+ * next request, and a driver that is looked for need not kick. The time doubles
+ * with each wait that is short and falls to a quarter with each that is long, down
+ * to none: a device at rest costs nothing, and a driver that pauses is looked for
+ * when it comes again. QEMU's iothreads have the same bounds. While there is no
+ * look, a wait is measured now and then. One thread's.
  */
 #pragma once
 
