@@ -481,11 +481,11 @@ static void a_flush_covers_what_was_answered_before(void **state)
 		unsigned syncs = libc.fdatasyncs;
 
 		for (unsigned n = 0; n < count; n++) {
-			random = random * 1103515245 + 12345;
-			bool flush = (random >> 16) % 3 == 0;
+			unsigned drawn = draw_below(&random, 65536);
+			bool flush = drawn % 3 == 0;
 
 			offer(rig, 0, n, flush ? VIRTIO_BLK_T_FLUSH : VIRTIO_BLK_T_OUT,
-				flush ? 0 : (random >> 20) % 1024 * 8, flush ? 0 : 512);
+				flush ? 0 : drawn / 16 % 1024 * 8, flush ? 0 : 512);
 			flushes += flush;
 		}
 		kick(rig, 0);

@@ -266,15 +266,15 @@ static void see_answers(struct rig *rig, struct order *order, bool all)
 static void offer_at_random(struct rig *rig, struct order *order, unsigned *random)
 {
 	unsigned n = order->offered++;
+	unsigned drawn = draw_below(random, 65536);
 
-	*random = *random * 1103515245 + 12345;
-	order->is_flush[n] = (*random >> 16) % 3 == 0;
+	order->is_flush[n] = drawn % 3 == 0;
 	order->flushes += order->is_flush[n];
 	if (order->is_flush[n])
 		offer(rig, 0, n, VIRTIO_BLK_T_FLUSH, 0, 0);
 	else
 		offer(rig, 0, n, VIRTIO_BLK_T_OUT, n * 8, DATA_SIZE);
-	if ((*random >> 20) % 4 != 0)
+	if (drawn / 16 % 4 != 0)
 		kick(rig, 0);
 }
 

@@ -518,21 +518,15 @@ static void programs_are_of_one_architecture(void **state)
 	policy_free(&policy);
 }
 
-static unsigned next_random(unsigned *seed, unsigned below)
-{
-	*seed = *seed * 1103515245 + 12345;
-	return (*seed >> 16) % below;
-}
-
 /* A rule of up to three alternatives, with values that are near each other. */
 static void make_rule(struct policy_rule *rule, unsigned *seed)
 {
 	*rule = (struct policy_rule){
 		.syscall = CALL, .file = strdup("random"), .otherwise = POLICY_DEFAULT
 	};
-	rule->alternative_count = 1 + next_random(seed, 3);
+	rule->alternative_count = 1 + draw_below(seed, 3);
 	rule->alternatives = calloc(rule->alternative_count, sizeof(rule->alternatives[0]));
-	if (next_random(seed, 2) == 0)
+	if (draw_below(seed, 2) == 0)
 		rule->otherwise = MARK;
 	for (unsigned a = 0; a < rule->alternative_count; a++) {
 		struct policy_alternative *alternative = &rule->alternatives[a];
@@ -540,10 +534,10 @@ static void make_rule(struct policy_rule *rule, unsigned *seed)
 		do {
 			struct policy_test *test = &alternative->tests[alternative->count++];
 
-			test->argument = next_random(seed, 3);
-			test->operation = next_random(seed, POLICY_OPERATORS);
-			test->value = next_random(seed, 4) + ((uint64_t)next_random(seed, 2) << 32);
-		} while (alternative->count < POLICY_TESTS_MAX && next_random(seed, 2) == 0);
+			test->argument = draw_below(seed, 3);
+			test->operation = draw_below(seed, POLICY_OPERATORS);
+			test->value = draw_below(seed, 4) + ((uint64_t)draw_below(seed, 2) << 32);
+		} while (alternative->count < POLICY_TESTS_MAX && draw_below(seed, 2) == 0);
 	}
 }
 

@@ -11,3 +11,10 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+
+/* The same numbers in each run: the next one of `seed`, below 65536 at most. */
+static inline unsigned draw_below(unsigned *seed, unsigned below)
+{
+	*seed = *seed * 1103515245 + 12345;
+	return (*seed >> 16) % below;
+}
