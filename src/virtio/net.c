@@ -109,10 +109,19 @@ static bool is_control(const struct device_queue *queue)
 	return queue->index == (net_has(device, VIRTIO_NET_F_MQ) ? 2 * device->options.pairs : 2);
 }
 
+/* Of a pair. That depends on no driver, so a thread can be prepared for it once for all. */
+static bool is_of_pair(const struct device_queue *queue)
+{
+	return queue->index < 2 * queue->device->options.pairs;
+}
+
 static int net_serve(struct device_queue *queue)
 {
 	if (is_control(queue))
 		return net_serve_control(queue);
+	/* The last queue, of a driver that does not know of several pairs: it is nobody's. */
+	if (!is_of_pair(queue))
+		return -EINVAL;
 	return queue->index % 2 == 0 ? net_serve_receive(queue) : net_serve_transmit(queue);
 }
 
@@ -141,7 +150,7 @@ static void net_unprepare(struct device *device)
 
 static void net_prepare_queue(struct device_queue *queue)
 {
-	if (queue->device->stream == NULL && !is_control(queue))
+	if (queue->device->stream == NULL && is_of_pair(queue))
 		(void)urings_open(&queue->device->urings, &net_uring_kind, queue->index);
 }
 
@@ -242,9 +251,10 @@ static int open_vhost(struct device *device)
 		return 0;
 	int error = errno;
 
-	log_error("cannot open /dev/vhost-net: %s; load the module with 'sudo modprobe vhost_net', "
-		  "or pass vhost=auto",
-		strerror(error));
+	log_error("cannot open /dev/vhost-net: %s; %s, or pass vhost=auto", strerror(error),
+		error == EACCES || error == EPERM
+			? "ask the administrator for access, usually group kvm"
+			: "load the module with 'sudo modprobe vhost_net'");
 	return -error;
 }
 

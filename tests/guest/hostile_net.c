@@ -276,6 +276,50 @@ static void run_control(void)
 	rest("end");
 }
 
+/* As many buffers as the ring has place for. */
+static void offer_all(struct victim *victim, uint32_t length, uint16_t flags)
+{
+	for (uint16_t i = 0; i < victim->queue_size; i++) {
+		set_desc(victim, i, (uintptr_t)victim->buffers->data, length, flags, 0);
+		offer(victim, i);
+	}
+	kick(victim);
+}
+
+/* With a third queue that is what the driver's features make of it. */
+static void start_with(uint16_t third, uint64_t features)
+{
+	victim_count = 0;
+	find_device(PCI_NET, (const uint16_t[QUEUES]){ 0, 1, third }, QUEUES);
+	start_queues(victims, QUEUES, features);
+}
+
+static void change_roles(void)
+{
+	struct victim *third = &victims[CONTROL];
+
+	row = "behind all pairs, of which the driver knows one";
+	start_with(2 * PAIRS, 0);
+	expect_needs_reset(third);
+	row = "the control queue of one pair";
+	start_with(2, F_CTRL_VQ);
+	set_desc(third, 0, (uintptr_t)&third->buffers->status, 1, WRITE, 0);
+	if (submit(third, 0) != 1 || third->buffers->status != ACK_ERROR)
+		fail_row("the answer is %u", (uint64_t)third->buffers->status);
+	row = "the same queue, which receives for the second pair";
+	start_with(2, F_CTRL_VQ | F_MQ);
+	offer_all(third, 2048, WRITE);
+}
+
+static void run_roles(void)
+{
+	change_roles();
+	rest("begin");
+	change_roles();
+	send_good();
+	rest("end");
+}
+
 /* ---- a flood --------------------------------------------------------------------------- */
 
 /* Sends again all that was sent. How many frames. */
@@ -306,16 +350,6 @@ static unsigned ask_others(void)
 		good_request(&victims[i]);
 	last = in32(PORT_PM_TIMER);
 	return 1;
-}
-
-/* As many buffers as the ring has place for. */
-static void offer_all(struct victim *victim, uint32_t length, uint16_t flags)
-{
-	for (uint16_t i = 0; i < victim->queue_size; i++) {
-		set_desc(victim, i, (uintptr_t)victim->buffers->data, length, flags, 0);
-		offer(victim, i);
-	}
-	kick(victim);
 }
 
 /* Until the host says 'x'; at another byte it is told what was done since the last. */
@@ -387,5 +421,6 @@ const struct test_case cases[] = {
 	{ "rx-buffers", run_rx_buffers },
 	{ "rx-stalled", run_rx_stalled },
 	{ "control", run_control },
+	{ "roles", run_roles },
 	{ NULL, NULL },
 };

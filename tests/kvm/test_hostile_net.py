@@ -91,6 +91,7 @@ HOST = {
     "rx-buffers": [send_until_received],
     "rx-stalled": [flood, send_until_received],
     "control": [],
+    "roles": [],
 }
 NETWORK = "host-ip=192.168.78.1,netmask=255.255.255.0,mac=02:00:00:00:00:01,vhost=off"
 BOTH_WAYS = pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
