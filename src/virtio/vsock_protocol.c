@@ -571,15 +571,16 @@ void vsock_take_event(struct vsock_host *host, uint64_t tag, uint32_t events)
 		return;
 	}
 	bool is_read = (connection->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV) == 0;
-
 	/* What it said before the guest answers waits for that. */
-	if (connection->state == VSOCK_REQUESTED)
-		is_read = vsock_unix_has_bytes(connection->fd);
-	if (connection->is_hung_up && !is_read) {
+	bool is_awaited = connection->state == VSOCK_REQUESTED
+				  ? vsock_unix_has_bytes(connection->fd)
+				  : is_read;
+
+	if (connection->is_hung_up && !is_awaited) {
 		host_has_left(host, connection);
 		return;
 	}
-	/* Bytes before the end are still there to be read. */
+	/* Bytes before the end are still there to be read, and then the end itself. */
 	if ((events & ~(uint32_t)EPOLLOUT) != 0)
 		connection->is_readable = is_read;
 	vsock_table_schedule(&host->table, connection);

@@ -572,6 +572,28 @@ static void who_goes_before_the_answer_is_heard(void **state)
 	}
 }
 
+/* A half that ends before the guest has answered ends after its answer. */
+static void who_ends_its_half_early_is_heard(void **state)
+{
+	struct rig *rig = *state;
+	int fd = dial(rig, "CONNECT 52\n");
+	struct virtio_vsock_hdr header = get(rig, NULL);
+	char text[32];
+
+	assert_int_equal(header.op, VIRTIO_VSOCK_OP_REQUEST);
+	assert_int_equal(shutdown(fd, SHUT_WR), 0);
+	int other = dial(rig, "CONNECT 53\n"); /* once it is seen, so is the end */
+
+	expect(rig, VIRTIO_VSOCK_OP_REQUEST, 53);
+	send_op(rig, VIRTIO_VSOCK_OP_RESPONSE, 52, header.src_port);
+	assert_memory_equal(text, "OK ", read_some(fd, text, 3));
+	header = get(rig, NULL);
+	assert_int_equal(header.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+	assert_int_equal(header.flags, VIRTIO_VSOCK_SHUTDOWN_SEND);
+	close(other);
+	close(fd);
+}
+
 /* A full table lets nobody in, connects nowhere, and takes the next one when a place is free. */
 static void who_waits_for_a_place_gets_it(void **state)
 {
@@ -636,6 +658,7 @@ int main(void)
 		RIGGED(descriptors_and_urgent_bytes_hold_nothing_up),
 		RIGGED(the_last_words_of_the_host_arrive),
 		RIGGED(who_goes_before_the_answer_is_heard),
+		RIGGED(who_ends_its_half_early_is_heard),
 		RIGGED(who_waits_for_a_place_gets_it),
 		RIGGED(a_new_driver_hears_that_connections_are_cut),
 	};
