@@ -60,15 +60,14 @@ static const char *const exit_names[VCPU_EXIT_KINDS] = {
 	[VCPU_EXIT_UNEXPECTED] = "unexpected",
 };
 
+/* One that nobody sends us, and no real-time one: those are lost while the user's queue of signals
+ * is full. */
+enum { KICK = SIGURG };
+
 /* A signal with this handler makes KVM_RUN return; there is nothing else to do. */
 static void on_kick(int signal_number)
 {
 	(void)signal_number;
-}
-
-static int kick_signal(void)
-{
-	return SIGRTMIN;
 }
 
 static void init_locks(struct vcpu_set *set)
@@ -150,10 +149,11 @@ static void handle_mmio(struct vcpu *vcpu, const struct vcpu_exit *exit)
 	access_bus(platform_mmio(vcpu->set->platform), exit);
 }
 
+/* First this, then the look at the order: a new one that comes between is seen. */
 static void handle_interrupted(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-	(void)vcpu;
 	(void)exit;
+	kvm_vcpu_clear_interrupt(&vcpu->kvm);
 }
 
 static void handle_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)
@@ -201,10 +201,8 @@ static void take_coalesced(struct vcpu *vcpu)
 }
 
 /* Says that this vCPU is away from the guest, until the order is no longer to pause. */
-static void be_held(struct vcpu *vcpu)
+static void be_held(struct vcpu_set *set)
 {
-	struct vcpu_set *set = vcpu->set;
-
 	pthread_mutex_lock(&set->mutex);
 	set->away++;
 	pthread_cond_broadcast(&set->changed);
@@ -212,14 +210,12 @@ static void be_held(struct vcpu *vcpu)
 		pthread_cond_wait(&set->changed, &set->mutex);
 	set->away--;
 	pthread_mutex_unlock(&set->mutex);
-	/* First this, then the look at the order: a new one that comes between is seen. */
-	kvm_vcpu_clear_interrupt(&vcpu->kvm);
 }
 
 static bool may_run(struct vcpu *vcpu)
 {
 	while (atomic_load(&vcpu->set->order) == ORDER_PAUSE)
-		be_held(vcpu);
+		be_held(vcpu->set);
 	return atomic_load(&vcpu->set->order) == ORDER_RUN &&
 	       lifecycle_get(vcpu->set->lifecycle) == VM_RUNNING;
 }
@@ -304,7 +300,7 @@ int vcpu_set_start_first(struct vcpu_set *set, const struct sandbox *sandbox,
 {
 	const struct sigaction kick = { .sa_handler = on_kick };
 
-	if (sigaction(kick_signal(), &kick, NULL) < 0)
+	if (sigaction(KICK, &kick, NULL) < 0)
 		return -errno;
 	set->sandbox = sandbox;
 	set->make_machine = make_machine;
@@ -368,7 +364,7 @@ static void kick_all(struct vcpu_set *set)
 		if (!vcpu->started)
 			continue;
 		kvm_vcpu_interrupt(&vcpu->kvm);
-		pthread_kill(vcpu->thread, kick_signal());
+		pthread_kill(vcpu->thread, KICK);
 	}
 }
 

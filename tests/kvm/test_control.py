@@ -2,6 +2,7 @@
 """The control socket of a running VM: every verb by its subcommand, the socket's life, and crowds of clients."""
 import array
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -131,6 +132,38 @@ def test_suspend_and_resume(path, cpus):
         assert [n for n, _ in found] == list(range(found[0][0], found[0][0] + len(found))), text
         assert len(found) > 5
         assert max(ms for _, ms in found) >= 1000
+        crosvm("stop", path)
+        ended(process, path)
+
+
+@contextlib.contextmanager
+def frozen(pid):
+    """A process of which only the first thread runs, as if the others waited for something in the kernel."""
+    seize, interrupt, detach = 0x4206, 0x4207, 17
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    others = [tid for tid in map(int, os.listdir(f"/proc/{pid}/task")) if tid != pid]
+    for tid in others:
+        if ptrace(seize, tid, 0, 0) < 0 or ptrace(interrupt, tid, 0, 0) < 0:
+            pytest.skip(f"may not trace: {os.strerror(ctypes.get_errno())}")
+        os.waitpid(tid, 0x40000000)  # __WALL
+    try:
+        yield
+    finally:
+        for tid in others:
+            ptrace(detach, tid, 0, 0)
+
+
+def test_suspend_that_takes_too_long_changes_nothing(path):
+    """The guest goes on, also on a vCPU that was told to leave it."""
+    with counter(path, "-c", "2") as process:
+        with frozen(process.pid):
+            done = vmm.run([vmm.CROSVM, "suspend", path], timeout=30)
+        assert done.returncode != vmm.OK and "a vCPU waits for its device" in done.stderr
+        assert more_of(process, 0.1) is not None
+        assert more_of(process, 1) != b""
+        assert json.loads(crosvm("status", "--json", path))["state"] == "running"
+        crosvm("suspend", path)
+        crosvm("resume", path)
         crosvm("stop", path)
         ended(process, path)
 

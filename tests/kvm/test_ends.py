@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every way in which a VM ends: the status, the one line that says why, and nothing left."""
 import re
+import resource
 import signal
 import time
 
@@ -113,12 +114,21 @@ def test_inherited_descriptors_do_not_matter(tmp_path):
     assert done.returncode == vmm.OK
 
 
+def test_signals_that_cannot_be_queued_do_not_matter():
+    """The kernel counts those of all the user's processes."""
+    def leave_no_room():
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, 0))
+
+    with vmm.started(vmm.command("hang"), until=b"hanging", preexec_fn=leave_no_room) as process:
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
 def test_ignored_signals_do_not_matter():
     """Under nohup, or as the child of a careless program."""
     def ignore():
         for number in (signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, range(signal.SIGRTMIN, signal.SIGRTMAX))
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG, *range(signal.SIGRTMIN, signal.SIGRTMAX)})
 
     with vmm.started(vmm.command("hang"), until=b"hanging", preexec_fn=ignore) as process:
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
