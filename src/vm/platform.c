@@ -6,7 +6,7 @@
 #include "vm/platform.h"
 
 #include <errno.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "bus/acpi_pm.h"
@@ -18,7 +18,8 @@
 struct shared_irq {
 	const struct kvm_machine *machine;
 	unsigned gsi;
-	_Atomic unsigned pulling;
+	unsigned pulling;
+	pthread_mutex_t lock; /* of the count and the line, which change together */
 };
 
 struct platform {
@@ -35,14 +36,29 @@ struct platform {
 	struct shared_irq intx[GSI_PCI_COUNT];
 };
 
+static struct shared_irq make_shared_irq(const struct kvm_machine *machine, unsigned gsi)
+{
+	return (struct shared_irq){
+		.machine = machine,
+		.gsi = gsi,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+	};
+}
+
 static void set_shared_irq(void *owner, bool asserted)
 {
 	struct shared_irq *irq = owner;
-	unsigned before =
-		asserted ? atomic_fetch_add(&irq->pulling, 1) : atomic_fetch_sub(&irq->pulling, 1);
 
-	if (before == (asserted ? 0 : 1))
+	pthread_mutex_lock(&irq->lock);
+	bool was_high = irq->pulling > 0;
+
+	if (asserted)
+		irq->pulling++;
+	else
+		irq->pulling--;
+	if ((irq->pulling > 0) != was_high)
 		kvm_machine_set_irq(irq->machine, irq->gsi, asserted);
+	pthread_mutex_unlock(&irq->lock);
 }
 
 /*
@@ -140,11 +156,10 @@ int platform_create(const struct kvm_machine *machine, const struct guest_memory
 		return -ENOMEM;
 	platform->memory = memory;
 	platform->lifecycle = lifecycle;
-	platform->com1_irq = (struct shared_irq){ .machine = machine, .gsi = GSI_COM1 };
-	platform->sci = (struct shared_irq){ .machine = machine, .gsi = GSI_SCI };
+	platform->com1_irq = make_shared_irq(machine, GSI_COM1);
+	platform->sci = make_shared_irq(machine, GSI_SCI);
 	for (unsigned i = 0; i < GSI_PCI_COUNT; i++)
-		platform->intx[i] =
-			(struct shared_irq){ .machine = machine, .gsi = GSI_PCI_FIRST + i };
+		platform->intx[i] = make_shared_irq(machine, GSI_PCI_FIRST + i);
 	int r = bus_create(&platform->ports);
 
 	if (r == 0)
