@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * GSI routes, irqfds and ioeventfds. Addresses and data of messages are the
- * guest's; KVM copes with any.
+ * guest's; KVM copes with any that kvm_routes_set() makes of them.
  */
 #include "kvm/irq.h"
 
@@ -13,6 +13,13 @@
 enum { PIC_PINS = 8, IOAPIC_PINS = 24, PIN_ROUTES = 2 * PIC_PINS + IOAPIC_PINS };
 /* KVM takes 4096 GSIs. */
 enum { FIRST_MESSAGE_GSI = IOAPIC_PINS, GSIS_MAX = 4096 };
+/*
+ * Bits 8 to 14 of a destination are bits 5 to 11 of a message's address, for guests that know
+ * KVM_FEATURE_MSI_EXT_DEST_ID; KVM wants them in the upper half, from bit 8 on, and refuses the
+ * whole table when other bits of that half are set. A PC's messages have none there.
+ * Sources: Documentation/virt/kvm/x86/cpuid.rst, api.rst (KVM_CAP_X2APIC_API)
+ */
+enum { EXT_DEST_MASK = 0xfe0, EXT_DEST_SHIFT = 3 };
 
 struct kvm_routes {
 	const struct kvm_machine *machine;
@@ -96,8 +103,8 @@ void kvm_routes_set(struct kvm_routes *routes, unsigned gsi, uint64_t address, u
 	struct kvm_irq_routing_entry *entry =
 		&routes->table->entries[PIN_ROUTES + gsi - FIRST_MESSAGE_GSI];
 
-	entry->u.msi.address_lo = (uint32_t)address;
-	entry->u.msi.address_hi = (uint32_t)(address >> 32);
+	entry->u.msi.address_lo = (uint32_t)address & ~EXT_DEST_MASK;
+	entry->u.msi.address_hi = ((uint32_t)address & EXT_DEST_MASK) << EXT_DEST_SHIFT;
 	entry->u.msi.data = data;
 }
 
