@@ -24,10 +24,11 @@ enum {
 	CTRL_A = 1,
 };
 
-#define STALL_NS      NS_PER_S         /* a guest that took no input for so long hangs */
-#define FULL_RETRY_NS NS_PER_S         /* between attempts to write to a full disk */
-#define REST_MAX_NS   (20 * NS_PER_MS) /* between two loads of input */
-#define NEVER         UINT64_MAX
+#define STALL_NS        NS_PER_S         /* a guest that took no input for so long hangs */
+#define FULL_RETRY_NS   NS_PER_S         /* between attempts to write to a full disk */
+#define ACCEPT_RETRY_NS NS_PER_S         /* between attempts to let a client in */
+#define REST_MAX_NS     (20 * NS_PER_MS) /* between two loads of input */
+#define NEVER           UINT64_MAX
 
 enum { POLL_WAKE, POLL_INPUT, POLL_OUTPUT, POLL_LISTEN, POLL_COUNT };
 
@@ -338,6 +339,7 @@ static void accept_client(struct console *console)
 
 	if (fd < 0) {
 		log_debug("accept on %s: %s", console->path, strerror(errno));
+		console->busy_until_ns = clock_monotonic_ns() + ACCEPT_RETRY_NS;
 		return;
 	}
 	console->owned_fd = fd;
@@ -346,15 +348,27 @@ static void accept_client(struct console *console)
 	set_discard(console, false);
 }
 
+/* A client at a time. */
+static struct pollfd poll_listener(const struct console *console, uint64_t *ret_deadline_ns)
+{
+	struct pollfd wait = { .fd = -1, .events = POLLIN };
+
+	if (console->listener.fd < 0 || console->owned_fd >= 0)
+		return wait;
+	if (clock_monotonic_ns() >= console->busy_until_ns)
+		wait.fd = console->listener.fd;
+	else
+		*ret_deadline_ns = min_u64(*ret_deadline_ns, console->busy_until_ns);
+	return wait;
+}
+
 /* Fills in what to wait for, and until when. False: the thread is done. */
 static bool prepare_poll(struct console *console, struct pollfd *fds, uint64_t *ret_deadline_ns)
 {
 	*ret_deadline_ns = NEVER;
 	fds[POLL_WAKE] = (struct pollfd){ .fd = console->wake_fd, .events = POLLIN };
 	fds[POLL_INPUT] = poll_input(console, ret_deadline_ns);
-	fds[POLL_LISTEN] = (struct pollfd){ .fd = -1, .events = POLLIN };
-	if (console->owned_fd < 0)
-		fds[POLL_LISTEN].fd = console->listener.fd;
+	fds[POLL_LISTEN] = poll_listener(console, ret_deadline_ns);
 
 	pthread_mutex_lock(&console->mutex);
 	bool pending = console->output_count > 0;

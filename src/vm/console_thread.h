@@ -46,6 +46,8 @@ struct console {
 	bool escape;                /* the last key was Ctrl-a */
 	bool full_logged;
 	uint64_t full_until_ns; /* no attempt to write before this */
+	uint64_t busy_until_ns; /* no client is let in before this: there was no descriptor for one
+				 */
 
 	pthread_mutex_t mutex; /* guards what follows; taken after the UART's */
 	bool idle;             /* the thread sleeps and does not watch the output */

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import resource
 import signal
 import socket
 import subprocess
@@ -235,6 +236,25 @@ def test_serial_socket_clients_come_and_go(tmp_path):
             client.sendall(b"still there")
             receive_until(client, b"still there")
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+
+
+def test_serial_socket_without_a_descriptor_for_a_client(tmp_path):
+    """It waits until there is one, and the VM looks for it now and then only."""
+    path = tmp_path / "console"
+    with vmm.started(vmm.command(*ECHO, "--serial", f"unix={path}", "--log-level", "debug")) as process:
+        connect(path).close()
+        vmm.wait_until_started(process.pid)
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        with connect(path) as client:
+            client.sendall(b"hello")
+            vmm.read_until(process.stderr, b"Too many open files")
+            time.sleep(0.2)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+            receive_until(client, b"hello")
+        assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
+        assert process.stderr.read().count(b"Too many open files") < 5
+    assert not path.exists()
 
 
 def test_serial_socket_that_is_in_use(tmp_path):
