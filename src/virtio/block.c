@@ -9,8 +9,10 @@
  * every write is durable before it completes. A flush completes after an
  * fdatasync that began after all writes that completed before it; after one
  * that failed, all flushes fail until the driver resets the device, because
- * the kernel tells of lost pages only once. A VM that ended has lost no write:
- * what was not flushed is made durable then.
+ * the kernel tells of lost pages only once. So when two flushes of two queues,
+ * or two durable writes, are at work at the moment in which the host's disk
+ * fails, one of them may be told that all is well, and only what follows fails.
+ * A VM that ended has lost no write: what was not flushed is made durable then.
  *
  * Source: virtio 1.2, section 5.2.
  */
@@ -136,14 +138,15 @@ static int block_start(struct device *device, uint64_t features)
 
 	device->flush_failed = false;
 	device->cache_is_settable = can_flush && (features & BIT(VIRTIO_BLK_F_CONFIG_WCE)) != 0;
-	/* A driver that cannot flush must not need to. */
-	device->writeback = can_flush;
+	/* A driver that cannot flush must not need to. Others may have said what they want before.
+	 */
+	device->writeback = can_flush && (device->writeback || !device->cache_is_settable);
 	return 0;
 }
 
 static void block_stop(struct device *device)
 {
-	device->cache_is_settable = false;
+	device->cache_is_settable = true;
 	device->writeback = true;
 }
 
@@ -241,12 +244,25 @@ static int write_zeroes(int fd, uint64_t offset, uint64_t length)
 
 static int allocate(int fd, int mode, const struct block_segment *segment)
 {
+	int r;
+
 	if (segment->length == 0)
 		return 0;
-	return fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)segment->offset,
-		       (off_t)segment->length) < 0
-		       ? -errno
-		       : 0;
+	do {
+		r = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)segment->offset,
+			(off_t)segment->length);
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : 0;
+}
+
+static int sync_image(const struct device *device)
+{
+	int r;
+
+	do {
+		r = fdatasync(device->image.fd);
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : 0;
 }
 
 /* A discard is advice: a file system that cannot punch holes is no error. */
@@ -283,8 +299,8 @@ static void do_segments(struct device *device, struct block_request *request)
 			    ? do_overlay_segment(&device->overlay, &request->segments[i])
 			    : do_segment(device, request->operation, &request->segments[i]);
 	device->dirty = !has_overlay(device);
-	if (r == 0 && block_write_flags(device) != 0 && fdatasync(device->image.fd) < 0)
-		r = -errno;
+	if (r == 0 && block_write_flags(device) != 0)
+		r = sync_image(device);
 	if (r < 0)
 		request->status = VIRTIO_BLK_S_IOERR;
 }
@@ -329,7 +345,7 @@ void block_do_request(struct device *device, struct block_request *request)
 		if (!block_flush_is_due(device))
 			break;
 		block_flush_begins(device);
-		block_flush_done(device, request, fdatasync(device->image.fd) < 0 ? -errno : 0);
+		block_flush_done(device, request, sync_image(device));
 		break;
 	case BLOCK_DISCARD:
 	case BLOCK_WRITE_ZEROES:
@@ -353,8 +369,10 @@ static uint32_t handle_chain(struct device *device, const struct virtqueue_chain
 /* The driver may have had no time to flush. */
 static void block_sync(struct device *device)
 {
-	if (atomic_exchange(&device->dirty, false) && fdatasync(device->image.fd) < 0)
-		tell_failed_sync(device, -errno);
+	int r = atomic_exchange(&device->dirty, false) ? sync_image(device) : 0;
+
+	if (r < 0)
+		tell_failed_sync(device, r);
 }
 
 static int block_serve(struct device_queue *queue)
@@ -466,7 +484,7 @@ static int block_open(const void *opaque_options, struct device **ret_device)
 		.discard = !options->read_only && !options->no_discard,
 		.id = device->options.id,
 	};
-	device->writeback = true;
+	block_stop(device);
 	*ret_device = device;
 	return 0;
 }

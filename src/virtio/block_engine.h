@@ -22,7 +22,7 @@ struct device {
 	struct block_image image;
 	struct block_overlay overlay; /* of a snapshot; else its fd is -1 */
 	struct block_geometry geometry;
-	atomic_bool cache_is_settable;       /* both FLUSH and CONFIG_WCE were negotiated */
+	atomic_bool cache_is_settable;       /* not if it runs without FLUSH or CONFIG_WCE */
 	atomic_bool writeback;               /* false: each write is durable when it completes */
 	atomic_bool flush_failed;            /* until the next start */
 	atomic_bool dirty;                   /* written since the last fdatasync began */

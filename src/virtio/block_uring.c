@@ -68,6 +68,7 @@ struct engine {
 	bool filling;        /* the driver just got a batch, and has room for new requests */
 	bool dead;           /* the ring takes nothing any more */
 	int broken;          /* -errno of the virtqueue, or 0 */
+	int failure;         /* -errno of a poll, or 0 */
 	struct look driver;  /* for one that comes at once */
 	struct look disk;    /* for one that is as fast */
 	atomic_uint *busy;   /* the device's, of this queue */
@@ -82,8 +83,13 @@ struct engine {
 static struct io_uring_sqe *get_sqe(struct engine *engine)
 {
 	struct io_uring_sq *sq = &engine->ring->sq;
+	struct io_uring_sqe *sqe = &sq->sqes[sq->sqe_tail++ & sq->ring_mask];
 
-	return &sq->sqes[sq->sqe_tail++ & sq->ring_mask];
+#ifdef IO_URING_VERSION_MAJOR /* liburing 2.4: to clear an entry is that function's work since     \
+				 then */
+	memset(sqe, 0, sizeof(*sqe));
+#endif
+	return sqe;
 }
 
 static void submit_poll(struct engine *engine, int fd, uint64_t tag)
@@ -206,28 +212,37 @@ static bool drain(struct engine *engine)
 	return true;
 }
 
-/* Whether a transfer that failed may yet succeed. */
-static bool shall_try_again(const struct engine *engine, struct block_request *request, int result)
+/* The file's alignment may be more than it says. */
+static bool shall_be_buffered(struct engine *engine, struct block_request *request, int result)
 {
-	if (result == -EINVAL && engine->device->image.direct_fd >= 0 && !request->buffered) {
-		request->buffered = true; /* the file's alignment is more than it says */
-		return true;
-	}
-	return result == -EINTR || result == -EAGAIN;
+	if (result != -EINVAL || engine->device->image.direct_fd < 0 || request->buffered)
+		return false;
+	request->buffered = true;
+	return true;
+}
+
+/* It says nothing of the disk: the kernel could not, as without a thread for it (-ECANCELED). */
+static bool was_not_tried(int result)
+{
+	return result == -EINTR || result == -EAGAIN || result == -ECANCELED;
 }
 
 /* What is not a transfer that moved all there was left. */
 static COLD void finish_rest(struct engine *engine, struct block_request *request, int result)
 {
-	if (request->operation == BLOCK_FLUSH) {
-		block_flush_done(engine->device, request, result);
-	} else if (result > 0 || shall_try_again(engine, request, result)) {
+	bool flush = request->operation == BLOCK_FLUSH;
+
+	if (was_not_tried(result)) {
+		do_here(engine, request);
+	} else if (!flush && (result > 0 || shall_be_buffered(engine, request, result))) {
 		begin(engine, request);
-		return;
 	} else {
-		request->status = VIRTIO_BLK_S_IOERR;
+		if (flush)
+			block_flush_done(engine->device, request, result);
+		else
+			request->status = VIRTIO_BLK_S_IOERR;
+		complete(engine, request);
 	}
-	complete(engine, request);
 }
 
 static inline void finish_request(struct engine *engine, struct block_request *request, int result)
@@ -242,17 +257,21 @@ static inline void finish_request(struct engine *engine, struct block_request *r
 }
 
 /* What is no request's. */
-static COLD void take_event(struct engine *engine, uint64_t tag, bool ended)
+static COLD void take_event(struct engine *engine, uint64_t tag, int result, bool ended)
 {
 	if (tag == TAG_NONE)
 		return;
 	engine->polls -= ended;
-	if (tag == TAG_STOP)
+	if (engine->leaving)
+		return;
+	if (result < 0)
+		engine->failure = result; /* without its polls the ring is of no use */
+	else if (tag == TAG_STOP)
 		engine->serving = false;
 	else
 		engine->looking = true;
 	/* The kernel ends a multishot poll when completions overflowed. */
-	if (tag == TAG_KICK && ended && !engine->leaving)
+	if (tag == TAG_KICK && ended && result >= 0)
 		submit_poll(engine, engine->queue->kick_fd, TAG_KICK);
 }
 
@@ -270,7 +289,7 @@ static inline void take_completions(struct engine *engine)
 		if (tag > TAG_STOP)
 			finish_request(engine, (struct block_request *)(uintptr_t)tag, cqe->res);
 		else
-			take_event(engine, tag, (cqe->flags & IORING_CQE_F_MORE) == 0);
+			take_event(engine, tag, cqe->res, (cqe->flags & IORING_CQE_F_MORE) == 0);
 	}
 	io_uring_cq_advance(engine->ring, count);
 }
@@ -469,6 +488,8 @@ static int run(struct engine *engine)
 		look_end(&engine->driver);
 		look_end(&engine->disk);
 		take_completions(engine);
+		if (engine->failure < 0)
+			return engine->failure;
 	}
 	publish(engine);
 	return disarm(engine);

@@ -46,7 +46,9 @@ static int create_ring(struct io_uring *ring, const struct uring_kind *kind)
 		r = io_uring_queue_init(kind->entries, ring, flags[i] | IORING_SETUP_R_DISABLED);
 		if (r < 0)
 			continue;
-		r = restrict_ring(ring, kind);
+		/* Linux 5.13, with which multishot polls came: there is no bit for them. */
+		r = (ring->features & IORING_FEAT_RSRC_TAGS) != 0 ? restrict_ring(ring, kind)
+								  : -EOPNOTSUPP;
 		if (r < 0)
 			io_uring_queue_exit(ring);
 	}

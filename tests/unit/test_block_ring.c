@@ -438,6 +438,36 @@ static void a_dead_ring_loses_no_request(void **state)
 	free_rig(rig);
 }
 
+/* One that cannot wait for kicks or the stop is of no use: the queue does without, and says so. */
+static void a_ring_that_cannot_wait_is_given_up(void **state)
+{
+	enum { NO_DESCRIPTOR = 900 };
+	struct rig *rig = new_rig((struct block_options){ .queues = 1 }, "/tmp");
+	struct capture capture;
+	int kick_fd = rig->queues[0].kick_fd, fd;
+
+	(void)state;
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	bool has_rings = find_rings(&fd, 1) != 0;
+
+	stop_all(rig);
+	rig->queues[0].kick_fd = NO_DESCRIPTOR;
+	capture_begin(&capture);
+	start_all(rig, USUAL);
+	for (unsigned ms = 0; has_rings && find_rings(&fd, 1) != 0 && ms < 10000; ms++)
+		(void)poll(NULL, 0, 1);
+	stop_all(rig);
+	capture_end(&capture);
+	rig->queues[0].kick_fd = kick_fd;
+	start_all(rig, USUAL);
+	assert_int_equal(ask(rig, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	free_rig(rig);
+	if (!has_rings)
+		skip();
+	assert_non_null(strstr(capture.text, "io_uring failed: Bad file descriptor"));
+}
+
 static sem_t started;
 
 /* Starts the device by a thread with the filter of a device's process, which the queue's inherits.
@@ -522,6 +552,7 @@ int main(void)
 		cmocka_unit_test(what_is_done_is_told),
 		cmocka_unit_test(more_requests_than_the_ring_takes),
 		cmocka_unit_test(a_fast_driver_need_not_kick),
+		cmocka_unit_test(a_ring_that_cannot_wait_is_given_up),
 		cmocka_unit_test(a_dead_ring_loses_no_request),
 		cmocka_unit_test(a_jailed_device_survives_its_ring),
 	};
