@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * Numbers one way, connected sockets the other. To the helper the device is
- * hostile, but four bytes are all that it may say.
+ * hostile, but a number and what it shall be answered with are all that it may say.
  */
 #include "base/connector.h"
 
@@ -66,13 +66,14 @@ static int send_answer(int socket, struct connector_answer *answer, int fd)
 int connector_serve(int socket, int (*connect)(const void *owner, uint32_t number, int *ret_fd),
 	const void *owner)
 {
-	struct connector_answer answer;
+	struct connector_request request;
 	CLEANUP_FD int unasked = -1;
 
-	while (fd_receive(socket, &answer.number, sizeof(answer.number), &unasked) == 0) {
+	while (fd_receive(socket, &request, sizeof(request), &unasked) == 0) {
+		struct connector_answer answer = { .serial = request.serial };
 		CLEANUP_FD int fd = -1;
 
-		answer.result = connect(owner, answer.number, &fd);
+		answer.result = connect(owner, request.number, &fd);
 		fd_close(&unasked);
 		if (send_answer(socket, &answer, fd) < 0)
 			break;
@@ -82,19 +83,23 @@ int connector_serve(int socket, int (*connect)(const void *owner, uint32_t numbe
 
 int connector_ask(int socket, uint32_t number, int *ret_fd)
 {
-	uint64_t deadline_ns = clock_monotonic_ns() + CONNECTOR_MS * NS_PER_MS;
+	uint64_t now_ns = clock_monotonic_ns();
+	uint64_t deadline_ns = now_ns + CONNECTOR_MS * NS_PER_MS;
 	CLEANUP_FD int fd = -1;
+	/* Each request's answer is waited for before the next is made, which takes longer than 1
+	 * ns. */
+	const struct connector_request request = { .serial = now_ns, .number = number };
 	struct connector_answer answer = { 0 };
-	int r = fd_send(socket, &number, sizeof(number), -1);
+	int r = fd_send(socket, &request, sizeof(request), -1);
 
 	if (r < 0)
 		return -ECONNABORTED;
 	do {
-		fd_close(&fd); /* another number's */
+		fd_close(&fd); /* another request's */
 		r = fd_wait(socket, POLLIN, deadline_ns);
 		if (r == 0)
 			r = fd_receive(socket, &answer, sizeof(answer), &fd);
-	} while (r == 0 && answer.number != number);
+	} while (r == 0 && answer.serial != request.serial);
 	if (r < 0 || (answer.result == 0 && fd < 0))
 		return r == -ETIMEDOUT ? r : -ECONNABORTED;
 	if (answer.result != 0)

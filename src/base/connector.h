@@ -13,11 +13,16 @@
 /* How long the device waits for an answer, with all its connections. */
 enum { CONNECTOR_MS = 1000 };
 
-/* Says what it is about: the answer to a request that was given up may come late. */
-struct connector_answer {
+struct connector_request {
+	uint64_t serial; /* no other request's */
 	uint32_t number;
+} __attribute__((packed));
+
+/* Says what it answers: a request may have been given up before. */
+struct connector_answer {
+	uint64_t serial;
 	int32_t result; /* 0, with a descriptor; or -errno */
-};
+} __attribute__((packed));
 
 /* The directory of `path`. 1, as a device says it (virtio/device.h), or -ENAMETOOLONG. */
 MUST_CHECK int connector_directory(const char *path, char *ret_directory, size_t size);

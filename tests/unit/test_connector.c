@@ -150,51 +150,90 @@ static void what_is_no_number_ends_it(void **state)
 	fd_close(&helper.ends[0]);
 }
 
-/* The helper answers with something else, or not at all. */
-static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
-{
-	const struct connector_answer bare = { 1, 0 }, strange = { 1, 5 };
-	int ends[2], fd = 77;
+/* What a helper of ours answers. */
+struct line {
+	bool late; /* to a request before this one */
+	int32_t result;
+	int fd; /* -1: none */
+	size_t size;
+};
 
-	(void)state;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-	assert_int_equal(fd_send(ends[1], &bare, sizeof(bare), -1), 0); /* no descriptor */
-	assert_int_equal(connector_ask(ends[0], 1, &fd), -ECONNABORTED);
-	assert_int_equal(fd_send(ends[1], &strange, sizeof(strange), ends[1]), 0);
-	assert_int_equal(connector_ask(ends[0], 1, &fd), -ECONNABORTED);
-	assert_int_equal(fd_send(ends[1], "x", 1, ends[1]), 0);
-	assert_int_equal(connector_ask(ends[0], 1, &fd), -ECONNABORTED);
-	assert_int_equal(connector_ask(ends[0], 1, &fd), -ETIMEDOUT); /* a second */
-	assert_int_equal(fd, 77);
-	fd_close(&ends[0]);
-	fd_close(&ends[1]);
+struct script {
+	int socket;
+	const struct line *lines;
+	unsigned count;
+};
+
+enum { WHOLE = sizeof(struct connector_answer) };
+
+static void *play(void *argument)
+{
+	const struct script *script = argument;
+	struct connector_request request;
+
+	assert_int_equal(recv(script->socket, &request, sizeof(request), 0), sizeof(request));
+	for (unsigned i = 0; i < script->count; i++) {
+		const struct line *line = &script->lines[i];
+		const struct connector_answer answer = { request.serial - line->late,
+			line->result };
+
+		assert_int_equal(fd_send(script->socket, &answer, line->size, line->fd), 0);
+	}
+	return NULL;
 }
 
-/* To requests that nobody waits for any more: each is about a number, and none is taken for
- * another's. */
+static int ask(const struct line *lines, unsigned count, int *ret_fd)
+{
+	pthread_t thread;
+	int ends[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	struct script script = { ends[1], lines, count };
+
+	assert_int_equal(pthread_create(&thread, NULL, play, &script), 0);
+	int r = connector_ask(ends[0], 1, ret_fd);
+
+	pthread_join(thread, NULL);
+	fd_close(&ends[0]);
+	fd_close(&ends[1]);
+	return r;
+}
+
+/* It answers with something else, or not at all. */
+static void a_helper_that_lies_or_sleeps_is_of_no_use(void **state)
+{
+	const struct line bare = { false, 0, -1, WHOLE },
+			  strange = { false, 5, STDERR_FILENO, WHOLE },
+			  cut = { false, 0, STDERR_FILENO, 1 };
+	int fd = 77;
+
+	(void)state;
+	assert_int_equal(ask(&bare, 1, &fd), -ECONNABORTED);
+	assert_int_equal(ask(&strange, 1, &fd), -ECONNABORTED);
+	assert_int_equal(ask(&cut, 1, &fd), -ECONNABORTED);
+	assert_int_equal(ask(NULL, 0, &fd), -ETIMEDOUT); /* a second */
+	assert_int_equal(fd, 77);
+}
+
+/* To requests that nobody waits for any more, of whatever number: none is taken for another's. */
 static void late_answers_are_nobodys(void **state)
 {
-	const struct connector_answer late = { 7, 0 }, refusal = { 8, -ECONNREFUSED },
-				      good = { 1, 0 };
-	int ends[2], wrong[2], right[2], fd = -1;
+	int wrong[2], right[2], fd = -1;
 	char byte = 0;
 
 	(void)state;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, wrong), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, right), 0);
-	assert_int_equal(fd_send(ends[1], &late, sizeof(late), wrong[0]), 0);
-	assert_int_equal(fd_send(ends[1], &refusal, sizeof(refusal), -1), 0);
-	assert_int_equal(fd_send(ends[1], &good, sizeof(good), right[0]), 0);
-	assert_int_equal(connector_ask(ends[0], 1, &fd), 0);
+	const struct line lines[] = { { true, 0, wrong[0], WHOLE },
+		{ true, -ECONNREFUSED, -1, WHOLE }, { false, 0, right[0], WHOLE } };
+
+	assert_int_equal(ask(lines, ARRAY_SIZE(lines), &fd), 0);
 	assert_int_equal(write(right[1], "x", 1), 1);
 	assert_int_equal(read(fd, &byte, 1), 1);
 	assert_int_equal(byte, 'x');
 	fd_close(&wrong[0]);
 	assert_int_equal(read(wrong[1], &byte, 1), 0); /* nobody kept it */
 	fd_close(&fd);
-	fd_close(&ends[0]);
-	fd_close(&ends[1]);
 	fd_close(&wrong[1]);
 	fd_close(&right[0]);
 	fd_close(&right[1]);
