@@ -22,6 +22,7 @@ struct mapping {
 	void *hva; /* NULL: the slot is free */
 	uint64_t offset;
 	uint64_t size;
+	bool is_left; /* KVM had no memory to take it away: the guest still has it */
 };
 
 struct vm_window {
@@ -119,15 +120,26 @@ static int add_mapping(
 	return 0;
 }
 
+/* What the guest sees stays mapped: else it would see what comes to lie there next. */
 static void remove_mapping(struct vm_window *window, struct mapping *mapping)
 {
 	const struct mapping gone = { .offset = mapping->offset };
+	int r = set_slot(window, (unsigned)(mapping - window->mappings), &gone, false);
 
-	(void)!set_slot(window, (unsigned)(mapping - window->mappings), &gone, false);
+	mapping->is_left = r < 0;
+	if (r < 0)
+		return;
 	munmap(mapping->hva, mapping->size);
 	mapping->hva = NULL;
 	while (window->used > 0 && window->mappings[window->used - 1].hva == NULL)
 		window->used--;
+}
+
+static void remove_what_was_left(struct vm_window *window)
+{
+	for (unsigned i = 0; i < window->used; i++)
+		if (window->mappings[i].hva != NULL && window->mappings[i].is_left)
+			remove_mapping(window, &window->mappings[i]);
 }
 
 static int map(void *owner, uint64_t offset, uint64_t size, int fd, bool writable)
@@ -141,6 +153,7 @@ static int map(void *owner, uint64_t offset, uint64_t size, int fd, bool writabl
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&window->lock);
+	remove_what_was_left(window);
 	r = add_mapping(window, offset, size, fd, writable);
 	pthread_mutex_unlock(&window->lock);
 	return r;
@@ -155,7 +168,7 @@ static int unmap(void *owner, uint64_t offset)
 	for (unsigned i = 0; r < 0 && i < window->used; i++) {
 		struct mapping *mapping = &window->mappings[i];
 
-		if (mapping->hva == NULL || mapping->offset != offset)
+		if (mapping->hva == NULL || mapping->is_left || mapping->offset != offset)
 			continue;
 		remove_mapping(window, mapping);
 		r = 0;

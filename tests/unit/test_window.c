@@ -28,12 +28,15 @@ static struct {
 } slots[SLOTS];
 static unsigned used_slots;
 static int kvm_says;
+static int kvm_says_of_removal;
 
 static int set_slot(unsigned slot, uint64_t gpa, uint64_t size, const void *hva, bool writable)
 {
 	assert_in_range(slot, FIRST_SLOT, SLOTS - 1);
 	if (kvm_says < 0 && size > 0)
 		return kvm_says;
+	if (kvm_says_of_removal < 0 && size == 0)
+		return kvm_says_of_removal;
 	assert_true((slots[slot].size == 0) == (size > 0));
 	used_slots += size > 0 ? 1u : -1u;
 	slots[slot].gpa = gpa;
@@ -128,6 +131,26 @@ static void slots_are_used_again(void **state)
 		map(*state, UINT64_C(4096) * VM_WINDOW_MAPPINGS_MAX, 4096, fd, true), -ENOSPC);
 	assert_int_equal(unmap(*state, 4096 * 17), 0);
 	assert_int_equal(map(*state, 4096 * 17, 4096, fd, true), 0);
+	close(fd);
+}
+
+/* What KVM does not take away stays mapped, until it does. */
+static void what_the_guest_still_has_is_kept(void **state)
+{
+	int fd = file_of(4096, 0, F_SEAL_SHRINK);
+
+	assert_int_equal(map(*state, 0, 4096, fd, true), 0);
+	const uint8_t *hva = slots[FIRST_SLOT].hva;
+
+	kvm_says_of_removal = -ENOMEM;
+	assert_int_equal(unmap(*state, 0), 0);
+	assert_int_equal(unmap(*state, 0), -ENOENT);
+	assert_int_equal(msync((void *)hva, 4096, MS_ASYNC), 0); /* ENOMEM: nothing is there */
+	assert_int_equal(map(*state, 0, 4096, fd, true), -EEXIST);
+	kvm_says_of_removal = 0;
+	assert_int_equal(map(*state, 0, 4096, fd, true), 0);
+	assert_int_equal(used_slots, 1);
+	assert_int_equal(unmap(*state, 0), 0);
 	close(fd);
 }
 
@@ -277,6 +300,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_file_is_a_slot),
 		TEST(slots_are_used_again),
+		TEST(what_the_guest_still_has_is_kept),
 		TEST(a_device_cannot_map_what_it_must_not),
 		TEST(another_process_maps_by_its_channel),
 		TEST(a_message_that_is_none_ends_it),
