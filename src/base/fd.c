@@ -98,6 +98,22 @@ bool fd_take_event(int fd)
 	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT) == (ssize_t)sizeof(count);
 }
 
+ssize_t fd_read_now(int fd, void *buffer, size_t size)
+{
+	const struct iovec iov = { buffer, size };
+	ssize_t n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+
+	return n < 0 && errno == EOPNOTSUPP ? read(fd, buffer, size) : n;
+}
+
+ssize_t fd_write_now(int fd, const void *buffer, size_t size)
+{
+	const struct iovec iov = { (void *)(uintptr_t)buffer, size };
+	ssize_t n = pwritev2(fd, &iov, 1, -1, RWF_NOWAIT);
+
+	return n < 0 && errno == EOPNOTSUPP ? write(fd, buffer, size) : n;
+}
+
 int fd_write_full(int fd, const void *buffer, size_t size)
 {
 	size_t done = 0;

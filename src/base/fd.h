@@ -39,6 +39,12 @@ MUST_CHECK ssize_t fd_pread_most(int fd, void *buffer, size_t size, uint64_t off
  * process that has it too made it a blocking one.
  */
 bool fd_take_event(int fd);
+/*
+ * read() and write() of a pipe that another process has too, who can take O_NONBLOCK from
+ * it: they fail with EAGAIN instead of waiting. Before Linux 6.4 they do what the flag says.
+ */
+ssize_t fd_read_now(int fd, void *buffer, size_t size);
+ssize_t fd_write_now(int fd, const void *buffer, size_t size);
 /* Writes all. 0 or -errno. */
 MUST_CHECK int fd_write_full(int fd, const void *buffer, size_t size);
 

@@ -283,17 +283,22 @@ static enum wl_answer resolve(
 }
 
 /* Nobody will send on it any more. A socket's end is found by its reader, who tells the guest. */
-static void give_up_sending(struct wl_vfd *vfd)
+static void give_up_sending(struct wl_host *host, struct wl_vfd *vfd)
 {
 	if (vfd->is_socket)
 		(void)shutdown(vfd->fd, SHUT_RDWR);
 	else
 		vfd->is_hung_up = true;
+	unwatch(host->out_epoll_fd, vfd);
+	wl_drop_pending(&host->table, vfd);
 }
 
 static enum wl_answer send_to(struct wl_host *host, struct wl_vfd *target,
 	const struct wl_command *command, const int *fds)
 {
+	/* A pipe's writer can try again; a compositor that does not read is at its end. */
+	if (!target->is_socket && !wl_stream_has_room(&host->table, target, command->data_size))
+		return WL_OUT_OF_MEMORY;
 	int r = wl_stream_send(
 		&host->table, target, command->data, command->data_size, fds, command->count);
 
@@ -303,7 +308,7 @@ static enum wl_answer send_to(struct wl_host *host, struct wl_vfd *target,
 		log_warn_limited(&host->complaints,
 			"wl: a program of the host does not read; its connection is ended");
 	if (r < 0) {
-		give_up_sending(target);
+		give_up_sending(host, target);
 		return WL_ERR;
 	}
 	/* Else who reads from the pipe would never see its end. */
@@ -368,7 +373,7 @@ void wl_host_flush(struct wl_host *host)
 			continue;
 		unwatch(host->out_epoll_fd, vfd);
 		if (r < 0)
-			give_up_sending(vfd);
+			give_up_sending(host, vfd);
 		if (wl_find(&host->table, vfd->id) != vfd)
 			release(host, vfd);
 	}

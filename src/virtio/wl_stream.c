@@ -12,6 +12,11 @@
 
 #include "base/fd.h"
 
+enum { PENDING_MAX = WL_PENDING_MAX / WL_PENDING_CHUNK };
+#ifndef SCM_PIDFD
+enum { SCM_PIDFD = 4 }; /* Linux 6.5 */
+#endif
+
 union control {
 	struct cmsghdr align;
 	uint8_t bytes[CMSG_SPACE(WL_FDS_MAX * sizeof(int))];
@@ -46,7 +51,7 @@ static ssize_t send_some(
 
 	do {
 		n = vfd->is_socket ? send_with_fds(vfd->fd, data, size, fds, count)
-				   : write(vfd->fd, data, size);
+				   : fd_write_now(vfd->fd, data, size);
 	} while (n < 0 && errno == EINTR);
 	return n >= 0 ? n : errno == EAGAIN ? 0 : -errno;
 }
@@ -68,12 +73,26 @@ static int keep_fds(
 	return 0;
 }
 
-/* One chunk of `size` bytes at most. What of it is there stays, whatever comes of it. */
+bool wl_stream_has_room(const struct wl_table *table, const struct wl_vfd *vfd, size_t size)
+{
+	unsigned chunks = (unsigned)(size / WL_PENDING_CHUNK + 1);
+
+	return vfd->pending_count + chunks <= PENDING_MAX &&
+	       table->pending_count + chunks <= 4 * PENDING_MAX;
+}
+
+/* Of a chunk's size at most. What of it is there stays, whatever comes of it. */
 static int keep_chunk(struct wl_table *table, struct wl_vfd *vfd, const uint8_t *data, size_t size,
 	const int *fds, unsigned fd_count)
 {
-	if (vfd->pending_count == WL_PENDING_MAX / WL_PENDING_CHUNK ||
-		table->pending_count == 4 * (WL_PENDING_MAX / WL_PENDING_CHUNK))
+	struct wl_pending *last = vfd->last_pending;
+
+	if (last != NULL && fd_count == 0 && size <= WL_PENDING_CHUNK - last->end) {
+		memcpy(last->data + last->end, data, size);
+		last->end += (unsigned)size;
+		return 0;
+	}
+	if (vfd->pending_count == PENDING_MAX || table->pending_count == 4 * PENDING_MAX)
 		return -ENOBUFS;
 	struct wl_pending *chunk = malloc(sizeof(*chunk));
 
@@ -84,8 +103,11 @@ static int keep_chunk(struct wl_table *table, struct wl_vfd *vfd, const uint8_t 
 	chunk->end = (unsigned)size;
 	chunk->fd_count = 0;
 	memcpy(chunk->data, data, size);
-	*vfd->pending_tail = chunk;
-	vfd->pending_tail = &chunk->next;
+	if (last == NULL)
+		vfd->pending = chunk;
+	else
+		last->next = chunk;
+	vfd->last_pending = chunk;
 	vfd->pending_count++;
 	table->pending_count++;
 	// cppcheck-suppress memleak ; it is in the list
@@ -122,7 +144,7 @@ static void drop_first(struct wl_table *table, struct wl_vfd *vfd)
 
 	vfd->pending = chunk->next;
 	if (vfd->pending == NULL)
-		vfd->pending_tail = &vfd->pending;
+		vfd->last_pending = NULL;
 	vfd->pending_count--;
 	table->pending_count--;
 	free(chunk);
@@ -151,10 +173,16 @@ static int take_fds(const struct msghdr *message, struct wl_received *received)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL;
 		c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, c)) {
+		size_t size = c->cmsg_len - CMSG_LEN(0);
+		int pidfd;
+
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_PIDFD) {
+			/* A socket whose last owner asked for that. */
+			memcpy(&pidfd, CMSG_DATA(c), sizeof(pidfd));
+			fd_close(&pidfd);
+		}
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		size_t size = c->cmsg_len - CMSG_LEN(0);
-
 		received->fd_count = (unsigned)min_u64(size / sizeof(int), WL_FDS_MAX);
 		memcpy(received->fds, CMSG_DATA(c), received->fd_count * sizeof(int));
 	}
@@ -176,7 +204,7 @@ int wl_stream_receive(const struct wl_vfd *vfd, struct wl_received *ret_received
 		.msg_controllen = sizeof(control),
 	};
 	ssize_t n = vfd->is_socket ? recvmsg(vfd->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
-				   : read(vfd->fd, iov.iov_base, iov.iov_len);
+				   : fd_read_now(vfd->fd, iov.iov_base, iov.iov_len);
 
 	if (n < 0)
 		return errno == EINTR ? -EAGAIN : -errno;

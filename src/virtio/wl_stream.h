@@ -21,6 +21,8 @@ struct wl_received {
  */
 MUST_CHECK int wl_stream_send(struct wl_table *table, struct wl_vfd *vfd, const uint8_t *data,
 	size_t size, const int *fds, unsigned fd_count);
+/* Whether so much can be kept, if nothing of it is taken now. */
+bool wl_stream_has_room(const struct wl_table *table, const struct wl_vfd *vfd, size_t size);
 /* Sends pending data. As wl_stream_send(). */
 MUST_CHECK int wl_stream_flush(struct wl_table *table, struct wl_vfd *vfd);
 /* 0, -EAGAIN: nothing now, -EPROTO: more descriptors than fit, closed; or -errno. */

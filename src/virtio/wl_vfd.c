@@ -29,10 +29,8 @@ static struct wl_vfd *new_vfd(uint32_t id)
 {
 	struct wl_vfd *vfd = malloc(sizeof(*vfd));
 
-	if (vfd != NULL) {
+	if (vfd != NULL)
 		*vfd = (struct wl_vfd){ .id = id, .fd = -1, .remote_fd = -1 };
-		vfd->pending_tail = &vfd->pending;
-	}
 	return vfd;
 }
 
@@ -126,6 +124,21 @@ static void unmap(struct wl_table *table, struct wl_vfd *vfd)
 	vfd->size = 0;
 }
 
+void wl_drop_pending(struct wl_table *table, struct wl_vfd *vfd)
+{
+	while (vfd->pending != NULL) {
+		struct wl_pending *chunk = vfd->pending;
+
+		vfd->pending = chunk->next;
+		while (chunk->fd_count > 0)
+			wl_disown(table, &chunk->fds[--chunk->fd_count]);
+		free(chunk);
+	}
+	table->pending_count -= vfd->pending_count;
+	vfd->pending_count = 0;
+	vfd->last_pending = NULL;
+}
+
 void wl_free(struct wl_table *table, struct wl_vfd *vfd)
 {
 	if (!leave_table(table, vfd))
@@ -133,15 +146,7 @@ void wl_free(struct wl_table *table, struct wl_vfd *vfd)
 	unmap(table, vfd);
 	wl_disown(table, &vfd->fd);
 	wl_disown(table, &vfd->remote_fd);
-	while (vfd->pending != NULL) {
-		struct wl_pending *chunk = vfd->pending;
-
-		vfd->pending = chunk->next;
-		while (chunk->fd_count > 0)
-			wl_disown(table, &chunk->fds[--chunk->fd_count]);
-		table->pending_count--;
-		free(chunk);
-	}
+	wl_drop_pending(table, vfd);
 	free(vfd);
 }
 

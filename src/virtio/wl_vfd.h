@@ -51,7 +51,7 @@ struct wl_vfd {
 	uint64_t offset;            /* in the window */
 	struct wl_vfd *next_mapped; /* by offset */
 	struct wl_vfd *next_closed;
-	struct wl_pending *pending, **pending_tail;
+	struct wl_pending *pending, *last_pending;
 	unsigned pending_count;
 };
 
@@ -80,6 +80,8 @@ void wl_disown(struct wl_table *table, int *slot);
 /* The guest may use its id again; it lives until wl_free(). */
 void wl_close(struct wl_table *table, struct wl_vfd *vfd);
 void wl_free(struct wl_table *table, struct wl_vfd *vfd);
+/* Forgets what the host did not take. */
+void wl_drop_pending(struct wl_table *table, struct wl_vfd *vfd);
 
 /* Shows `size` bytes of vfd->fd to the guest. 0, -ENOSPC or what the window says. */
 MUST_CHECK int wl_map(struct wl_table *table, struct wl_vfd *vfd, uint64_t size, bool writable);
