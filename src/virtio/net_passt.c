@@ -188,9 +188,13 @@ void net_passt_reap(int *pidfd)
 
 	if (*pidfd < 0)
 		return;
-	if (poll(&end, 1, REAP_MS) <= 0)
-		(void)syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
-	while (waitid(P_PIDFD, (id_t)*pidfd, &how, WEXITED) < 0 && errno == EINTR)
-		;
+	/* Root's passt is nobody by then, whom we may not end any more. */
+	if (poll(&end, 1, REAP_MS) <= 0 &&
+		syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0) < 0)
+		log_warn("net: passt does not end, and cannot be ended: %s; look for it with ps",
+			strerror(errno));
+	else
+		while (waitid(P_PIDFD, (id_t)*pidfd, &how, WEXITED) < 0 && errno == EINTR)
+			;
 	fd_close(pidfd);
 }

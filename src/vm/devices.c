@@ -461,11 +461,23 @@ void devices_report_lost(struct devices *devices)
 		device_watch_report(devices->watch);
 }
 
+/*
+ * Of a start that failed. They hear nobody, so none of their devices can be waited for; and each
+ * has the sockets of those before it.
+ */
+static void end_what_never_began(struct devices *devices)
+{
+	for (unsigned i = 0; i < devices->count; i++)
+		if (!devices->slots[i].process.jail.released)
+			device_process_end(&devices->slots[i].process);
+}
+
 void devices_free(struct devices *devices)
 {
 	if (devices == NULL)
 		return;
 	device_watch_free(devices->watch);
+	end_what_never_began(devices);
 	for (unsigned i = 0; i < devices->count; i++) {
 		struct device_slot *slot = &devices->slots[i];
 

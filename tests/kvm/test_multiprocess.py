@@ -85,6 +85,18 @@ def test_what_a_jail_is(place):
         jails.check_main(process.pid)
 
 
+@pytest.mark.parametrize("options", [["-b", "disk"], ["-b", "disk", "--net", "user"]], ids=["disk", "passt"])
+def test_a_start_that_is_refused_waits_for_no_device(tmp_path, options):
+    """They were not released yet, and hear nobody; each has the sockets of those before it."""
+    if "--net" in options and shutil.which("passt") is None:
+        pytest.skip("passt is not installed")
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    (tmp_path / "kernel").write_text("a text\n")
+    done = vmm.run([vmm.CROSVM, "run", "-u", *options, "kernel"], cwd=tmp_path)
+    assert done.returncode == vmm.IMAGE
+    assert done.stderr.count("crosvm: ") == 1 and "'kernel'" in done.stderr, done.stderr
+
+
 def test_a_stopped_device_ends_with_the_main_process(tmp_path):
     """J18, each kind. One that the kernel did not kill would stay for ever."""
     with jails.machine(tmp_path, "rest") as process:

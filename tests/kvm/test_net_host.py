@@ -4,9 +4,11 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import time
 
 import pytest
 import vmm
@@ -84,6 +86,21 @@ def test_a_passt_that_serves_no_rings_ends_the_vm(tmp_path, script, says):
     assert done.returncode == vmm.HOST
     assert says in done.stderr
     assert "unknown option" not in done.stderr
+
+
+def test_a_passt_that_cannot_be_ended_holds_nobody(tmp_path):
+    """Root's is another user's by then. Here it only stands still."""
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user may end its own")
+    script = f"echo $$ > {tmp_path}/pid; exec setpriv --reuid 65534 --clear-groups sleep 1000"
+    with vmm.started(vmm.command("hang", None, "--net", "user"), until=b"hanging", env=with_passt(tmp_path, script)) as process:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        try:
+            assert vmm.end_by(process, signal.SIGTERM, timeout=20)[0] == vmm.OK
+        finally:
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        assert "passt does not end, and cannot be ended" in process.stderr.read().decode()
 
 
 def test_what_another_program_serves_is_no_device_alone(tmp_path):
