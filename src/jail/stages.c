@@ -59,15 +59,18 @@ static bool lacks(const struct entry *entry, enum jail_missing missing)
 	return (entry->missing & missing) != 0;
 }
 
-/* The parent's handlers know nothing of this process; a closed socket is an error, no death. */
+/*
+ * The parent's handlers know nothing of this process; a closed socket is an error, no death. By
+ * the kernel's own call, since the C library hides two signals, which our parent's may ignore.
+ */
 static int reset_signals(struct entry *entry)
 {
-	struct sigaction action = { .sa_handler = SIG_DFL };
+	const struct sigaction action = { .sa_handler = SIG_IGN };
+	static const uint64_t standard[4]; /* SIG_DFL, no flags, no restorer, no mask */
 	sigset_t none;
 
 	for (int number = 1; number < NSIG; number++)
-		(void)sigaction(number, &action, NULL); /* some cannot be handled */
-	action.sa_handler = SIG_IGN;
+		(void)syscall(SYS_rt_sigaction, number, standard, NULL, sizeof(standard[0]));
 	sigemptyset(&none);
 	if (sigaction(SIGPIPE, &action, NULL) < 0 || sigaction(SIGXFSZ, &action, NULL) < 0 ||
 		sigprocmask(SIG_SETMASK, &none, NULL) < 0)

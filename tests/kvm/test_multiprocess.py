@@ -208,7 +208,7 @@ def test_a_stopped_device_ends_the_vm(tmp_path, triple):
                 for process, _, _, control in machines:
                     asked = time.monotonic()
                     answer = vmm.run([vmm.CROSVM, "status", control])
-                    assert answer.returncode == 0 or process.poll() == vmm.DEVICE, answer.stderr
+                    assert answer.returncode == 0 or process.wait(5) == vmm.DEVICE, answer.stderr
                     assert time.monotonic() - asked < 1
                 time.sleep(0.5)
             for process, kind, victim, _ in machines:
