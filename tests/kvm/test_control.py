@@ -565,7 +565,7 @@ def test_stop_at_any_moment(path, tmp_path):
             assert number == max(0, newest - (newest - index) % 64), (index, number, newest)
 
 
-@pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build in a jail")
+@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build in a jail")
 def test_a_device_that_does_not_answer_holds_suspend_for_its_credit(path, tmp_path):
     """4 s, then it is given up, and with it the VM; the verb says so, and who waited is answered or hears the end."""
     image = tmp_path / "disk.img"
@@ -589,7 +589,7 @@ def test_a_device_that_does_not_answer_holds_suspend_for_its_credit(path, tmp_pa
 
 # ---- cost ----
 
-@pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build")
+@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build")
 def test_memory_after_requests(path):
     """What the JSON library took is let go again, as the rest of the code."""
     with vm(path) as process:

@@ -14,7 +14,7 @@ import jails
 import pytest
 import vmm
 
-pytestmark = pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build, whose jails only log")
+pytestmark = pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose jails only log")
 
 def close_stdin():
     os.close(0)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """J12: what device processes may use of the host, as /proc has it."""
-import os
 import pathlib
 import re
 
@@ -17,7 +16,7 @@ def limits(pid):
     return {name.strip(): (soft, hard) for name, soft, hard in re.findall(r"^(Max .{22})\s*(\S+)\s+(\S+)", text, re.MULTILINE)}
 
 
-@pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build, which needs memory of its own")
+@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, which needs memory of its own")
 def test_limits(tmp_path):
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(MIB))

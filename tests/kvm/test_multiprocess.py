@@ -20,8 +20,7 @@ import pytest
 import vmm
 from netns import own_network
 
-pytestmark = pytest.mark.skipif(any(san in vmm.CROSVM for san in ("asan", "tsan", "msan")),
-                                reason="a sanitizer build, whose policies only log")
+pytestmark = pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")
 # `make soak`: each 20 times, the main process killed 500 times.
 SOAK = os.environ.get("CROSVM_SOAK")
 USER = 54321  # in no file of the host

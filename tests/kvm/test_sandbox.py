@@ -12,7 +12,7 @@ import pytest
 
 import vmm
 
-pytestmark = pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build, without sandbox")
+pytestmark = pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, without sandbox")
 
 NO_RIGHTS = {"NoNewPrivs": "1", "Seccomp": "2", "CapInh": "0" * 16, "CapPrm": "0" * 16, "CapEff": "0" * 16,
              "CapAmb": "0" * 16}

@@ -21,7 +21,7 @@ def bench(name, *arguments):
     return json.loads(done.stdout)
 
 
-release_only = pytest.mark.skipif("san" in os.path.realpath(vmm.CROSVM), reason="a sanitizer build")
+release_only = pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build")
 
 
 @release_only
