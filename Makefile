@@ -15,7 +15,8 @@ VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
-VARIANT  := $(if $(filter-out gcc cc,$(notdir $(CC))),$(notdir $(CC)),gcc)$(if $(SAN),-$(SAN))
+COMPILER := $(notdir $(lastword $(filter-out -%,$(CC))))
+VARIANT  := $(if $(filter-out gcc cc,$(COMPILER)),$(COMPILER),gcc)$(if $(SAN),-$(SAN))
 B        := build/$(VARIANT)
 IS_CLANG := $(findstring clang,$(CC))
 
@@ -46,7 +47,7 @@ CPPFLAGS := -Isrc -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
 CFLAGS   ?= $(if $(filter asan tsan msan,$(SAN)),-O1,-O2) -g
 # The zero-initialised locals are a second net: no byte of the stack leaks to a guest.
 COMMON   := -std=gnu17 -pthread -fno-common -fno-strict-aliasing -ffunction-sections -fdata-sections \
-	-ftrivial-auto-var-init=zero \
+	-ftrivial-auto-var-init=zero -ffile-prefix-map='$(CURDIR)'=. \
 	$(if $(IS_CLANG),-enable-trivial-auto-var-init-zero-knowing-it-will-be-removed-from-clang -grecord-command-line)
 
 # To gcc's plain "bounds" the array at a struct's end has no bounds (the virtqueue's bits are one); clang knows none
@@ -163,6 +164,7 @@ CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
 	'tools/audit-policies --self-test' \
 	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
+	'tests/unit/check-hardening build/guest/crosvm-wl' \
 	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64 seccomp/aarch64' \
 	'tests/unit/check-block-cost $(B)/blockqueue' \
 	'tests/unit/check-net-cost $(B)/netqueue'
@@ -182,7 +184,7 @@ tests: $(UNIT)
 ## make check          unit tests, layer and size checks, hardening of the binary (CC=, SAN= as above)
 .PHONY: check
 # The slow ones wait most of their time; the longest that works is a check, so these begin.
-check: $(UNIT) $(if $(SAN),,$(B)/crosvm $(B)/blockqueue $(B)/netqueue)
+check: $(UNIT) $(if $(SAN),,$(B)/crosvm build/guest/crosvm-wl $(B)/blockqueue $(B)/netqueue)
 	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(if $(SAN),,$(CHECKS)) $(UNIT)
 
 -include $(UNIT:=.d)
@@ -198,10 +200,13 @@ CPPCHECK := src guest bench tests/host tests/unit
 LINT     := build/lint
 # Tools that are no gcc know no flags of gcc's; what they need to parse the code is this.
 PARSE    := -Isrc -Itests -I$(B)/gen -D_GNU_SOURCE -DCROSVM_VERSION='"$(VERSION)"'
+# Changed ones, too, are new to what includes them.
+LINTED_HDR := $(HDR) $(wildcard tests/*/*.h guest/wl/*.h bench/*.h)
 FORMATTED = $(sort $(wildcard $(addsuffix /*.[ch],src/* tests/* guest guest/wl bench tools)))
-TRACKED  := $(shell git ls-files 2>/dev/null)
-SCRIPTS  := $(shell grep -lsE '^\#! ?/bin/sh' $(TRACKED))
-PYTHON   := $(filter %.py,$(TRACKED)) $(shell grep -lsE '^\#!.*python3' $(filter-out %.py,$(TRACKED)))
+# Of a tarball git knows nothing.
+TRACKED  := $(or $(shell git ls-files 2>/dev/null),$(shell find . -path ./build -prune -o -type f -print))
+SCRIPTS  := $(shell grep -lsE '^\#! ?/bin/sh' $(TRACKED) /dev/null)
+PYTHON   := $(filter %.py,$(TRACKED)) $(shell grep -lsE '^\#!.*python3' $(filter-out %.py,$(TRACKED)) /dev/null)
 
 ## make lint           clang-format, clang-tidy, cppcheck, gcc -fanalyzer, shellcheck, pyflakes, mandoc
 .PHONY: lint lint-format lint-tidy lint-cppcheck lint-analyzer lint-scripts lint-manual
@@ -211,7 +216,7 @@ lint-format:
 	$(Q)clang-format --dry-run -Werror $(FORMATTED)
 
 lint-tidy: $(LINTED:%=$(LINT)/%.tidy)
-$(LINT)/%.tidy: % $(HDR) .clang-tidy tests/.clang-tidy $(GEN)
+$(LINT)/%.tidy: % $(LINTED_HDR) .clang-tidy tests/.clang-tidy $(GEN)
 	@mkdir -p $(@D)
 	$(call say,TIDY,$<)
 	$(Q)clang-tidy --quiet $< -- $(PARSE) -std=gnu17 > $@.log 2>&1 || { cat $@.log; exit 1; }
@@ -228,7 +233,7 @@ lint-cppcheck: $(GEN)
 # -O2, since the analyzer follows inlined functions. Off is malloc-leak: gcc 12 calls an object lost
 # when only a pointer to its first member is kept. clang-tidy and ASan look for leaks too.
 lint-analyzer: $(patsubst %,$(LINT)/%.analyzed,$(SRC) $(PROGRAMS))
-$(LINT)/%.analyzed: % $(HDR) $(GEN)
+$(LINT)/%.analyzed: % $(LINTED_HDR) $(GEN)
 	@mkdir -p $(@D)
 	$(call say,ANALYZE,$<)
 	$(Q)gcc $(PARSE) -std=gnu17 -O2 -fanalyzer -Wno-analyzer-malloc-leak -Werror -c -o $@ $<
@@ -304,7 +309,10 @@ GUEST_LINK  := -nostdlib -static -no-pie -Wl,-T,tests/guest/guest.ld,--build-id=
 GUEST_SRC   := $(sort $(wildcard tests/guest/*.c tests/guest/*.S))
 GUESTS      := $(patsubst tests/guest/%,build/guest/%.elf,$(basename $(GUEST_SRC))) \
 	$(patsubst guest/%.c,build/guest/%,$(sort $(wildcard guest/*.c))) build/guest/crosvm-wl
-GUEST_TOOL  := $(GUEST_CC) -std=gnu17 -O2 -g -static -D_GNU_SOURCE -Wall -Wextra -Wshadow
+# Programs of Linux guests; crosvm-wl is installed, and begins as root.
+GUEST_TOOL  := $(GUEST_CC) -std=gnu17 -O2 -g -D_GNU_SOURCE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -Wall -Wextra -Wshadow \
+	-fPIE -fstack-protector-strong -fstack-clash-protection -ffile-prefix-map='$(CURDIR)'=. \
+	-static-pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
 
 ## make guests         the freestanding guests of tests/guest, build/guest/*.elf, and what Linux guests run
 .PHONY: guests
@@ -328,12 +336,12 @@ build/guest/%.elf: build/guest/%.S.o tests/guest/guest.ld
 -include $(GUEST_SRC:tests/guest/%=build/guest/%.d)
 
 # Programs for Linux guests: static, because a guest has no libraries.
-build/guest/%: guest/%.c
+build/guest/%: guest/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,GUEST,$@)
 	$(Q)$(GUEST_TOOL) -o $@ $<
 
-build/guest/crosvm-wl: $(wildcard guest/wl/*.[ch])
+build/guest/crosvm-wl: $(wildcard guest/wl/*.[ch]) Makefile
 	@mkdir -p $(@D)
 	$(call say,GUEST,$@)
 	$(Q)$(GUEST_TOOL) -Wconversion -o $@ $(filter %.c,$^)
