@@ -307,10 +307,13 @@ static void run_i8042(void)
 	}
 }
 
+/* Each value of each index with the parameter every=1. */
 static void run_cmos(void)
 {
+	unsigned every = (unsigned)find_number(params, "every=", 5);
+
 	for (unsigned index = 0; index < 256; index++)
-		for (unsigned value = 0; value < 256; value += 5) {
+		for (unsigned value = 0; value < 256; value += every) {
 			out8(PORT_CMOS, (uint8_t)index);
 			out8(PORT_CMOS + 1, (uint8_t)value);
 			out8(PORT_CMOS, (uint8_t)index);

@@ -133,7 +133,7 @@ def test_parameters_reach_the_guest_in_order():
 @pytest.mark.skipif(os.cpu_count() < 2, reason="one processor")
 def test_many_starts_in_parallel():
     processes = [subprocess.Popen(vmm.command("machine", "poweroff"), stdin=subprocess.DEVNULL,
-                                  stderr=subprocess.PIPE) for _ in range(20)]
+                                  stderr=subprocess.PIPE) for _ in range(100)]
     for process in processes:
         _, error = process.communicate(timeout=60)
         assert process.returncode == vmm.OK, error
