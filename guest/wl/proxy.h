@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the parts of crosvm-wl share. main.c has the loop, requests.c what
- * clients say, events.c what the host says, pumps.c the pipes between both,
- * objects.c what the messages are about. One thread. A function that returns
- * false means that the client must be ended.
+ * What the parts of crosvm-wl share. main.c has the start and the end, loop.c
+ * what happens in between, requests.c what clients say, events.c what the host
+ * says, pumps.c the pipes between both, objects.c what the messages are about.
+ * One thread. A function that returns false means that the client must be
+ * ended.
  */
 #pragma once
 
@@ -110,3 +111,9 @@ int pump_to_client(struct proxy *proxy, const struct device_event *news);
 /* The client's end is ready. */
 void run_pump(struct proxy *proxy, struct pump *pump);
 void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event);
+
+/* ---- loop.c ---- */
+
+/* Waits until there is something to do, and does it. 1: go on, 0: a signal asks for the end, or
+ * -errno. */
+int run_round(struct proxy *proxy);
