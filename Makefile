@@ -174,6 +174,14 @@ $(B)/tests/%.o: tests/%.c $(B)/flags | $(GEN)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) $(COMMON) $(TRACE_$(SAN)) $(WARNINGS) -MMD -MP -c -o $@ $<
 
+# What of crosvm-wl is tested here: all but its start and its driver.
+WL_GUEST := $(patsubst guest/wl/%.c,$(B)/tests/guest-wl/%.o,$(filter-out %/main.c %/device.c,$(wildcard guest/wl/*.c)))
+$(WL_GUEST): $(B)/tests/guest-wl/%.o: guest/wl/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) -MMD -MP -c -o $@ $<
+$(B)/tests/unit/test_wl_proxy: $(WL_GUEST)
+
 $(UNIT): %: %.o $(B)/libcrosvm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(COMMON) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
@@ -187,7 +195,7 @@ tests: $(UNIT)
 check: $(UNIT) $(if $(SAN),,$(B)/crosvm build/guest/crosvm-wl $(B)/blockqueue $(B)/netqueue)
 	$(Q)$(SAN_ENV) tools/run-unit-tests -j $$(($(JOBS) + 2)) $(if $(SAN),,$(CHECKS)) $(UNIT)
 
--include $(UNIT:=.d)
+-include $(UNIT:=.d) $(WL_GUEST:.o=.d)
 
 # ---- lint --------------------------------------------------------------------
 
@@ -274,14 +282,9 @@ $(FUZZ): %: %.o $(B)/libcrosvm.a
 	$(Q)$(CC) $(COMMON) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # What of crosvm-wl its client meets.
-WL_CLIENT := $(patsubst %,$(B)/tests/guest-wl/%.o,bytes objects requests)
-$(WL_CLIENT): $(B)/tests/guest-wl/%.o: guest/wl/%.c $(B)/flags | $(GEN)
-	@mkdir -p $(@D)
-	$(call say,CC,$<)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) -MMD -MP -c -o $@ $<
-$(B)/tests/fuzz/fuzz_wl_client: $(WL_CLIENT)
+$(B)/tests/fuzz/fuzz_wl_client: $(patsubst %,$(B)/tests/guest-wl/%.o,bytes objects pumps requests)
 
--include $(FUZZ:=.d) $(WL_CLIENT:.o=.d)
+-include $(FUZZ:=.d)
 
 fuzz-run: $(FUZZ)
 	$(Q)tools/run-unit-tests -j $(JOBS) --timeout $$(($(FUZZ_SECONDS) + 120)) \

@@ -30,9 +30,10 @@ static void take_event(struct proxy *proxy, const struct device_event *event)
 		if (!tell_client(proxy, client, event))
 			client->is_over = true;
 	}
-	for (unsigned i = 0; i < PUMPS; i++)
-		if (proxy->pumps[i].vfd == event->vfd)
-			tell_pump(proxy, &proxy->pumps[i], event);
+	struct pump *pump = find_pump(proxy, event->vfd);
+
+	if (pump != NULL)
+		tell_pump(proxy, pump, event);
 	for (unsigned i = 0; !is_heard && i < event->count; i++)
 		device_close_vfd(proxy->device, event->ids[i]); /* to a client that is gone */
 	proxy->news_count = 0;

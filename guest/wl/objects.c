@@ -82,15 +82,34 @@ void release_pool(struct proxy *proxy, struct pool *pool)
 	free(pool);
 }
 
+/* The pump of a pipe that the host never got. */
+static void end_unsent(struct proxy *proxy, uint32_t vfd)
+{
+	struct pump *pump = find_pump(proxy, vfd);
+
+	if (pump != NULL)
+		end_pump(proxy, pump);
+}
+
+static void drop_descriptors(struct proxy *proxy, struct client *client)
+{
+	for (unsigned i = 0; i < client->held_count; i++)
+		if (client->held[i].fd >= 0)
+			close(client->held[i].fd);
+		else
+			end_unsent(proxy, client->held[i].vfd);
+	/* Pools are among these, too. */
+	for (unsigned i = 0; i < client->batch_count; i++)
+		end_unsent(proxy, client->batch_ids[i]);
+	for (unsigned i = 0; i < client->fd_count; i++)
+		close(client->fds[i]);
+}
+
 void drop_client(struct proxy *proxy, struct client *client)
 {
 	for (unsigned i = 0; i < client->object_count; i++)
 		release_pool(proxy, client->objects[i].pool);
-	for (unsigned i = 0; i < client->held_count; i++)
-		if (client->held[i].fd >= 0)
-			close(client->held[i].fd);
-	for (unsigned i = 0; i < client->fd_count; i++)
-		close(client->fds[i]);
+	drop_descriptors(proxy, client);
 	device_close_vfd(proxy->device, client->vfd);
 	close(client->fd);
 	free(client->in.data);

@@ -104,6 +104,10 @@ bool send_client(struct client *client);
 
 /* ---- pumps.c ---- */
 
+/* The pump of that vfd, or a free one for 0. NULL: it is no pump's, or none is free. */
+struct pump *find_pump(struct proxy *proxy, uint32_t vfd);
+/* Closes both sides; its place is free then. */
+void end_pump(struct proxy *proxy, struct pump *pump);
 /* A client's end of a pipe: the host gets one of another. 0: no more. */
 uint32_t pump_to_host(struct proxy *proxy, int fd);
 /* The host's pipe: the client gets an end of ours. -1: no more. */

@@ -11,15 +11,15 @@
 
 #include "proxy.h"
 
-static struct pump *free_pump(struct proxy *proxy)
+struct pump *find_pump(struct proxy *proxy, uint32_t vfd)
 {
 	for (unsigned i = 0; i < PUMPS; i++)
-		if (proxy->pumps[i].vfd == 0)
+		if (proxy->pumps[i].vfd == vfd)
 			return &proxy->pumps[i];
 	return NULL;
 }
 
-static void end_pump(struct proxy *proxy, struct pump *pump)
+void end_pump(struct proxy *proxy, struct pump *pump)
 {
 	device_close_vfd(proxy->device, pump->vfd);
 	close(pump->fd);
@@ -29,7 +29,7 @@ static void end_pump(struct proxy *proxy, struct pump *pump)
 
 uint32_t pump_to_host(struct proxy *proxy, int fd)
 {
-	struct pump *pump = free_pump(proxy);
+	struct pump *pump = find_pump(proxy, 0);
 	int mode = fcntl(fd, F_GETFL);
 	/* Who can read from the client's end writes to the host's. */
 	bool to_host = (mode & O_ACCMODE) == O_RDONLY;
@@ -45,7 +45,7 @@ uint32_t pump_to_host(struct proxy *proxy, int fd)
 
 int pump_to_client(struct proxy *proxy, const struct device_event *news)
 {
-	struct pump *pump = free_pump(proxy);
+	struct pump *pump = find_pump(proxy, 0);
 	bool to_host = (news->flags & WL_WRITE) != 0;
 	int ends[2];
 

@@ -3,7 +3,8 @@
  * Any client of crosvm-wl, the guest's half of wayland, over a real socket:
  * bytes in any parts, with files and pipes among them. The device is a double.
  * What the client says reaches the host verbatim and in whole messages, with
- * vfds that exist, in parts that the device takes; after the client, no pool is left.
+ * vfds that exist, in parts that the device takes; after the client, no pool is
+ * left, and no pipe but those that the host has.
  */
 #include <sanitizer/asan_interface.h>
 #include <stdio.h>
@@ -26,7 +27,7 @@ enum {
 
 /* The double: which vfds there are, and what it got. */
 struct device {
-	bool is_open[VFDS], is_pool[VFDS];
+	bool is_open[VFDS], is_pool[VFDS], is_sent[VFDS];
 	uint32_t next;
 	unsigned pools;        /* that live */
 	uint8_t *guards[VFDS]; /* behind each view that there was */
@@ -103,22 +104,20 @@ bool device_send(struct device *device, uint32_t vfd, const void *data, size_t s
 	require(device->is_open[vfd], "the context is closed");
 	require(size > 0 && size <= WL_DATA_MAX, "more than the device takes");
 	require(count <= WL_FDS_MAX, "more vfds than the device takes");
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < count; i++) {
 		require(ids[i] < VFDS && device->is_open[ids[i]], "a vfd that is closed");
+		device->is_sent[ids[i]] = true;
+	}
 	require(size <= SAID_MAX - device->heard, "more than the client said");
 	memcpy(device->data + device->heard, data, size);
 	device->heard += size;
 	return true;
 }
 
-/* Pipes have a vfd that lives as long as the pump, which is not here. */
-uint32_t pump_to_host(struct proxy *proxy, int fd)
+uint32_t device_new_pipe(struct device *device, unsigned direction)
 {
-	uint32_t vfd = new_vfd(proxy->device);
-
-	if (vfd != 0)
-		close(fd);
-	return vfd;
+	require(direction == WL_READ || direction == WL_WRITE, "a pipe in no direction");
+	return new_vfd(device);
 }
 
 static int make_file(uint8_t kind)
@@ -150,6 +149,17 @@ static size_t say(int socket, const uint8_t *data, size_t size)
 	return part;
 }
 
+/* A pipe that the host got outlives who sent it. */
+static void end_pumps(struct proxy *proxy)
+{
+	for (unsigned i = 0; i < PUMPS; i++) {
+		if (proxy->pumps[i].vfd == 0)
+			continue;
+		require(proxy->device->is_sent[proxy->pumps[i].vfd], "a pump outlives its client");
+		end_pump(proxy, &proxy->pumps[i]);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -179,6 +189,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	require(memcmp(said, device.data, device.heard) == 0, "it is not what the client said");
 	drop_client(&proxy, client);
 	require(device.pools == 0, "a pool outlives its client");
+	end_pumps(&proxy);
 	remove_guards(&device);
 	close(ends[1]);
 	return 0;

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * crosvm-wl, the guest's half of wayland: what clients and the host's programs
+ * do that is not the rule, and who pays for it.
+ */
+#include "unit/unit.h"
+
+#include <signal.h>
+
+#include "unit/wl_proxy_rig.h"
+
+static void run(struct rig *rig, unsigned rounds)
+{
+	for (unsigned i = 0; i < rounds; i++)
+		assert_int_equal(run_round(&rig->proxy), 1);
+}
+
+static const uint8_t part[4]; /* of a message: what comes with it waits for the rest */
+
+static int make_pipe_end(void)
+{
+	int ends[2];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	close(ends[0]);
+	return ends[1];
+}
+
+static void pipes_that_were_not_sent_end_with_their_client(void **state)
+{
+	struct rig *rig = *state;
+	int fds[16];
+
+	for (unsigned n = 0; n <= PUMPS / 16; n++) {
+		int client = rig_connect(rig, 0), fd = make_pipe_end();
+
+		for (unsigned i = 0; i < 16; i++)
+			fds[i] = fd;
+		rig_say(client, part, sizeof(part), fds, 16);
+		run(rig, 1);
+		assert_int_equal(rig_pumps(rig), 16);
+		close(fd);
+		close(client);
+		run(rig, 1);
+		assert_true(rig_is_over(rig, 0));
+		assert_int_equal(rig_pumps(rig), 0);
+	}
+}
+
+/* What is ready to be sent is a pipe and a pool when a message is none. */
+static void pipes_that_were_about_to_be_sent_end_with_their_client(void **state)
+{
+	enum { CREATE_POOL_SIZE = 16, NONE_SIZE = 8 };
+	struct rig *rig = *state;
+	int client = rig_connect_shm(rig, 0);
+	int fds[] = { make_pipe_end(), memfd_create("pool", MFD_CLOEXEC) };
+	const uint32_t words[] = { SHM_ID, CREATE_POOL_SIZE << 16, POOL_ID, 4096, 9,
+		(NONE_SIZE - 4) << 16 };
+
+	run(rig, 1);
+	rig_say(client, words, sizeof(words), fds, 2);
+	run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	assert_int_equal(rig_pumps(rig), 0);
+	close(fds[0]);
+	close(fds[1]);
+	close(client);
+}
+
+static int setup(void **state)
+{
+	static struct rig rig;
+
+	rig_open(&rig);
+	*state = &rig;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	rig_close(*state);
+	return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(pipes_that_were_not_sent_end_with_their_client),
+		TEST(pipes_that_were_about_to_be_sent_end_with_their_client),
+	};
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
