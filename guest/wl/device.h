@@ -20,7 +20,7 @@ struct device_event {
 	uint32_t vfd;
 	uint32_t flags; /* NEW: WL_READ, WL_WRITE: what the guest may do */
 	uint64_t pfn;
-	uint32_t size;  /* bytes; 0: it is a pipe */
+	uint32_t size;  /* bytes; 0: it is a pipe, or nothing if there are no flags */
 	unsigned count; /* DATA: vfds, then bytes */
 	uint32_t ids[WL_FDS_MAX];
 	const uint8_t *data;

@@ -5,6 +5,7 @@
  * and its host. Files of the host (keymaps) are copied for the client.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -113,6 +114,17 @@ static int copy_file(struct proxy *proxy, const struct device_event *news)
 	return fd;
 }
 
+/* What is neither memory nor a stream shows the guest nothing, as the /dev/null that stands for no
+ * keymap does, or a file that the device cannot map. */
+static int make_fd(struct proxy *proxy, const struct device_event *news)
+{
+	if (news->size != 0)
+		return copy_file(proxy, news);
+	if (news->flags != 0)
+		return pump_to_client(proxy, news);
+	return open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
 static int fd_for_client(struct proxy *proxy, uint32_t vfd)
 {
 	const struct device_event *news = NULL;
@@ -122,9 +134,10 @@ static int fd_for_client(struct proxy *proxy, uint32_t vfd)
 			news = &proxy->news[i];
 	if (news == NULL)
 		return -1;
-	int fd = news->size == 0 ? pump_to_client(proxy, news) : copy_file(proxy, news);
+	int fd = make_fd(proxy, news);
 
-	if (fd < 0 || news->size != 0)
+	/* Only a pump goes on with it. */
+	if (find_pump(proxy, vfd) == NULL)
 		device_close_vfd(proxy->device, vfd);
 	return fd;
 }

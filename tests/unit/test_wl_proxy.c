@@ -6,6 +6,9 @@
 #include "unit/unit.h"
 
 #include <signal.h>
+#include <sys/stat.h>
+
+#include "base/fd_passing.h"
 
 #include "unit/wl_proxy_rig.h"
 
@@ -67,6 +70,57 @@ static void pipes_that_were_about_to_be_sent_end_with_their_client(void **state)
 	close(client);
 }
 
+/* The host's message for the client with descriptors, each of which it announced. */
+static void tell(struct rig *rig, unsigned place, const struct device_event *news, unsigned count)
+{
+	static const uint32_t message[] = { 9, 8 << 16 };
+	struct device_event event = { .kind = EVENT_DATA,
+		.vfd = rig->proxy.clients[place].vfd,
+		.count = count,
+		.data = (const uint8_t *)message,
+		.data_size = sizeof(message) };
+
+	for (unsigned i = 0; i < count; i++) {
+		rig_event(rig, news[i]);
+		event.ids[i] = news[i].vfd;
+	}
+	rig_event(rig, event);
+}
+
+/* One descriptor that came with a message of 8 bytes. */
+static int take_fd(int client)
+{
+	uint8_t data[8];
+	int fd = -1;
+
+	assert_int_equal(fd_receive(client, data, sizeof(data), &fd), 0);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* A compositor that has no keymap sends /dev/null; a file that the guest cannot see is the same. */
+static void what_is_neither_memory_nor_a_pipe_is_nothing(void **state)
+{
+	struct rig *rig = *state;
+	int client = rig_connect(rig, 0);
+
+	for (unsigned i = 0; i < PUMPS + 2; i++) {
+		const struct device_event news = { .kind = EVENT_NEW, .vfd = HOST_VFD + i };
+
+		tell(rig, 0, &news, 1);
+		run(rig, 1);
+		int fd = take_fd(client);
+		struct stat st;
+
+		assert_int_equal(fstat(fd, &st), 0);
+		assert_true(S_ISCHR(st.st_mode));
+		close(fd);
+		assert_false(rig_is_open(&rig->device, HOST_VFD + i));
+	}
+	assert_int_equal(rig_pumps(rig), 0);
+	close(client);
+}
+
 static int setup(void **state)
 {
 	static struct rig rig;
@@ -89,6 +143,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(pipes_that_were_not_sent_end_with_their_client),
 		TEST(pipes_that_were_about_to_be_sent_end_with_their_client),
+		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
