@@ -146,14 +146,15 @@ bool tell_client(struct proxy *proxy, struct client *client, const struct device
 {
 	bool good = event->kind == EVENT_DATA;
 
+	/* To the end, since each has to be closed; without one the next would stand for it. */
 	for (unsigned i = 0; i < event->count; i++) {
 		int fd = fd_for_client(proxy, event->ids[i]);
 
-		if (fd >= 0 && client->fd_count < FDS_HELD)
+		good = good && fd >= 0 && client->fd_count < FDS_HELD;
+		if (good)
 			client->fds[client->fd_count++] = fd;
 		else if (fd >= 0)
 			close(fd);
-		good = good && fd >= 0;
 	}
 	return good && add_bytes(&client->out, event->data, event->data_size) &&
 	       process_events(proxy, client);

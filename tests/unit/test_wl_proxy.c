@@ -87,6 +87,14 @@ static void tell(struct rig *rig, unsigned place, const struct device_event *new
 	rig_event(rig, event);
 }
 
+static void fill_socket(int fd)
+{
+	static const uint8_t data[65536];
+
+	while (send(fd, data, sizeof(data), MSG_DONTWAIT) > 0)
+		;
+}
+
 /* One descriptor that came with a message of 8 bytes. */
 static int take_fd(int client)
 {
@@ -121,6 +129,31 @@ static void what_is_neither_memory_nor_a_pipe_is_nothing(void **state)
 	close(client);
 }
 
+/* A descriptor that is left out would make the next one stand for it. */
+static void a_client_that_takes_no_descriptors_is_ended(void **state)
+{
+	struct rig *rig = *state;
+	int client = rig_connect(rig, 0), other = rig_connect(rig, 1);
+	struct device_event news[WL_FDS_MAX] = { 0 };
+
+	/* So that what comes for it waits here. */
+	fill_socket(rig->proxy.clients[0].fd);
+	for (unsigned sent = 0; sent < FDS_HELD; sent += 16) {
+		for (unsigned i = 0; i < 16; i++)
+			news[i] = (struct device_event){ .kind = EVENT_NEW,
+				.vfd = HOST_VFD + sent + i };
+		tell(rig, 0, news, 16);
+		run(rig, 1);
+		assert_false(rig_is_over(rig, 0));
+	}
+	tell(rig, 0, news, 1);
+	run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	assert_false(rig_is_over(rig, 1));
+	close(client);
+	close(other);
+}
+
 static int setup(void **state)
 {
 	static struct rig rig;
@@ -144,6 +177,7 @@ int main(void)
 		TEST(pipes_that_were_not_sent_end_with_their_client),
 		TEST(pipes_that_were_about_to_be_sent_end_with_their_client),
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
+		TEST(a_client_that_takes_no_descriptors_is_ended),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);

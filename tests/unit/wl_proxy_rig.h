@@ -16,7 +16,7 @@
 
 #include "../../guest/wl/proxy.h"
 
-enum { VFDS = 512, HOST_VFD = 0x40000000 + VFDS / 2, EVENTS_MAX = 8 };
+enum { VFDS = 512, HOST_VFD = 0x40000000 + VFDS / 2, EVENTS_MAX = 32 };
 
 struct device {
 	int ready_fd; /* readable: a round does not wait */
