@@ -94,7 +94,7 @@ static void list_waited(const struct proxy *proxy, struct pollfd fds[static WAIT
 	}
 	for (unsigned i = 0; i < PUMPS; i++) {
 		const struct pump *pump = &proxy->pumps[i];
-		bool waits = pump->to_host || pump->unsent.size > 0;
+		bool waits = pump->is_passed && (pump->to_host || pump->unsent.size > 0);
 
 		fds[FIRST_PUMP + i] = (struct pollfd){ .fd = waits ? pump->fd : -1,
 			.events = pump->to_host ? POLLIN : POLLOUT };

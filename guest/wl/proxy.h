@@ -63,6 +63,7 @@ struct pump {
 	uint32_t vfd; /* 0: free */
 	int fd;       /* the client's, or our end of a client's; -1: free */
 	bool to_host;
+	bool is_passed;      /* the host has it; until then nothing is done */
 	bool is_ended;       /* by the host */
 	struct bytes unsent; /* to the client */
 };

@@ -54,7 +54,9 @@ int pump_to_client(struct proxy *proxy, const struct device_event *news)
 	int ours = to_host ? ends[0] : ends[1];
 
 	(void)fcntl(ours, F_SETFL, O_NONBLOCK);
-	*pump = (struct pump){ .vfd = news->vfd, .fd = ours, .to_host = to_host };
+	*pump = (struct pump){
+		.vfd = news->vfd, .fd = ours, .to_host = to_host, .is_passed = true
+	};
 	return to_host ? ends[1] : ends[0];
 }
 

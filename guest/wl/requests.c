@@ -18,6 +18,18 @@ enum { READ_MAX = 65536 };
 
 /* ---- to the host ---- */
 
+/* The host has what the batch names, pools among it. */
+static void pass_batch(struct proxy *proxy, struct client *client)
+{
+	for (unsigned i = 0; i < client->batch_count; i++) {
+		struct pump *pump = find_pump(proxy, client->batch_ids[i]);
+
+		if (pump != NULL)
+			pump->is_passed = true;
+	}
+	client->batch_count = 0;
+}
+
 static bool flush_batch(struct proxy *proxy, struct client *client)
 {
 	size_t done = 0;
@@ -30,7 +42,7 @@ static bool flush_batch(struct proxy *proxy, struct client *client)
 		if (!device_send(proxy->device, client->vfd, client->batch.data + done, part,
 			    client->batch_ids, client->batch_count))
 			return false;
-		client->batch_count = 0;
+		pass_batch(proxy, client);
 		done += part;
 	}
 	client->batch.size = 0;

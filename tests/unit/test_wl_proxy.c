@@ -70,6 +70,31 @@ static void pipes_that_were_about_to_be_sent_end_with_their_client(void **state)
 	close(client);
 }
 
+/* Its other end is gone when the message comes that it is for. */
+static void a_pipe_is_served_once_the_host_has_it(void **state)
+{
+	static const uint32_t message[] = { 9, 8 << 16 };
+	struct rig *rig = *state;
+	int client = rig_connect(rig, 0), ends[2];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(write(ends[1], "text", 4), 4);
+	close(ends[1]);
+	rig_say(client, message, 4, ends, 1);
+	run(rig, 3);
+	assert_int_equal(rig_pumps(rig), 1);
+	uint32_t vfd = rig->proxy.pumps[0].vfd;
+
+	assert_int_equal(rig->device.got[vfd], 0);
+	rig_say(client, message + 1, 4, NULL, 0);
+	run(rig, 3);
+	assert_int_equal(rig->device.got[rig->proxy.clients[0].vfd], 8);
+	assert_int_equal(rig->device.got[vfd], 4);
+	assert_int_equal(rig_pumps(rig), 0);
+	close(ends[0]);
+	close(client);
+}
+
 /* The host's message for the client with descriptors, each of which it announced. */
 static void tell(struct rig *rig, unsigned place, const struct device_event *news, unsigned count)
 {
@@ -176,6 +201,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(pipes_that_were_not_sent_end_with_their_client),
 		TEST(pipes_that_were_about_to_be_sent_end_with_their_client),
+		TEST(a_pipe_is_served_once_the_host_has_it),
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 		TEST(a_client_that_takes_no_descriptors_is_ended),
 	};

@@ -25,7 +25,7 @@ struct device {
 	uint32_t last;    /* vfd that was made */
 	struct device_event events[EVENTS_MAX];
 	unsigned event_count;
-	unsigned sends;
+	size_t got[VFDS]; /* bytes */
 };
 
 struct rig {
@@ -98,7 +98,7 @@ bool device_send(struct device *device, uint32_t vfd, const void *data, size_t s
 	rig_require(rig_is_open(device, vfd) && size > 0 && size <= WL_DATA_MAX);
 	for (unsigned i = 0; i < count; i++)
 		rig_require(rig_is_open(device, ids[i]));
-	device->sends++;
+	device->got[vfd % VFDS] += size;
 	return true;
 }
 
