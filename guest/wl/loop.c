@@ -94,10 +94,11 @@ static void list_waited(const struct proxy *proxy, struct pollfd fds[static WAIT
 	}
 	for (unsigned i = 0; i < PUMPS; i++) {
 		const struct pump *pump = &proxy->pumps[i];
-		bool waits = pump->is_passed && (pump->to_host || pump->unsent.size > 0);
+		/* With no events it is still told when its reader goes. */
+		int events = pump->to_host ? POLLIN : pump->unsent.size > 0 ? POLLOUT : 0;
 
-		fds[FIRST_PUMP + i] = (struct pollfd){ .fd = waits ? pump->fd : -1,
-			.events = pump->to_host ? POLLIN : POLLOUT };
+		fds[FIRST_PUMP + i] = (struct pollfd){ .fd = pump->is_passed ? pump->fd : -1,
+			.events = (short)events };
 	}
 }
 
@@ -111,11 +112,14 @@ static void run_client(struct proxy *proxy, struct client *client, int events)
 		end_client(proxy, client);
 }
 
-/* A place that was given away since the poll() has no events of its own. */
+/* Pumps come first: who takes the place of one that ended has no events of its own. */
 static void run_ready(struct proxy *proxy, const struct pollfd fds[static WAITED])
 {
 	struct device_event event;
 
+	for (unsigned i = 0; i < PUMPS; i++)
+		if (fds[FIRST_PUMP + i].revents != 0)
+			run_pump(proxy, &proxy->pumps[i], fds[FIRST_PUMP + i].revents);
 	if (fds[DEVICE].revents != 0)
 		device_rearm(proxy->device);
 	while (device_next_event(proxy->device, &event))
@@ -123,10 +127,6 @@ static void run_ready(struct proxy *proxy, const struct pollfd fds[static WAITED
 	for (unsigned i = 0; i < CLIENTS; i++)
 		if (proxy->clients[i].fd >= 0)
 			run_client(proxy, &proxy->clients[i], fds[FIRST_CLIENT + i].revents);
-	for (unsigned i = 0; i < PUMPS; i++)
-		if (fds[FIRST_PUMP + i].revents != 0 &&
-			proxy->pumps[i].fd == fds[FIRST_PUMP + i].fd)
-			run_pump(proxy, &proxy->pumps[i]);
 	if (fds[LISTENER].revents != 0)
 		accept_client(proxy);
 }

@@ -113,8 +113,8 @@ void end_pump(struct proxy *proxy, struct pump *pump);
 uint32_t pump_to_host(struct proxy *proxy, int fd);
 /* The host's pipe: the client gets an end of ours. -1: no more. */
 int pump_to_client(struct proxy *proxy, const struct device_event *news);
-/* The client's end is ready. */
-void run_pump(struct proxy *proxy, struct pump *pump);
+/* The client's end is ready for these events of poll(). */
+void run_pump(struct proxy *proxy, struct pump *pump, int events);
 void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event);
 
 /* ---- loop.c ---- */

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -82,12 +83,14 @@ static void write_client(struct proxy *proxy, struct pump *pump)
 		end_pump(proxy, pump);
 }
 
-void run_pump(struct proxy *proxy, struct pump *pump)
+void run_pump(struct proxy *proxy, struct pump *pump, int events)
 {
 	if (pump->to_host)
 		read_client(proxy, pump);
-	else
+	else if ((events & POLLOUT) != 0)
 		write_client(proxy, pump);
+	else
+		end_pump(proxy, pump); /* nobody reads */
 }
 
 void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event)

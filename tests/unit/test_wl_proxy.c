@@ -179,6 +179,24 @@ static void a_client_that_takes_no_descriptors_is_ended(void **state)
 	close(other);
 }
 
+/* The host's source does not end meanwhile. */
+static void a_pipe_that_the_client_closes_ends(void **state)
+{
+	const struct device_event news = { .kind = EVENT_NEW, .vfd = HOST_VFD, .flags = WL_READ };
+	struct rig *rig = *state;
+	int client = rig_connect(rig, 0);
+
+	tell(rig, 0, &news, 1);
+	run(rig, 3);
+	int fd = take_fd(client);
+
+	assert_int_equal(rig_pumps(rig), 1);
+	close(fd);
+	run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 0);
+	close(client);
+}
+
 static int setup(void **state)
 {
 	static struct rig rig;
@@ -204,6 +222,7 @@ int main(void)
 		TEST(a_pipe_is_served_once_the_host_has_it),
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 		TEST(a_client_that_takes_no_descriptors_is_ended),
+		TEST(a_pipe_that_the_client_closes_ends),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
