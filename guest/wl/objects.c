@@ -52,32 +52,81 @@ struct object *new_object(struct proxy *proxy, struct client *client, uint32_t i
 	return &client->objects[id];
 }
 
+/* To map fills page tables at once, so it is for what there is and not for the room. */
+static bool map_twin(const struct proxy *proxy, struct pool *pool, uint32_t size)
+{
+	uint8_t *twin = device_map(proxy->device, pool->pfn, size, true);
+
+	if (twin == NULL)
+		return false;
+	if (pool->twin != NULL)
+		munmap(pool->twin, pool->size);
+	pool->twin = twin;
+	pool->size = size;
+	return true;
+}
+
+static uint32_t room_to_grow(uint32_t size)
+{
+	uint64_t room = (uint64_t)size * POOL_GROWTH;
+
+	if (room < POOL_ROOM_MIN)
+		return POOL_ROOM_MIN;
+	return room < POOL_ROOM_MAX ? (uint32_t)room : POOL_ROOM_MAX;
+}
+
+/* Its memory is sparse, so that room costs only addresses of the device. The more of these are
+ * taken, by us or by others, the less is left to grow. */
+static bool make_twin(struct proxy *proxy, struct pool *pool, uint32_t size)
+{
+	const uint32_t rooms[] = { room_to_grow(size), POOL_ROOM_MIN, size };
+	const size_t count = sizeof(rooms) / sizeof(rooms[0]);
+
+	for (size_t i = proxy->room >= ROOM_PLENTY; pool->vfd == 0 && i < count; i++) {
+		pool->room = rooms[i] > size ? rooms[i] : size;
+		pool->vfd = device_new_memory(proxy->device, pool->room, &pool->pfn);
+	}
+	if (pool->vfd == 0)
+		return false;
+	if (!map_twin(proxy, pool, size)) {
+		device_close_vfd(proxy->device, pool->vfd);
+		return false;
+	}
+	proxy->room += pool->room;
+	return true;
+}
+
 struct pool *make_pool(struct proxy *proxy, int fd, uint32_t size)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
-	uint64_t pfn = 0;
 
 	if (pool == NULL)
 		return NULL;
 	pool->references = 1;
 	pool->fd = fd;
-	pool->room = size > POOL_ROOM ? size : POOL_ROOM;
-	pool->vfd = device_new_memory(proxy->device, pool->room, &pfn);
-	pool->twin = pool->vfd == 0 ? NULL : device_map(proxy->device, pfn, pool->room, true);
-	if (pool->twin != NULL)
+	if (make_twin(proxy, pool, size))
 		return pool;
-	if (pool->vfd != 0)
-		device_close_vfd(proxy->device, pool->vfd);
 	free(pool);
 	return NULL;
+}
+
+/* Beyond the room the client is ended: the compositor's pool is of the twin's file, which cannot
+ * grow, and no message gives a pool another one. */
+bool resize_pool(struct proxy *proxy, struct pool *pool, uint32_t size)
+{
+	if (size > pool->room)
+		return false;
+	/* Pools only grow; the compositor says so to the client. */
+	return size <= pool->size || map_twin(proxy, pool, size);
 }
 
 void release_pool(struct proxy *proxy, struct pool *pool)
 {
 	if (pool == NULL || --pool->references > 0)
 		return;
-	munmap(pool->twin, pool->room);
+	munmap(pool->twin, pool->size);
 	device_close_vfd(proxy->device, pool->vfd);
+	proxy->room -= pool->room;
 	close(pool->fd);
 	free(pool);
 }

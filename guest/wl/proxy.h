@@ -15,8 +15,12 @@ enum {
 	CLIENTS = 64,
 	PUMPS = 64,
 	FDS_HELD = 64,
-	POOL_ROOM = 16 << 20, /* a pool can grow to that */
 };
+
+/* A pool may grow to so many times its first size, within these bounds. */
+enum { POOL_GROWTH = 16, POOL_ROOM_MIN = 16 << 20, POOL_ROOM_MAX = 256 << 20 };
+/* Of the device's 16 GiB of addresses; when pools have that, new ones get POOL_ROOM_MIN. */
+#define ROOM_PLENTY (UINT64_C(8) << 30)
 
 /* A client's pool and its twin in the host's shared memory; lives as long as anybody refers to it.
  */
@@ -24,8 +28,10 @@ struct pool {
 	unsigned references;
 	int fd;       /* the client's file */
 	uint32_t vfd; /* the twin */
+	uint64_t pfn;
 	uint8_t *twin;
-	uint32_t room; /* bytes */
+	uint32_t size; /* bytes: of the pool, and of the twin what is mapped */
+	uint32_t room; /* the twin's */
 };
 
 struct object {
@@ -74,6 +80,7 @@ struct proxy {
 	int signals;
 	struct client clients[CLIENTS];
 	struct pump pumps[PUMPS];
+	uint64_t room; /* of all pools */
 	struct device_event
 		news[WL_FDS_MAX]; /* what the host announced, until it comes with a message */
 	unsigned news_count;
@@ -89,6 +96,7 @@ void forget_object(struct proxy *proxy, const struct client *client, uint32_t id
 /* With one reference, and the fd, which is closed with it. NULL: no memory; the fd stays the
  * caller's. */
 struct pool *make_pool(struct proxy *proxy, int fd, uint32_t size);
+bool resize_pool(struct proxy *proxy, struct pool *pool, uint32_t size);
 /* Drops a reference, if there is a pool. */
 void release_pool(struct proxy *proxy, struct pool *pool);
 /* Frees all that a client has; its place is free then. */

@@ -112,7 +112,7 @@ static bool create_buffer(
 	uint32_t offset = word(m, 3);
 
 	/* What the compositor would refuse too. */
-	if (offset > pool->room || size > pool->room - offset)
+	if (offset > pool->size || size > pool->size - offset)
 		return false;
 	pool->references++; /* first: the new object may take the pool's id */
 	struct object *buffer = new_object(proxy, client, word(m, 2), BUFFER);
@@ -196,7 +196,7 @@ static bool understand_pool(struct proxy *proxy, struct client *client, struct p
 
 	if (op == CREATE_BUFFER)
 		return size >= 32 && create_buffer(proxy, client, pool, m);
-	return op != RESIZE || (size >= 12 && word(m, 2) <= pool->room);
+	return op != RESIZE || (size >= 12 && resize_pool(proxy, pool, word(m, 2)));
 }
 
 static bool understand_surface(struct proxy *proxy, const struct client *client,

@@ -71,6 +71,8 @@ void *device_map(const struct device *device, uint64_t pfn, size_t size, bool wr
 	size_t room = (size + GUARD - 1) / GUARD * GUARD;
 
 	require(pfn == 1 << 26 && writable, "a view of what is none of ours");
+	if (self->guard_count == VFDS)
+		return NULL;
 	uint8_t *view = mmap(NULL, room + GUARD, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 

@@ -197,6 +197,131 @@ static void a_pipe_that_the_client_closes_ends(void **state)
 	close(client);
 }
 
+/* ---- pools ---- */
+
+/* Of a client whose pool has `size` bytes, with a file that is long enough for all that follow. */
+static int connect_with_pool(struct rig *rig, uint32_t size, int *ret_file)
+{
+	int client = rig_connect_shm(rig, 0);
+	int file = memfd_create("pool", MFD_CLOEXEC);
+
+	assert_int_equal(ftruncate(file, 1 << 30), 0);
+	REQUEST(client, SHM_ID, 0, file, POOL_ID, size);
+	run(rig, 1);
+	*ret_file = file;
+	return client;
+}
+
+/* The file is written to at `at` before a commit of the buffer: does the host see that? */
+static bool is_copied(struct rig *rig, int client, int file, uint32_t buffer, uint64_t at)
+{
+	static uint8_t mark;
+	uint8_t seen = 0;
+
+	mark = (uint8_t)(mark % 255 + 1);
+	assert_int_equal(pwrite(file, &mark, 1, (off_t)at), 1);
+	REQUEST(client, SURFACE_ID, 1, -1, buffer, 0, 0);
+	rig_request(client, SURFACE_ID, 6, NULL, 0, -1);
+	run(rig, 1);
+	assert_false(rig_is_over(rig, 0));
+	int twin = rig->device.memory[rig->proxy.clients[0].objects[POOL_ID].pool->vfd];
+
+	assert_int_equal(pread(twin, &seen, 1, (off_t)at), 1);
+	return seen == mark;
+}
+
+/* A program that draws into a small pool first and then makes its window large. */
+static void a_pool_grows(void **state)
+{
+	enum { SIZE = 9 << 20, MORE = 100 << 20 };
+	struct rig *rig = *state;
+	int file, client = connect_with_pool(rig, SIZE, &file);
+	const struct pool *pool = rig->proxy.clients[0].objects[POOL_ID].pool;
+
+	assert_int_equal(pool->room, 16 * SIZE);
+	/* Page tables are filled for what there is. */
+	assert_int_equal(rig->device.mapped, SIZE);
+	REQUEST(client, POOL_ID, 0, -1, FREE_ID, 0, 1, SIZE, 1, 0);
+	assert_true(is_copied(rig, client, file, FREE_ID, SIZE - 1));
+	REQUEST(client, POOL_ID, 2, -1, MORE);
+	REQUEST(client, POOL_ID, 0, -1, FREE_ID + 1, MORE - 4096, 4096, 1, 4096, 0);
+	assert_true(is_copied(rig, client, file, FREE_ID + 1, MORE - 1));
+	assert_int_equal(rig->device.mapped, MORE);
+	/* The buffer of before is where it was. */
+	assert_true(is_copied(rig, client, file, FREE_ID, 0));
+	/* To make it smaller is what the compositor refuses. */
+	REQUEST(client, POOL_ID, 2, -1, SIZE);
+	assert_true(is_copied(rig, client, file, FREE_ID + 1, MORE - 1));
+	REQUEST(client, POOL_ID, 2, -1, 16 * SIZE + 1);
+	run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	close(file);
+	close(client);
+}
+
+static void a_buffer_lies_within_the_size_of_its_pool(void **state)
+{
+	struct rig *rig = *state;
+	int file, client = connect_with_pool(rig, 8192, &file);
+
+	REQUEST(client, POOL_ID, 0, -1, FREE_ID, 4096, 64, 64, 64, 0);
+	run(rig, 1);
+	assert_false(rig_is_over(rig, 0));
+	REQUEST(client, POOL_ID, 0, -1, FREE_ID + 1, 4096, 64, 65, 64, 0);
+	run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	close(file);
+	close(client);
+}
+
+static void a_pool_has_room_for_what_it_may_become(void **state)
+{
+	static const struct {
+		uint32_t size, largest, room; /* largest: what the device gives; 0: any */
+	} pools[] = {
+		{ 4096, 0, 16 << 20 },
+		{ 1 << 20, 0, 16 << 20 },
+		{ 2 << 20, 0, 32 << 20 },
+		{ 100 << 20, 0, 256 << 20 },
+		{ 512 << 20, 0, 512 << 20 },
+		{ 2 << 20, 31 << 20, 16 << 20 },
+		{ 20 << 20, 255 << 20, 20 << 20 },
+		{ 2 << 20, 3 << 20, 2 << 20 },
+		{ 2 << 20, 1 << 20, 0 },
+	};
+	struct rig *rig = *state;
+
+	for (unsigned i = 0; i < sizeof(pools) / sizeof(pools[0]); i++) {
+		rig->device.memory_max = pools[i].largest;
+		int file, client = connect_with_pool(rig, pools[i].size, &file);
+
+		assert_int_equal(rig_is_over(rig, 0), pools[i].room == 0);
+		if (!rig_is_over(rig, 0)) {
+			assert_int_equal(
+				rig->proxy.clients[0].objects[POOL_ID].pool->room, pools[i].room);
+			drop_client(&rig->proxy, &rig->proxy.clients[0]);
+		}
+		close(file);
+		close(client);
+	}
+}
+
+/* A hundred windows of 4K shall not be the last. */
+static void pools_leave_addresses_to_others(void **state)
+{
+	struct rig *rig = *state;
+	int file, client;
+
+	rig->proxy.room = ROOM_PLENTY;
+	client = connect_with_pool(rig, 2 << 20, &file);
+	assert_int_equal(rig->proxy.clients[0].objects[POOL_ID].pool->room, POOL_ROOM_MIN);
+	assert_int_equal(rig->proxy.room, ROOM_PLENTY + POOL_ROOM_MIN);
+	drop_client(&rig->proxy, &rig->proxy.clients[0]);
+	assert_int_equal(rig->proxy.room, ROOM_PLENTY);
+	close(file);
+	close(client);
+}
+
 static int setup(void **state)
 {
 	static struct rig rig;
@@ -223,6 +348,10 @@ int main(void)
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 		TEST(a_client_that_takes_no_descriptors_is_ended),
 		TEST(a_pipe_that_the_client_closes_ends),
+		TEST(a_pool_grows),
+		TEST(a_buffer_lies_within_the_size_of_its_pool),
+		TEST(a_pool_has_room_for_what_it_may_become),
+		TEST(pools_leave_addresses_to_others),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);

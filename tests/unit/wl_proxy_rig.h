@@ -25,7 +25,9 @@ struct device {
 	uint32_t last;    /* vfd that was made */
 	struct device_event events[EVENTS_MAX];
 	unsigned event_count;
-	size_t got[VFDS]; /* bytes */
+	size_t got[VFDS];    /* bytes */
+	uint32_t memory_max; /* what it gives; 0: any */
+	size_t mapped;       /* by the last view */
 };
 
 struct rig {
@@ -66,6 +68,8 @@ uint32_t device_new_pipe(struct device *device, unsigned direction)
 
 uint32_t device_new_memory(struct device *device, uint32_t size, uint64_t *ret_pfn)
 {
+	if (device->memory_max != 0 && size > device->memory_max)
+		return 0;
 	uint32_t vfd = rig_new_vfd(device);
 
 	device->memory[vfd] = memfd_create("twin", MFD_CLOEXEC);
@@ -76,10 +80,13 @@ uint32_t device_new_memory(struct device *device, uint32_t size, uint64_t *ret_p
 
 void *device_map(const struct device *device, uint64_t pfn, size_t size, bool writable)
 {
+	((struct device *)(uintptr_t)device)->mapped = size;
 	void *view = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED,
 		device->memory[pfn], 0);
 
-	return view == MAP_FAILED ? NULL : view;
+	if (view == MAP_FAILED)
+		return NULL;
+	return view;
 }
 
 void device_close_vfd(struct device *device, uint32_t vfd)
@@ -172,7 +179,8 @@ static inline void rig_request(
 {
 	uint32_t message[16] = { object, (4 * (count + 2)) << 16 | op };
 
-	memcpy(message + 2, words, 4 * count);
+	for (unsigned i = 0; i < count; i++)
+		message[2 + i] = words[i];
 	rig_say(client, message, 4 * (count + 2), &fd, fd >= 0);
 }
 
