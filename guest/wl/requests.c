@@ -104,16 +104,40 @@ static bool create_pool(struct proxy *proxy, struct client *client, const uint8_
 	return true;
 }
 
+/* Formats with several planes, by their names in the message: a message tells of the first plane
+ * only. All planes have so many halves of it, those of a quarter rounded up. */
+static const struct {
+	char name[5];
+	unsigned halves;
+} planar[] = { { "YUV9", 3 }, { "YVU9", 3 }, { "YU11", 3 }, { "YV11", 3 }, { "YU12", 3 },
+	{ "YV12", 3 }, { "YU16", 4 }, { "YV16", 4 }, { "YU24", 6 }, { "YV24", 6 }, { "NV12", 3 },
+	{ "NV21", 3 }, { "NV16", 4 }, { "NV61", 4 }, { "NV24", 6 }, { "NV42", 6 }, { "NV15", 3 },
+	{ "NV20", 4 }, { "NV30", 6 }, { "P010", 3 }, { "P012", 3 }, { "P016", 3 }, { "P030", 3 },
+	{ "P210", 4 }, { "Q410", 6 }, { "Q401", 6 } };
+
+static unsigned halves_of(const uint8_t *format)
+{
+	for (size_t i = 0; i < sizeof(planar) / sizeof(planar[0]); i++)
+		if (memcmp(format, planar[i].name, 4) == 0)
+			return planar[i].halves;
+	return 2;
+}
+
 /* wl_shm_pool.create_buffer: id, offset, width, height, stride, format. */
 static bool create_buffer(
 	struct proxy *proxy, struct client *client, struct pool *pool, const uint8_t *m)
 {
-	uint64_t size = (uint64_t)word(m, 5) * word(m, 6);
 	uint32_t offset = word(m, 3);
+	uint64_t height = word(m, 5), stride = word(m, 6);
 
 	/* What the compositor would refuse too. */
-	if (offset > pool->size || size > pool->size - offset)
+	if (offset > pool->size || stride * height > pool->size - offset)
 		return false;
+	uint64_t size = stride * ((height * halves_of(m + 4 * 7) + 1) / 2);
+
+	/* Where the other planes lie is between the client and the compositor. */
+	if (size > pool->size - offset)
+		size = pool->size - offset;
 	pool->references++; /* first: the new object may take the pool's id */
 	struct object *buffer = new_object(proxy, client, word(m, 2), BUFFER);
 

@@ -322,6 +322,63 @@ static void pools_leave_addresses_to_others(void **state)
 	close(client);
 }
 
+static uint32_t fourcc(const char *name)
+{
+	uint32_t value;
+
+	memcpy(&value, name, sizeof(value));
+	return value;
+}
+
+static void all_planes_of_a_buffer_are_copied(void **state)
+{
+	enum { STRIDE = 64, HEIGHT = 32, FIRST = STRIDE * HEIGHT, OFFSET = 4096 };
+	static const struct {
+		char name[5];
+		uint32_t bytes;
+	} formats[] = {
+		{ "\0\0\0\0", FIRST },
+		{ "XR30", FIRST },
+		{ "NV12", FIRST * 3 / 2 },
+		{ "YU12", FIRST * 3 / 2 },
+		{ "P010", FIRST * 3 / 2 },
+		{ "NV16", FIRST * 2 },
+		{ "YV16", FIRST * 2 },
+		{ "YU24", FIRST * 3 },
+		{ "NV42", FIRST * 3 },
+	};
+	struct rig *rig = *state;
+	int file, client = connect_with_pool(rig, 1 << 20, &file);
+
+	for (unsigned i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+		uint32_t last = OFFSET + formats[i].bytes - 1, buffer = FREE_ID + i;
+
+		REQUEST(client, POOL_ID, 0, -1, buffer, OFFSET, STRIDE, HEIGHT, STRIDE,
+			fourcc(formats[i].name));
+		assert_true(is_copied(rig, client, file, buffer, last));
+		assert_false(is_copied(rig, client, file, buffer, last + 1));
+	}
+	close(file);
+	close(client);
+}
+
+/* How the other planes lie is between client and compositor. */
+static void planes_end_with_the_pool(void **state)
+{
+	struct rig *rig = *state;
+	int file, client = connect_with_pool(rig, 6000, &file);
+
+	REQUEST(client, POOL_ID, 0, -1, FREE_ID, 100, 64, 64, 64, fourcc("NV12"));
+	assert_true(is_copied(rig, client, file, FREE_ID, 5999));
+	assert_false(is_copied(rig, client, file, FREE_ID, 6000));
+	/* Not even the first has room. */
+	REQUEST(client, POOL_ID, 0, -1, FREE_ID + 1, 2000, 64, 64, 64, fourcc("NV12"));
+	run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	close(file);
+	close(client);
+}
+
 static int setup(void **state)
 {
 	static struct rig rig;
@@ -352,6 +409,8 @@ int main(void)
 		TEST(a_buffer_lies_within_the_size_of_its_pool),
 		TEST(a_pool_has_room_for_what_it_may_become),
 		TEST(pools_leave_addresses_to_others),
+		TEST(all_planes_of_a_buffer_are_copied),
+		TEST(planes_end_with_the_pool),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
