@@ -30,7 +30,7 @@ enum { IN, OUT, QUEUES };
 enum { RING_BYTES = 0x4000, IN_BUFFERS = 0x10000, OUT_BUFFER = 0x80000 };
 enum { COMMAND = 4, COMMAND_MEMORY = 2, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400 };
 enum { TYPE_NEW = 0x100, TYPE_CLOSE, TYPE_SEND, TYPE_RECV, TYPE_NEW_CTX, TYPE_NEW_PIPE, TYPE_HUP };
-enum { OK = 0x1000, OK_NEW };
+enum { OK = 0x1000, OK_NEW, OUT_OF_MEMORY = 0x1101 };
 #define FEATURES (UINT64_C(1) << 32 | UINT64_C(1) << 1) /* VERSION_1, TRANS_FLAGS */
 
 struct queue {
@@ -445,20 +445,22 @@ uint32_t device_new_memory(struct device *device, uint32_t size, uint64_t *ret_p
 	return make(device, TYPE_NEW, 0, size, ret_pfn);
 }
 
-bool device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
+enum sent device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
 	const uint32_t *ids, unsigned count)
 {
 	uint32_t *words = (uint32_t *)(device->page + OUT_BUFFER);
 
 	if (size > WL_DATA_MAX || count > WL_FDS_MAX)
-		return false;
+		return SEND_REFUSED;
 	words[0] = TYPE_SEND;
 	words[1] = 0;
 	words[2] = vfd;
 	words[3] = count;
 	memcpy(words + 4, ids, 4 * count);
 	memcpy(words + 4 + count, data, size);
-	return ask(device, 16 + 4 * count + size)[0] == OK;
+	uint32_t answer = ask(device, 16 + 4 * count + size)[0];
+
+	return answer == OK ? SENT : answer == OUT_OF_MEMORY ? SEND_BUSY : SEND_REFUSED;
 }
 
 void device_close_vfd(struct device *device, uint32_t vfd)

@@ -42,9 +42,12 @@ bool device_next_event(struct device *device, struct device_event *ret_event);
 uint32_t device_new_context(struct device *device);
 uint32_t device_new_pipe(struct device *device, unsigned direction);
 uint32_t device_new_memory(struct device *device, uint32_t size, uint64_t *ret_pfn);
-bool device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
-	const uint32_t *ids, unsigned count);
 void device_close_vfd(struct device *device, uint32_t vfd);
+
+/* Busy is a pipe whose reader is behind: nothing was taken. Refused is all that has an end. */
+enum sent { SENT, SEND_BUSY, SEND_REFUSED };
+enum sent device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
+	const uint32_t *ids, unsigned count);
 
 /* A view of a vfd's memory; NULL: none. munmap() it. */
 void *device_map(const struct device *device, uint64_t pfn, size_t size, bool writable);

@@ -80,8 +80,27 @@ enum {
 	WAITED = FIRST_PUMP + PUMPS
 };
 
-static void list_waited(const struct proxy *proxy, struct pollfd fds[static WAITED])
+/* The host does not say when it is busy no more. Till then the client is not read, nor looked at:
+ * its end would be told again and again. */
+static bool is_busy(const struct pump *pump)
 {
+	return pump->to_host && pump->unsent.size > 0;
+}
+
+static struct pollfd list_pump(const struct pump *pump)
+{
+	bool waits = pump->is_passed && !is_busy(pump);
+	/* With no events it is still told when its reader goes. */
+	int events = pump->to_host ? POLLIN : pump->unsent.size > 0 ? POLLOUT : 0;
+
+	return (struct pollfd){ .fd = waits ? pump->fd : -1, .events = (short)events };
+}
+
+/* Returns how long to wait, as for poll(). */
+static int list_waited(const struct proxy *proxy, struct pollfd fds[static WAITED])
+{
+	int timeout = -1;
+
 	fds[DEVICE] = (struct pollfd){ .fd = device_fd(proxy->device), .events = POLLIN };
 	fds[LISTENER] = (struct pollfd){ .fd = proxy->listener, .events = POLLIN };
 	fds[SIGNALS] = (struct pollfd){ .fd = proxy->signals, .events = POLLIN };
@@ -93,13 +112,11 @@ static void list_waited(const struct proxy *proxy, struct pollfd fds[static WAIT
 			(struct pollfd){ .fd = client->fd, .events = (short)events };
 	}
 	for (unsigned i = 0; i < PUMPS; i++) {
-		const struct pump *pump = &proxy->pumps[i];
-		/* With no events it is still told when its reader goes. */
-		int events = pump->to_host ? POLLIN : pump->unsent.size > 0 ? POLLOUT : 0;
-
-		fds[FIRST_PUMP + i] = (struct pollfd){ .fd = pump->is_passed ? pump->fd : -1,
-			.events = (short)events };
+		fds[FIRST_PUMP + i] = list_pump(&proxy->pumps[i]);
+		if (is_busy(&proxy->pumps[i]))
+			timeout = RETRY_MS;
 	}
+	return timeout;
 }
 
 static void run_client(struct proxy *proxy, struct client *client, int events)
@@ -118,7 +135,9 @@ static void run_ready(struct proxy *proxy, const struct pollfd fds[static WAITED
 	struct device_event event;
 
 	for (unsigned i = 0; i < PUMPS; i++)
-		if (fds[FIRST_PUMP + i].revents != 0)
+		if (is_busy(&proxy->pumps[i]))
+			send_pump(proxy, &proxy->pumps[i]);
+		else if (fds[FIRST_PUMP + i].revents != 0)
 			run_pump(proxy, &proxy->pumps[i], fds[FIRST_PUMP + i].revents);
 	if (fds[DEVICE].revents != 0)
 		device_rearm(proxy->device);
@@ -134,9 +153,9 @@ static void run_ready(struct proxy *proxy, const struct pollfd fds[static WAITED
 int run_round(struct proxy *proxy)
 {
 	struct pollfd fds[WAITED];
+	int timeout = list_waited(proxy, fds);
 
-	list_waited(proxy, fds);
-	if (poll(fds, WAITED, -1) < 0 && errno != EINTR)
+	if (poll(fds, WAITED, timeout) < 0 && errno != EINTR)
 		return -errno;
 	if (fds[SIGNALS].revents != 0)
 		return 0;

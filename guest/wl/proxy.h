@@ -15,6 +15,7 @@ enum {
 	CLIENTS = 64,
 	PUMPS = 64,
 	FDS_HELD = 64,
+	RETRY_MS = 20, /* until what had no room is tried again */
 };
 
 /* A pool may grow to so many times its first size, within these bounds. */
@@ -71,7 +72,7 @@ struct pump {
 	bool to_host;
 	bool is_passed;      /* the host has it; until then nothing is done */
 	bool is_ended;       /* by the host */
-	struct bytes unsent; /* to the client */
+	struct bytes unsent; /* to the host, which is busy, or to the client */
 };
 
 struct proxy {
@@ -123,6 +124,8 @@ uint32_t pump_to_host(struct proxy *proxy, int fd);
 int pump_to_client(struct proxy *proxy, const struct device_event *news);
 /* The client's end is ready for these events of poll(). */
 void run_pump(struct proxy *proxy, struct pump *pump, int events);
+/* What the host was too busy to take. */
+void send_pump(struct proxy *proxy, struct pump *pump);
 void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event);
 
 /* ---- loop.c ---- */

@@ -61,6 +61,18 @@ int pump_to_client(struct proxy *proxy, const struct device_event *news)
 	return to_host ? ends[1] : ends[0];
 }
 
+void send_pump(struct proxy *proxy, struct pump *pump)
+{
+	enum sent sent = device_send(
+		proxy->device, pump->vfd, pump->unsent.data, pump->unsent.size, NULL, 0);
+
+	if (sent == SENT)
+		pump->unsent.size = 0;
+	else if (sent == SEND_REFUSED)
+		end_pump(proxy, pump);
+}
+
+/* Nothing is unsent. */
 static void read_client(struct proxy *proxy, struct pump *pump)
 {
 	uint8_t data[WL_DATA_MAX];
@@ -68,7 +80,9 @@ static void read_client(struct proxy *proxy, struct pump *pump)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0 || !device_send(proxy->device, pump->vfd, data, (size_t)n, NULL, 0))
+	if (n > 0 && add_bytes(&pump->unsent, data, (size_t)n))
+		send_pump(proxy, pump);
+	else
 		end_pump(proxy, pump);
 }
 
@@ -95,8 +109,9 @@ void run_pump(struct proxy *proxy, struct pump *pump, int events)
 
 void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event)
 {
+	/* Of a socket what comes the other way has nobody to go to. */
 	bool goes_on = event->kind == EVENT_DATA &&
-		       add_bytes(&pump->unsent, event->data, event->data_size);
+		       (pump->to_host || add_bytes(&pump->unsent, event->data, event->data_size));
 
 	if (!goes_on)
 		pump->is_ended = true;

@@ -39,8 +39,8 @@ static bool flush_batch(struct proxy *proxy, struct client *client)
 
 		if (part > WL_DATA_MAX)
 			part = WL_DATA_MAX;
-		if (!device_send(proxy->device, client->vfd, client->batch.data + done, part,
-			    client->batch_ids, client->batch_count))
+		if (device_send(proxy->device, client->vfd, client->batch.data + done, part,
+			    client->batch_ids, client->batch_count) != SENT)
 			return false;
 		pass_batch(proxy, client);
 		done += part;

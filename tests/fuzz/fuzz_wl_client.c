@@ -100,7 +100,7 @@ void device_close_vfd(struct device *device, uint32_t vfd)
 	device->pools -= device->is_pool[vfd];
 }
 
-bool device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
+enum sent device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
 	const uint32_t *ids, unsigned count)
 {
 	require(device->is_open[vfd], "the context is closed");
@@ -113,7 +113,7 @@ bool device_send(struct device *device, uint32_t vfd, const void *data, size_t s
 	require(size <= SAID_MAX - device->heard, "more than the client said");
 	memcpy(device->data + device->heard, data, size);
 	device->heard += size;
-	return true;
+	return SENT;
 }
 
 uint32_t device_new_pipe(struct device *device, unsigned direction)

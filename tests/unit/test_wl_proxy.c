@@ -7,6 +7,7 @@
 
 #include <signal.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/fd_passing.h"
 
@@ -16,6 +17,14 @@ static void run(struct rig *rig, unsigned rounds)
 {
 	for (unsigned i = 0; i < rounds; i++)
 		assert_int_equal(run_round(&rig->proxy), 1);
+}
+
+static uint64_t time_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 static const uint8_t part[4]; /* of a message: what comes with it waits for the rest */
@@ -194,6 +203,82 @@ static void a_pipe_that_the_client_closes_ends(void **state)
 	close(fd);
 	run(rig, 1);
 	assert_int_equal(rig_pumps(rig), 0);
+	close(client);
+}
+
+/* A pipe that the host reads from. */
+static int connect_with_source(struct rig *rig, int *ret_end)
+{
+	static const uint32_t message[] = { 9, 8 << 16 };
+	int client = rig_connect(rig, 0), ends[2];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+	rig_say(client, message, sizeof(message), ends, 1);
+	close(ends[0]);
+	run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 1);
+	*ret_end = ends[1];
+	return client;
+}
+
+static void a_host_that_is_busy_gets_all_of_it(void **state)
+{
+	enum { FIRST = 10000, ALL = 40000 };
+	static uint8_t data[ALL];
+	struct rig *rig = *state;
+	int end, client = connect_with_source(rig, &end);
+	uint32_t vfd = rig->proxy.pumps[0].vfd;
+
+	rig->device.room[vfd] = FIRST;
+	assert_int_equal(write(end, data, ALL), ALL);
+	close(end);
+	run(rig, 20);
+	assert_in_range(rig->device.got[vfd], FIRST - WL_DATA_MAX, FIRST);
+	/* It is not read, also when it has ended: what it has is read once there is room. */
+	assert_int_equal(rig_pumps(rig), 1);
+	rig->device.room[vfd] = ALL;
+	run(rig, 20);
+	assert_int_equal(rig->device.got[vfd], ALL);
+	assert_int_equal(rig_pumps(rig), 0);
+	close(client);
+}
+
+/* The device does not say when it has room. */
+static void a_host_that_is_busy_is_asked_again_after_a_while(void **state)
+{
+	struct rig *rig = *state;
+	int end, client = connect_with_source(rig, &end);
+	uint32_t vfd = rig->proxy.pumps[0].vfd;
+
+	rig->device.room[vfd] = 1;
+	assert_int_equal(write(end, "text", 4), 4);
+	run(rig, 1);
+	uint64_t start = time_ms();
+	unsigned asked = rig->device.asked;
+
+	assert_int_equal(rig_pumps(rig), 1);
+	rig_be_quiet(rig);
+	run(rig, 3);
+	assert_int_equal(rig->device.asked, asked + 3);
+	assert_true(time_ms() - start >= 2 * RETRY_MS);
+	rig->device.room[vfd] = 4;
+	run(rig, 1);
+	assert_int_equal(rig->device.got[vfd], 4);
+	close(end);
+	close(client);
+}
+
+static void a_host_that_is_gone_ends_the_pipe(void **state)
+{
+	struct rig *rig = *state;
+	int end, client = connect_with_source(rig, &end);
+
+	rig->device.is_gone[rig->proxy.pumps[0].vfd] = true;
+	assert_int_equal(write(end, "text", 4), 4);
+	run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 0);
+	assert_int_equal(write(end, "text", 4), -1);
+	close(end);
 	close(client);
 }
 
@@ -405,6 +490,9 @@ int main(void)
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 		TEST(a_client_that_takes_no_descriptors_is_ended),
 		TEST(a_pipe_that_the_client_closes_ends),
+		TEST(a_host_that_is_busy_gets_all_of_it),
+		TEST(a_host_that_is_busy_is_asked_again_after_a_while),
+		TEST(a_host_that_is_gone_ends_the_pipe),
 		TEST(a_pool_grows),
 		TEST(a_buffer_lies_within_the_size_of_its_pool),
 		TEST(a_pool_has_room_for_what_it_may_become),

@@ -26,6 +26,9 @@ struct device {
 	struct device_event events[EVENTS_MAX];
 	unsigned event_count;
 	size_t got[VFDS];    /* bytes */
+	size_t room[VFDS];   /* for bytes; 0: for any */
+	bool is_gone[VFDS];  /* on the host */
+	unsigned asked;      /* to send */
 	uint32_t memory_max; /* what it gives; 0: any */
 	size_t mapped;       /* by the last view */
 };
@@ -98,15 +101,22 @@ void device_close_vfd(struct device *device, uint32_t vfd)
 	device->memory[vfd % VFDS] = 0;
 }
 
-bool device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
+enum sent device_send(struct device *device, uint32_t vfd, const void *data, size_t size,
 	const uint32_t *ids, unsigned count)
 {
+	uint32_t at = vfd % VFDS;
+
 	(void)data;
 	rig_require(rig_is_open(device, vfd) && size > 0 && size <= WL_DATA_MAX);
 	for (unsigned i = 0; i < count; i++)
 		rig_require(rig_is_open(device, ids[i]));
-	device->got[vfd % VFDS] += size;
-	return true;
+	device->asked++;
+	if (device->is_gone[at])
+		return SEND_REFUSED;
+	if (device->room[at] != 0 && device->got[at] + size > device->room[at])
+		return SEND_BUSY;
+	device->got[at] += size;
+	return SENT;
 }
 
 int device_fd(const struct device *device)
@@ -127,6 +137,14 @@ bool device_next_event(struct device *device, struct device_event *ret_event)
 	device->event_count--;
 	memmove(device->events, device->events + 1, device->event_count * sizeof(*ret_event));
 	return true;
+}
+
+/* Rounds wait for something to happen. */
+static inline void rig_be_quiet(const struct rig *rig)
+{
+	eventfd_t ignored;
+
+	(void)eventfd_read(rig->device.ready_fd, &ignored);
 }
 
 /* The next of what the host says; `data` stays the caller's. */
