@@ -282,7 +282,7 @@ $(FUZZ): %: %.o $(B)/libcrosvm.a
 	$(Q)$(CC) $(COMMON) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # What of crosvm-wl its client meets.
-$(B)/tests/fuzz/fuzz_wl_client: $(patsubst %,$(B)/tests/guest-wl/%.o,bytes objects pumps requests)
+$(B)/tests/fuzz/fuzz_wl_client: $(patsubst %,$(B)/tests/guest-wl/%.o,bytes objects pumps requests spool)
 
 -include $(FUZZ:=.d)
 

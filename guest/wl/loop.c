@@ -84,14 +84,14 @@ enum {
  * its end would be told again and again. */
 static bool is_busy(const struct pump *pump)
 {
-	return pump->to_host && pump->unsent.size > 0;
+	return pump->unsent.size > 0;
 }
 
 static struct pollfd list_pump(const struct pump *pump)
 {
 	bool waits = pump->is_passed && !is_busy(pump);
 	/* With no events it is still told when its reader goes. */
-	int events = pump->to_host ? POLLIN : pump->unsent.size > 0 ? POLLOUT : 0;
+	int events = pump->to_host ? POLLIN : spool_size(&pump->spool) > 0 ? POLLOUT : 0;
 
 	return (struct pollfd){ .fd = waits ? pump->fd : -1, .events = (short)events };
 }

@@ -10,6 +10,7 @@
 
 #include "bytes.h"
 #include "device.h"
+#include "spool.h"
 
 enum {
 	CLIENTS = 64,
@@ -72,7 +73,8 @@ struct pump {
 	bool to_host;
 	bool is_passed;      /* the host has it; until then nothing is done */
 	bool is_ended;       /* by the host */
-	struct bytes unsent; /* to the host, which is busy, or to the client */
+	struct bytes unsent; /* to the host, which is busy */
+	struct spool spool;  /* to the client */
 };
 
 struct proxy {

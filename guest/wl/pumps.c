@@ -7,10 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "proxy.h"
+
+enum { WRITE_MAX = 65536 };
 
 struct pump *find_pump(struct proxy *proxy, uint32_t vfd)
 {
@@ -25,6 +28,7 @@ void end_pump(struct proxy *proxy, struct pump *pump)
 	device_close_vfd(proxy->device, pump->vfd);
 	close(pump->fd);
 	free(pump->unsent.data);
+	spool_end(&pump->spool);
 	*pump = (struct pump){ .fd = -1 };
 }
 
@@ -40,7 +44,7 @@ uint32_t pump_to_host(struct proxy *proxy, int fd)
 	if (vfd == 0)
 		return 0;
 	(void)fcntl(fd, F_SETFL, mode | O_NONBLOCK);
-	*pump = (struct pump){ .vfd = vfd, .fd = fd, .to_host = to_host };
+	*pump = (struct pump){ .vfd = vfd, .fd = fd, .to_host = to_host, .spool = { .fd = -1 } };
 	return vfd;
 }
 
@@ -55,9 +59,11 @@ int pump_to_client(struct proxy *proxy, const struct device_event *news)
 	int ours = to_host ? ends[0] : ends[1];
 
 	(void)fcntl(ours, F_SETFL, O_NONBLOCK);
-	*pump = (struct pump){
-		.vfd = news->vfd, .fd = ours, .to_host = to_host, .is_passed = true
-	};
+	*pump = (struct pump){ .vfd = news->vfd,
+		.fd = ours,
+		.to_host = to_host,
+		.is_passed = true,
+		.spool = { .fd = -1 } };
 	return to_host ? ends[1] : ends[0];
 }
 
@@ -86,15 +92,37 @@ static void read_client(struct proxy *proxy, struct pump *pump)
 		end_pump(proxy, pump);
 }
 
+/* How much the client took, which may be nothing; -1: it is gone. */
+static ssize_t write_some(const struct pump *pump, const void *data, size_t size)
+{
+	ssize_t n = write(pump->fd, data, size);
+
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : n;
+}
+
 static void write_client(struct proxy *proxy, struct pump *pump)
 {
-	ssize_t n = write(pump->fd, pump->unsent.data, pump->unsent.size);
-	bool failed = n < 0 && errno != EAGAIN && errno != EINTR;
+	uint8_t data[WRITE_MAX];
+	size_t size = spool_peek(&pump->spool, data, sizeof(data));
+	ssize_t n = write_some(pump, data, size);
 
 	if (n > 0)
-		drop_bytes(&pump->unsent, (size_t)n);
-	if (failed || (pump->is_ended && pump->unsent.size == 0))
+		spool_drop(&pump->spool, (size_t)n);
+	if (n < 0 || (pump->is_ended && spool_size(&pump->spool) == 0))
 		end_pump(proxy, pump);
+}
+
+/* What the client does not take is kept, because the device cannot be told to wait. */
+static bool give_client(struct pump *pump, const uint8_t *data, size_t size)
+{
+	ssize_t n = spool_size(&pump->spool) > 0 ? 0 : write_some(pump, data, size);
+
+	if (n < 0)
+		return false;
+	if ((size_t)n == size || spool_add(&pump->spool, data + n, size - (size_t)n))
+		return true;
+	fputs("crosvm-wl: what a program does not read of the clipboard is too much\n", stderr);
+	return false;
 }
 
 void run_pump(struct proxy *proxy, struct pump *pump, int events)
@@ -109,14 +137,13 @@ void run_pump(struct proxy *proxy, struct pump *pump, int events)
 
 void tell_pump(struct proxy *proxy, struct pump *pump, const struct device_event *event)
 {
-	/* Of a socket what comes the other way has nobody to go to. */
-	bool goes_on = event->kind == EVENT_DATA &&
-		       (pump->to_host || add_bytes(&pump->unsent, event->data, event->data_size));
+	bool good = true;
 
-	if (!goes_on)
+	if (event->kind != EVENT_DATA)
 		pump->is_ended = true;
-	if (pump->to_host && pump->is_ended)
-		end_pump(proxy, pump); /* nobody reads what the client writes */
 	else if (!pump->to_host)
-		write_client(proxy, pump);
+		good = give_client(pump, event->data, event->data_size);
+	/* Nobody reads what the client writes, or the client has all. */
+	if (!good || (pump->is_ended && (pump->to_host || spool_size(&pump->spool) == 0)))
+		end_pump(proxy, pump);
 }

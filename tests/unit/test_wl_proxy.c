@@ -11,6 +11,7 @@
 
 #include "base/fd_passing.h"
 
+#include "unit/capture.h"
 #include "unit/wl_proxy_rig.h"
 
 static void run(struct rig *rig, unsigned rounds)
@@ -282,6 +283,120 @@ static void a_host_that_is_gone_ends_the_pipe(void **state)
 	close(client);
 }
 
+/* A pipe that the client reads from, and does not wait for. */
+static int connect_with_sink(struct rig *rig, int *ret_end)
+{
+	const struct device_event news = { .kind = EVENT_NEW, .vfd = HOST_VFD, .flags = WL_READ };
+	int client = rig_connect(rig, 0);
+
+	tell(rig, 0, &news, 1);
+	run(rig, 1);
+	*ret_end = take_fd(client);
+	assert_int_equal(fcntl(*ret_end, F_SETFL, O_NONBLOCK), 0);
+	return client;
+}
+
+/* Of a text of numbers, the part at `at`. */
+static void say_numbers(struct rig *rig, uint32_t at, unsigned count)
+{
+	static uint32_t numbers[WL_DATA_MAX / 4];
+	const struct device_event event = { .kind = EVENT_DATA,
+		.vfd = HOST_VFD,
+		.data = (const uint8_t *)numbers,
+		.data_size = sizeof(*numbers) * count };
+
+	for (unsigned i = 0; i < count; i++)
+		numbers[i] = at + i;
+	rig_event(rig, event);
+	run(rig, 1);
+}
+
+/* True: there is more to come. */
+static bool read_numbers(int fd, uint32_t *at)
+{
+	uint32_t numbers[1000];
+	ssize_t n = read(fd, numbers, sizeof(numbers));
+
+	for (ssize_t i = 0; i < n / 4; i++)
+		assert_int_equal(numbers[i], (*at)++);
+	return n != 0;
+}
+
+static void a_client_that_reads_late_gets_all_of_it(void **state)
+{
+	enum { PARTS = 4000, COUNT = 900 };
+	const struct device_event hup = { .kind = EVENT_HUP, .vfd = HOST_VFD };
+	struct rig *rig = *state;
+	uint32_t seen = 0;
+	int end, client = connect_with_sink(rig, &end);
+
+	/* 7 MiB while it reads, and as much while it does not. */
+	for (unsigned i = 0; i < PARTS; i++) {
+		say_numbers(rig, i * COUNT, COUNT);
+		if (i < PARTS / 2 && i % 4 == 0)
+			read_numbers(end, &seen);
+	}
+	rig_event(rig, hup);
+	run(rig, 1);
+	while (read_numbers(end, &seen))
+		run(rig, 1);
+	assert_int_equal(seen, PARTS * COUNT);
+	assert_int_equal(rig_pumps(rig), 0);
+	close(end);
+	close(client);
+}
+
+/* What was read takes no memory, however long it goes on so. */
+static void what_a_client_has_read_is_given_back(void **state)
+{
+	struct rig *rig = *state;
+	uint32_t seen = 0, said = 0;
+	struct stat st;
+	int end, client = connect_with_sink(rig, &end);
+	const struct spool *spool = &rig->proxy.pumps[0].spool;
+
+	for (unsigned i = 0; i < 500; i++, said += 1000)
+		say_numbers(rig, said, 1000);
+	for (unsigned i = 0; i < 2000; i++, said += 1000) {
+		say_numbers(rig, said, 1000);
+		read_numbers(end, &seen);
+	}
+	assert_int_equal(fstat(spool->fd, &st), 0);
+	assert_in_range(st.st_blocks * 512, 1 << 20, 3 << 20);
+	while (spool_size(spool) > 0) {
+		read_numbers(end, &seen);
+		run(rig, 1);
+	}
+	assert_int_equal(fstat(spool->fd, &st), 0);
+	assert_int_equal(st.st_blocks, 0);
+	close(end);
+	close(client);
+}
+
+static void a_client_that_reads_nothing_has_a_bound(void **state)
+{
+	struct rig *rig = *state;
+	struct capture capture;
+	int end, client = connect_with_sink(rig, &end);
+
+	for (unsigned i = 0; i < 100; i++)
+		say_numbers(rig, 0, 1000);
+	/* As if all but one byte of the bound were in there. */
+	struct spool *spool = &rig->proxy.pumps[0].spool;
+
+	assert_true(spool_size(spool) > 0);
+	spool->end = spool->begin + SPOOL_MAX - 1;
+	run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 1);
+	capture_begin(&capture);
+	say_numbers(rig, 0, 1);
+	capture_end(&capture);
+	assert_int_equal(rig_pumps(rig), 0);
+	assert_non_null(strstr(capture.text, "does not read"));
+	close(end);
+	close(client);
+}
+
 /* ---- pools ---- */
 
 /* Of a client whose pool has `size` bytes, with a file that is long enough for all that follow. */
@@ -493,6 +608,9 @@ int main(void)
 		TEST(a_host_that_is_busy_gets_all_of_it),
 		TEST(a_host_that_is_busy_is_asked_again_after_a_while),
 		TEST(a_host_that_is_gone_ends_the_pipe),
+		TEST(a_client_that_reads_late_gets_all_of_it),
+		TEST(what_a_client_has_read_is_given_back),
+		TEST(a_client_that_reads_nothing_has_a_bound),
 		TEST(a_pool_grows),
 		TEST(a_buffer_lies_within_the_size_of_its_pool),
 		TEST(a_pool_has_room_for_what_it_may_become),
