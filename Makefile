@@ -180,7 +180,7 @@ $(WL_GUEST): $(B)/tests/guest-wl/%.o: guest/wl/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(WARNINGS) -MMD -MP -c -o $@ $<
-$(B)/tests/unit/test_wl_proxy: $(WL_GUEST)
+$(addprefix $(B)/tests/unit/,test_wl_proxy test_wl_pumps): $(WL_GUEST)
 
 $(UNIT): %: %.o $(B)/libcrosvm.a
 	$(call say,LINK,$@)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "../../guest/wl/proxy.h"
+#include "base/fd_passing.h"
 
 enum { VFDS = 512, HOST_VFD = 0x40000000 + VFDS / 2, EVENTS_MAX = 32 };
 
@@ -156,6 +157,32 @@ static inline void rig_event(struct rig *rig, struct device_event event)
 	rig->device.events[rig->device.event_count++] = event;
 }
 
+/* ---- what happens ---- */
+
+static inline void rig_run(struct rig *rig, unsigned rounds)
+{
+	for (unsigned i = 0; i < rounds; i++)
+		rig_require(run_round(&rig->proxy) == 1);
+}
+
+/* The host's message for the client with descriptors, each of which it announced. */
+static inline void rig_tell(
+	struct rig *rig, unsigned place, const struct device_event *news, unsigned count)
+{
+	static const uint32_t message[] = { 9, 8 << 16 };
+	struct device_event event = { .kind = EVENT_DATA,
+		.vfd = rig->proxy.clients[place].vfd,
+		.count = count,
+		.data = (const uint8_t *)message,
+		.data_size = sizeof(message) };
+
+	for (unsigned i = 0; i < count; i++) {
+		rig_event(rig, news[i]);
+		event.ids[i] = news[i].vfd;
+	}
+	rig_event(rig, event);
+}
+
 /* ---- clients ---- */
 
 /* Its end of the socket. */
@@ -223,6 +250,16 @@ static inline int rig_connect_shm(struct rig *rig, unsigned place)
 	return client;
 }
 
+/* One descriptor that came with a message of 8 bytes. */
+static inline int rig_take_fd(int client)
+{
+	uint8_t data[8];
+	int fd = -1;
+
+	rig_require(fd_receive(client, data, sizeof(data), &fd) == 0 && fd >= 0);
+	return fd;
+}
+
 static inline bool rig_is_over(const struct rig *rig, unsigned place)
 {
 	return rig->proxy.clients[place].fd < 0;
@@ -265,3 +302,20 @@ static inline void rig_close(struct rig *rig)
 		rig_require(!rig->device.is_open[i]);
 	close(rig->device.ready_fd);
 }
+
+static inline int rig_setup(void **state)
+{
+	static struct rig rig;
+
+	rig_open(&rig);
+	*state = &rig;
+	return 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+	rig_close(*state);
+	return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
