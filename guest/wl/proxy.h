@@ -70,6 +70,7 @@ struct client {
 struct pump {
 	uint32_t vfd; /* 0: free */
 	int fd;       /* the client's, or our end of a client's; -1: free */
+	bool is_socket;
 	bool to_host;
 	bool is_passed;      /* the host has it; until then nothing is done */
 	bool is_ended;       /* by the host */

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * Pipes between a client and the host (the clipboard, drag and drop): one end
- * is a file of the guest, the other a vfd. A client's end is made non-blocking,
- * and who never reads or writes holds up nobody.
+ * is a file of the guest, the other a vfd. Nothing waits for a client's end, so
+ * who never reads or writes holds up nobody.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proxy.h"
@@ -32,19 +34,46 @@ void end_pump(struct proxy *proxy, struct pump *pump)
 	*pump = (struct pump){ .fd = -1 };
 }
 
+/*
+ * Whether calls wait is said in the description, which the client has too and
+ * can change. A pipe is opened anew, as what only we have, and for the side that
+ * we use; a socket is told with each call. For a terminal there is only the flag.
+ */
+static int make_ours(int fd, mode_t type, bool to_host)
+{
+	int mode = to_host ? O_RDONLY : O_WRONLY;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int ours = S_ISFIFO(type) ? open(path, mode | O_NONBLOCK | O_CLOEXEC) : -1;
+
+	if (ours >= 0) {
+		close(fd);
+		return ours;
+	}
+	if (!S_ISSOCK(type))
+		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	return fd;
+}
+
 uint32_t pump_to_host(struct proxy *proxy, int fd)
 {
 	struct pump *pump = find_pump(proxy, 0);
-	int mode = fcntl(fd, F_GETFL);
 	/* Who can read from the client's end writes to the host's. */
-	bool to_host = (mode & O_ACCMODE) == O_RDONLY;
-	uint32_t vfd =
-		pump == NULL ? 0 : device_new_pipe(proxy->device, to_host ? WL_WRITE : WL_READ);
+	bool to_host = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY;
+	struct stat st;
+
+	if (pump == NULL || fstat(fd, &st) < 0)
+		return 0;
+	uint32_t vfd = device_new_pipe(proxy->device, to_host ? WL_WRITE : WL_READ);
 
 	if (vfd == 0)
 		return 0;
-	(void)fcntl(fd, F_SETFL, mode | O_NONBLOCK);
-	*pump = (struct pump){ .vfd = vfd, .fd = fd, .to_host = to_host, .spool = { .fd = -1 } };
+	*pump = (struct pump){ .vfd = vfd,
+		.fd = make_ours(fd, st.st_mode, to_host),
+		.is_socket = S_ISSOCK(st.st_mode),
+		.to_host = to_host,
+		.spool = { .fd = -1 } };
 	return vfd;
 }
 
@@ -82,7 +111,8 @@ void send_pump(struct proxy *proxy, struct pump *pump)
 static void read_client(struct proxy *proxy, struct pump *pump)
 {
 	uint8_t data[WL_DATA_MAX];
-	ssize_t n = read(pump->fd, data, sizeof(data));
+	ssize_t n = pump->is_socket ? recv(pump->fd, data, sizeof(data), MSG_DONTWAIT)
+				    : read(pump->fd, data, sizeof(data));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -95,7 +125,8 @@ static void read_client(struct proxy *proxy, struct pump *pump)
 /* How much the client took, which may be nothing; -1: it is gone. */
 static ssize_t write_some(const struct pump *pump, const void *data, size_t size)
 {
-	ssize_t n = write(pump->fd, data, size);
+	ssize_t n = pump->is_socket ? send(pump->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+				    : write(pump->fd, data, size);
 
 	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : n;
 }

@@ -204,12 +204,12 @@ static int connect_with_sink(struct rig *rig, int *ret_end)
 	return client;
 }
 
-/* Of a text of numbers, the part at `at`. */
+/* Of a text of numbers, the part at `at`; the pump is the first one. */
 static void say_numbers(struct rig *rig, uint32_t at, unsigned count)
 {
 	static uint32_t numbers[WL_DATA_MAX / 4];
 	const struct device_event event = { .kind = EVENT_DATA,
-		.vfd = HOST_VFD,
+		.vfd = rig->proxy.pumps[0].vfd,
 		.data = (const uint8_t *)numbers,
 		.data_size = sizeof(*numbers) * count };
 
@@ -305,6 +305,43 @@ static void a_client_that_reads_nothing_has_a_bound(void **state)
 	close(client);
 }
 
+/* The client's descriptor is a copy: it can make that one wait, and so would crosvm-wl. */
+static void check_unshared(struct rig *rig, const int ends[2])
+{
+	enum { PARTS = 400, COUNT = 1000 };
+	static const uint32_t message[] = { 9, 8 << 16 };
+	int client = rig_connect(rig, 0);
+	uint32_t seen = 0;
+
+	rig_say(client, message, sizeof(message), &ends[1], 1);
+	rig_run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 1);
+	assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0);
+	assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+	for (unsigned i = 0; i < PARTS; i++)
+		say_numbers(rig, i * COUNT, COUNT);
+	while (seen < PARTS * COUNT) {
+		(void)read_numbers(ends[0], &seen);
+		rig_run(rig, 1);
+	}
+	close(ends[1]);
+	close(ends[0]);
+	close(client);
+	rig_run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 0);
+	assert_true(rig_is_over(rig, 0));
+}
+
+static void a_client_cannot_make_us_wait(void **state)
+{
+	int ends[2];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	check_unshared(*state, ends);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	check_unshared(*state, ends);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -318,6 +355,7 @@ int main(void)
 		TEST(a_client_that_reads_late_gets_all_of_it),
 		TEST(what_a_client_has_read_is_given_back),
 		TEST(a_client_that_reads_nothing_has_a_bound),
+		TEST(a_client_cannot_make_us_wait),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);

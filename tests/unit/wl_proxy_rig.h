@@ -190,6 +190,7 @@ static inline int rig_connect(struct rig *rig, unsigned place)
 {
 	int ends[2];
 
+	rig_require(rig->proxy.clients[place].fd < 0);
 	rig_require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
 	rig->proxy.clients[place] =
 		(struct client){ .fd = ends[0], .vfd = device_new_context(&rig->device) };
