@@ -55,18 +55,23 @@ static struct client *free_client(struct proxy *proxy)
 	return NULL;
 }
 
-/* Without a place or a compositor the client is sent away. */
-static void accept_client(struct proxy *proxy)
+/* Without a place or a compositor the client is sent away. False: there are no descriptors, and it
+ * waits. */
+static bool accept_client(struct proxy *proxy)
 {
 	// cppcheck-suppress nullPointer ; accept4() takes NULL where nobody asks for the address
 	int fd = accept4(proxy->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return errno != EMFILE && errno != ENFILE;
 	struct client *client = free_client(proxy);
-	uint32_t vfd = fd < 0 || client == NULL ? 0 : device_new_context(proxy->device);
+	uint32_t vfd = client == NULL ? 0 : device_new_context(proxy->device);
 
 	if (vfd != 0)
 		*client = (struct client){ .fd = fd, .vfd = vfd };
-	else if (fd >= 0)
+	else
 		close(fd);
+	return true;
 }
 
 /* ---- a round ---- */
@@ -99,10 +104,12 @@ static struct pollfd list_pump(const struct pump *pump)
 /* Returns how long to wait, as for poll(). */
 static int list_waited(const struct proxy *proxy, struct pollfd fds[static WAITED])
 {
-	int timeout = -1;
+	/* It stays readable when the client that is there cannot be taken. */
+	int timeout = proxy->listener_rests ? RETRY_MS : -1;
+	int listener = proxy->listener_rests ? -1 : proxy->listener;
 
 	fds[DEVICE] = (struct pollfd){ .fd = device_fd(proxy->device), .events = POLLIN };
-	fds[LISTENER] = (struct pollfd){ .fd = proxy->listener, .events = POLLIN };
+	fds[LISTENER] = (struct pollfd){ .fd = listener, .events = POLLIN };
 	fds[SIGNALS] = (struct pollfd){ .fd = proxy->signals, .events = POLLIN };
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		const struct client *client = &proxy->clients[i];
@@ -146,8 +153,7 @@ static void run_ready(struct proxy *proxy, const struct pollfd fds[static WAITED
 	for (unsigned i = 0; i < CLIENTS; i++)
 		if (proxy->clients[i].fd >= 0)
 			run_client(proxy, &proxy->clients[i], fds[FIRST_CLIENT + i].revents);
-	if (fds[LISTENER].revents != 0)
-		accept_client(proxy);
+	proxy->listener_rests = fds[LISTENER].revents != 0 && !accept_client(proxy);
 }
 
 int run_round(struct proxy *proxy)

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -66,6 +67,17 @@ static bool become_owner(const char *path)
 		       setresuid(st.st_uid, st.st_uid, st.st_uid) == 0);
 }
 
+/* Clients, their pools and their pipes are descriptors, and the usual limit is small. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int take_signals(void)
 {
 	sigset_t set;
@@ -92,6 +104,7 @@ int main(int argc, char **argv)
 		proxy.clients[i].fd = -1;
 	for (unsigned i = 0; i < PUMPS; i++)
 		proxy.pumps[i].fd = -1;
+	raise_limit();
 	proxy.signals = take_signals();
 	proxy.device = device_open();
 	if (proxy.device == NULL)

@@ -81,6 +81,7 @@ struct pump {
 struct proxy {
 	struct device *device;
 	int listener;
+	bool listener_rests; /* for the next round */
 	int signals;
 	struct client clients[CLIENTS];
 	struct pump pumps[PUMPS];

@@ -6,7 +6,9 @@
 #include "unit/unit.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "unit/wl_proxy_rig.h"
 
@@ -64,6 +66,53 @@ static void a_client_that_takes_no_descriptors_is_ended(void **state)
 	assert_false(rig_is_over(rig, 1));
 	close(client);
 	close(other);
+}
+
+/* Listens with a client that waits, and returns that. */
+static int call_listener(struct rig *rig)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	socklen_t length = sizeof(address.sun_family);
+	int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	rig->proxy.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* Without a name the kernel gives it one. */
+	assert_int_equal(bind(rig->proxy.listener, (void *)&address, length), 0);
+	assert_int_equal(listen(rig->proxy.listener, 1), 0);
+	length = sizeof(address);
+	assert_int_equal(getsockname(rig->proxy.listener, (void *)&address, &length), 0);
+	assert_int_equal(connect(client, (void *)&address, length), 0);
+	return client;
+}
+
+/* poll() wants the limit to be above what it is told to look at. */
+static void a_listener_without_descriptors_rests(void **state)
+{
+	enum { LIMIT = 200 };
+	struct rig *rig = *state;
+	int client = call_listener(rig), fds[LIMIT];
+	struct rlimit before;
+	unsigned count = 0;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	const struct rlimit small = { LIMIT, before.rlim_max };
+
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+	while ((fds[count] = dup(client)) >= 0)
+		count++;
+	rig_be_quiet(rig);
+	uint64_t start = rig_time_ms();
+
+	rig_run(rig, 3);
+	assert_true(rig_is_over(rig, 0));
+	assert_true(rig_time_ms() - start >= RETRY_MS - 1);
+	while (count > 0)
+		close(fds[--count]);
+	rig_run(rig, 2);
+	assert_false(rig_is_over(rig, 0));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	close(rig->proxy.listener);
+	close(client);
 }
 
 /* ---- pools ---- */
@@ -253,6 +302,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 		TEST(a_client_that_takes_no_descriptors_is_ended),
+		TEST(a_listener_without_descriptors_rests),
 		TEST(a_pool_grows),
 		TEST(a_buffer_lies_within_the_size_of_its_pool),
 		TEST(a_pool_has_room_for_what_it_may_become),

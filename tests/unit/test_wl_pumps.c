@@ -7,18 +7,9 @@
 
 #include <signal.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "unit/capture.h"
 #include "unit/wl_proxy_rig.h"
-
-static uint64_t time_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static const uint8_t part[4]; /* of a message: what comes with it waits for the rest */
 
@@ -162,14 +153,14 @@ static void a_host_that_is_busy_is_asked_again_after_a_while(void **state)
 	rig->device.room[vfd] = 1;
 	assert_int_equal(write(end, "text", 4), 4);
 	rig_run(rig, 1);
-	uint64_t start = time_ms();
+	uint64_t start = rig_time_ms();
 	unsigned asked = rig->device.asked;
 
 	assert_int_equal(rig_pumps(rig), 1);
 	rig_be_quiet(rig);
 	rig_run(rig, 3);
 	assert_int_equal(rig->device.asked, asked + 3);
-	assert_true(time_ms() - start >= 2 * RETRY_MS);
+	assert_true(rig_time_ms() - start >= 2 * RETRY_MS);
 	rig->device.room[vfd] = 4;
 	rig_run(rig, 1);
 	assert_int_equal(rig->device.got[vfd], 4);

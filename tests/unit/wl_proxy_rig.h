@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../../guest/wl/proxy.h"
@@ -138,6 +139,14 @@ bool device_next_event(struct device *device, struct device_event *ret_event)
 	device->event_count--;
 	memmove(device->events, device->events + 1, device->event_count * sizeof(*ret_event));
 	return true;
+}
+
+static inline uint64_t rig_time_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /* Rounds wait for something to happen. */
