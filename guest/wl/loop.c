@@ -85,6 +85,13 @@ enum {
 	WAITED = FIRST_PUMP + PUMPS
 };
 
+static struct pollfd list_client(const struct client *client)
+{
+	int events = (client->is_refused ? 0 : POLLIN) | (client->unsent.size > 0 ? POLLOUT : 0);
+
+	return (struct pollfd){ .fd = client->fd, .events = (short)events };
+}
+
 /* The host does not say when it is busy no more. Till then the client is not read, nor looked at:
  * its end would be told again and again. */
 static bool is_busy(const struct pump *pump)
@@ -111,13 +118,8 @@ static int list_waited(const struct proxy *proxy, struct pollfd fds[static WAITE
 	fds[DEVICE] = (struct pollfd){ .fd = device_fd(proxy->device), .events = POLLIN };
 	fds[LISTENER] = (struct pollfd){ .fd = listener, .events = POLLIN };
 	fds[SIGNALS] = (struct pollfd){ .fd = proxy->signals, .events = POLLIN };
-	for (unsigned i = 0; i < CLIENTS; i++) {
-		const struct client *client = &proxy->clients[i];
-		int events = POLLIN | (client->unsent.size > 0 ? POLLOUT : 0);
-
-		fds[FIRST_CLIENT + i] =
-			(struct pollfd){ .fd = client->fd, .events = (short)events };
-	}
+	for (unsigned i = 0; i < CLIENTS; i++)
+		fds[FIRST_CLIENT + i] = list_client(&proxy->clients[i]);
 	for (unsigned i = 0; i < PUMPS; i++) {
 		fds[FIRST_PUMP + i] = list_pump(&proxy->pumps[i]);
 		if (is_busy(&proxy->pumps[i]))

@@ -52,6 +52,7 @@ struct client {
 	int fd;       /* -1: a free place */
 	uint32_t vfd; /* its context */
 	bool is_over;
+	bool is_refused;  /* by the host, whose last words are on their way: it is not read */
 	struct bytes in;  /* from the client: the start of a message */
 	struct bytes out; /* from the host, the same */
 	struct bytes unsent;

@@ -39,8 +39,10 @@ static bool flush_batch(struct proxy *proxy, struct client *client)
 
 		if (part > WL_DATA_MAX)
 			part = WL_DATA_MAX;
-		if (device_send(proxy->device, client->vfd, client->batch.data + done, part,
-			    client->batch_ids, client->batch_count) != SENT)
+		client->is_refused =
+			device_send(proxy->device, client->vfd, client->batch.data + done, part,
+				client->batch_ids, client->batch_count) != SENT;
+		if (client->is_refused)
 			return false;
 		pass_batch(proxy, client);
 		done += part;
@@ -341,10 +343,16 @@ bool hear_client(struct proxy *proxy, struct client *client)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control),
 	};
+	/* Not read, it is heard of when it hangs up. */
+	if (client->is_refused)
+		return false;
 	ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
-	return take_fds(proxy, client, &message) && n > 0 &&
-	       add_bytes(&client->in, data, (size_t)n) && process_requests(proxy, client);
+	bool good = take_fds(proxy, client, &message) && n > 0 &&
+		    add_bytes(&client->in, data, (size_t)n) && process_requests(proxy, client);
+
+	/* What the compositor said before it closed ends with the HUP of the context. */
+	return good || client->is_refused;
 }

@@ -68,6 +68,49 @@ static void a_client_that_takes_no_descriptors_is_ended(void **state)
 	close(other);
 }
 
+static int connect_to_one_that_closed(struct rig *rig)
+{
+	static const uint32_t message[] = { 9, 8 << 16 };
+	int client = rig_connect(rig, 0);
+	unsigned asked = rig->device.asked;
+
+	rig->device.is_gone[rig->proxy.clients[0].vfd] = true;
+	for (unsigned i = 0; i < 3; i++) {
+		rig_say(client, message, sizeof(message), NULL, 0);
+		rig_run(rig, 2);
+		assert_false(rig_is_over(rig, 0));
+	}
+	assert_int_equal(rig->device.asked, asked + 1);
+	return client;
+}
+
+/* Why it did is on its way still. */
+static void a_client_hears_why_the_compositor_closed(void **state)
+{
+	struct rig *rig = *state;
+	int client = connect_to_one_that_closed(rig);
+	const struct device_event hup = { .kind = EVENT_HUP, .vfd = rig->proxy.clients[0].vfd };
+	uint8_t data[16];
+
+	rig_tell(rig, 0, NULL, 0);
+	rig_run(rig, 1);
+	assert_false(rig_is_over(rig, 0));
+	rig_event(rig, hup);
+	rig_run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	assert_int_equal(read(client, data, sizeof(data)), 8);
+	close(client);
+}
+
+static void a_client_of_a_compositor_that_closed_may_go_first(void **state)
+{
+	struct rig *rig = *state;
+
+	close(connect_to_one_that_closed(rig));
+	rig_run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+}
+
 /* Listens with a client that waits, and returns that. */
 static int call_listener(struct rig *rig)
 {
@@ -302,6 +345,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_is_neither_memory_nor_a_pipe_is_nothing),
 		TEST(a_client_that_takes_no_descriptors_is_ended),
+		TEST(a_client_hears_why_the_compositor_closed),
+		TEST(a_client_of_a_compositor_that_closed_may_go_first),
 		TEST(a_listener_without_descriptors_rests),
 		TEST(a_pool_grows),
 		TEST(a_buffer_lies_within_the_size_of_its_pool),
