@@ -63,22 +63,21 @@ static bool add_id(struct proxy *proxy, struct client *client, uint32_t vfd)
 	return true;
 }
 
-static void drop_held(struct client *client, unsigned count)
+static void drop_held(struct client *client)
 {
-	client->held_count -= count;
-	memmove(client->held, client->held + count, client->held_count * sizeof(client->held[0]));
+	client->held_count--;
+	memmove(client->held, client->held + 1, client->held_count * sizeof(client->held[0]));
 }
 
 /* Sends on what stands before the next pool in the client's order. */
 static bool pass_pipes(struct proxy *proxy, struct client *client)
 {
-	unsigned n = 0;
-	bool good = true;
-
-	for (; good && n < client->held_count && client->held[n].fd < 0; n++)
-		good = add_id(proxy, client, client->held[n].vfd);
-	drop_held(client, n);
-	return good;
+	while (client->held_count > 0 && client->held[0].fd < 0) {
+		if (!add_id(proxy, client, client->held[0].vfd))
+			return false;
+		drop_held(client);
+	}
+	return true;
 }
 
 /* ---- what is understood ---- */
@@ -91,7 +90,7 @@ static bool create_pool(struct proxy *proxy, struct client *client, const uint8_
 	int fd = client->held[0].fd;
 	struct pool *pool = make_pool(proxy, fd, word(m, 3));
 
-	drop_held(client, 1);
+	drop_held(client);
 	if (pool == NULL) {
 		close(fd);
 		return false;

@@ -63,6 +63,30 @@ static void pipes_that_were_about_to_be_sent_end_with_their_client(void **state)
 	close(client);
 }
 
+/* The first go with the message, the next wait for another, and there is no place for the rest. */
+static void pipes_that_are_too_many_end_with_their_client(void **state)
+{
+	static const uint32_t message[] = { 9, 8 << 16 };
+	struct rig *rig = *state;
+	int client = rig_connect(rig, 0), fd = make_pipe_end(), fds[15];
+
+	for (unsigned i = 0; i < 15; i++)
+		fds[i] = fd;
+	for (unsigned i = 0; i < 4; i++) {
+		rig_say(client, (const uint8_t *)message + i, 1, fds, 15);
+		rig_run(rig, 1);
+	}
+	assert_int_equal(rig_pumps(rig), 60);
+	rig_say(client, message + 1, 4, NULL, 0);
+	rig_run(rig, 1);
+	assert_true(rig_is_over(rig, 0));
+	assert_int_equal(rig_pumps(rig), WL_FDS_MAX);
+	rig_run(rig, 1);
+	assert_int_equal(rig_pumps(rig), 0);
+	close(fd);
+	close(client);
+}
+
 /* Its other end is gone when the message comes that it is for. */
 static void a_pipe_is_served_once_the_host_has_it(void **state)
 {
@@ -338,6 +362,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(pipes_that_were_not_sent_end_with_their_client),
 		TEST(pipes_that_were_about_to_be_sent_end_with_their_client),
+		TEST(pipes_that_are_too_many_end_with_their_client),
 		TEST(a_pipe_is_served_once_the_host_has_it),
 		TEST(a_pipe_that_the_client_closes_ends),
 		TEST(a_host_that_is_busy_gets_all_of_it),
