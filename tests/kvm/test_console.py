@@ -32,7 +32,8 @@ def closed(*descriptors):
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 64, 1000, 20000])
 def test_piped_input_comes_whole(size):
     data = bytes(1 + i * 7 % 255 for i in range(size))
-    done = subprocess.run(vmm.command(*ECHO, params=f"bytes={size}"), input=data, capture_output=True, timeout=60)
+    done = subprocess.run(vmm.command(*ECHO, params=f"bytes={size}"), input=data, capture_output=True,
+                          timeout=60 * vmm.PATIENCE)
     assert done.returncode == vmm.OK, done.stderr
     head, _, rest = done.stdout.partition(b"echo\n")
     assert (head, rest) == (b"", data + b"\nPASS echo\n")

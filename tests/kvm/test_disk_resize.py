@@ -74,7 +74,8 @@ def test_refusals(disk, socket, tmp_path, options):
         assert "cannot resize disk 0: the size must be a multiple" in refused(socket, 0, 4 * MIB + 512)
         assert "cannot resize disk 0: the size must be a multiple" in refused(socket, 0, 4 * MIB + 1)
         assert "cannot resize disk 0: the size must be a multiple" in refused(socket, 0, 0)
-        assert "cannot resize disk 0: File too large" in refused(socket, 0, (1 << 63) - 4096)
+        if vmm.PATIENCE == 1:  # the nested host's files are in memory, where they may be as large
+            assert "cannot resize disk 0: File too large" in refused(socket, 0, (1 << 63) - 4096)
         assert "cannot resize disk 1: it is read-only" in refused(socket, 1, "2M")
         assert "cannot resize disk 2: it is a snapshot" in refused(socket, 2, "2M")
         assert "there is no disk 3" in refused(socket, 3, "2M")

@@ -15,6 +15,7 @@ CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
 # No sandbox, and more memory. The Makefile's directory says it, and no other part of the path.
 SANITIZED = pathlib.Path(os.path.realpath(CROSVM)).parent.name.endswith(("asan", "tsan", "msan"))
 PR_SET_CHILD_SUBREAPER = 36
+PATIENCE = 5 if os.environ.get("CROSVM_TEST_HOST") == "nested" else 1  # all times are for a processor that is not emulated
 
 # src/vm/exit_status.h
 OK, HOST, USAGE, IMAGE, CRASH, KVM, DEVICE = range(7)
@@ -46,7 +47,7 @@ def run(argv, timeout=60, **kwargs):
         del kwargs["stdin"]
     kwargs.setdefault("stdout", subprocess.PIPE)
     kwargs.setdefault("stderr", subprocess.PIPE)
-    done = subprocess.run(argv, timeout=timeout, **kwargs)
+    done = subprocess.run(argv, timeout=timeout * PATIENCE, **kwargs)
     done.stdout = (done.stdout or b"").decode("latin-1")
     done.stderr = (done.stderr or b"").decode("latin-1")
     return done
@@ -84,7 +85,7 @@ def started(argv, until=None, **kwargs):
 def read_until(stream, text, timeout=20):
     """Reads from a pipe until the text has come; returns all that came."""
     seen = b""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     os.set_blocking(stream.fileno(), False)
     while text not in seen:
         assert time.monotonic() < end, f"no {text!r} in {seen!r}"
@@ -100,7 +101,7 @@ def read_until(stream, text, timeout=20):
 
 
 def wait_until(condition, timeout=10):
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -135,7 +136,7 @@ def end_by(process, signal_number, timeout=5):
     """Sends a signal; (exit status, seconds until the end)."""
     start = time.monotonic()
     process.send_signal(signal_number)
-    status = process.wait(timeout)
+    status = process.wait(timeout * PATIENCE)
     return status, time.monotonic() - start
 
 
