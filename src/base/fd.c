@@ -30,6 +30,28 @@ int fd_steal(int *fd)
 	return stolen;
 }
 
+int fd_fill_standard(void)
+{
+	/* Not O_CLOEXEC: a program that we start has them too. */
+	static const int flags[] = {
+		[STDIN_FILENO] = O_RDONLY,
+		[STDOUT_FILENO] = O_RDONLY,
+		[STDERR_FILENO] = O_WRONLY,
+	};
+	struct pollfd standard[ARRAY_SIZE(flags)];
+
+	for (int fd = 0; fd < (int)ARRAY_SIZE(flags); fd++)
+		standard[fd] = (struct pollfd){ .fd = fd };
+	/* One call for all three: nearly always they are open. */
+	if (poll(standard, ARRAY_SIZE(standard), 0) < 0)
+		return -errno;
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		// cppcheck-suppress leakReturnValNotUsed ; it gets this number, and stays open
+		if ((standard[i].revents & POLLNVAL) != 0 && open("/dev/null", flags[i]) < 0)
+			return -errno;
+	return 0;
+}
+
 int fd_lift(int *fd)
 {
 	if (*fd > STDERR_FILENO)

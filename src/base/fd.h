@@ -18,6 +18,13 @@ void fd_close(int *fd);
 /* Gives the descriptor to the caller and leaves -1. */
 int fd_steal(int *fd);
 
+/*
+ * Opens what is closed of stdin, stdout and stderr, so that no file gets one of their numbers and
+ * with it what is meant for them: an empty stdin, a stdout that fails as a closed one does, a
+ * stderr that nobody reads. Before any other is opened. 0 or -errno.
+ */
+MUST_CHECK int fd_fill_standard(void);
+
 /* Moves *fd above stdin, stdout and stderr if it is one of their numbers. 0 or -errno. */
 MUST_CHECK int fd_lift(int *fd);
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "vm/exit_status.h"
@@ -92,6 +93,12 @@ static int command_version(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	int r = fd_fill_standard();
+
+	if (r < 0) {
+		log_error("cannot open /dev/null for stdin, stdout or stderr: %s", strerror(-r));
+		return STATUS_HOST;
+	}
 	if (argc < 2) {
 		print_usage(stderr);
 		return STATUS_USAGE;

@@ -14,7 +14,6 @@
 #include <semaphore.h>
 #include <string.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -73,35 +72,10 @@ static int open_file(const char *what, const char *path, int *ret_fd)
 	return 0;
 }
 
-/*
- * The first descriptor of all has the lowest free number, so it shows at no cost
- * whether stdin, stdout and stderr are open. Else a disk could become one, and
- * get the log.
- */
-static int fill_stdio(int *fd)
-{
-	if (*fd > STDERR_FILENO)
-		return 0;
-	int r = fd_lift(fd);
-	int null;
-
-	if (r < 0)
-		return r;
-	do {
-		null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	} while (null >= 0 && null <= STDERR_FILENO);
-	if (null < 0)
-		return -errno;
-	fd_close(&null);
-	return 0;
-}
-
 static int open_images(struct vm *vm)
 {
 	int r = open_file("kernel", vm->config->kernel_path, &vm->kernel_fd);
 
-	if (r == 0)
-		r = fill_stdio(&vm->kernel_fd);
 	if (r == 0 && vm->config->initrd_path != NULL)
 		r = open_file("initrd", vm->config->initrd_path, &vm->initrd_fd);
 	return r;

@@ -65,6 +65,27 @@ def test_end(tmp_path, signal_number):
 
 
 @pytest.mark.no_kvm
+@pytest.mark.parametrize("closed", [(2,), (0, 2), (0, 1, 2)])
+def test_closed_descriptors(tmp_path, closed):
+    """No file becomes stderr: what is logged does not go into the disk."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+
+    def close_them():
+        for number in closed:
+            os.close(number)
+    with vmm.started([vmm.CROSVM, "device", "block", "--socket-path", tmp_path / "sock", disk],
+                     preexec_fn=close_them) as back_end:
+        test_foreign.wait_for_socket(tmp_path / "sock", back_end)
+        for number in range(3):
+            name = os.readlink(f"/proc/{back_end.pid}/fd/{number}")
+            assert (name == "/dev/null") == (number in closed or number == 0), name
+        os.kill(only_child(back_end)[1], signal.SIGKILL)  # which is logged
+        assert back_end.wait(10) == vmm.HOST
+    assert disk.read_bytes() == bytes(1 << 20)
+
+
+@pytest.mark.no_kvm
 def test_killed(tmp_path):
     """Nothing is left but the socket, which the next one replaces."""
     path = tmp_path / "sock"

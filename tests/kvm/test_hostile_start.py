@@ -77,7 +77,7 @@ def disk(tmp_path):
 
 def log_place(surroundings):
     """Where a jailed device's log goes, as jails.manifest() has it: a closed one became the null device."""
-    return ("/dev/null", os.O_RDWR) if surroundings is close_stdin_and_stderr else ("pipe", os.O_WRONLY)
+    return ("/dev/null", os.O_WRONLY) if surroundings is close_stdin_and_stderr else ("pipe", os.O_WRONLY)
 
 
 @pytest.mark.parametrize("surroundings", SURROUNDINGS, ids=lambda function: function.__name__)

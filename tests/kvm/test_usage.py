@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Command lines that make no sense: status 2, one line that says what to do, and no VM."""
+import os
+
 import pytest
 import vmm
 
@@ -108,6 +110,12 @@ def test_help_into_a_full_disk():
     """What cannot be written is an error, not a success."""
     with open("/dev/full", "wb") as full:
         assert vmm.run([vmm.CROSVM, "--help"], stdout=full).returncode != vmm.OK
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["version"], ["run", "--help"]])
+def test_help_into_a_closed_stdout(arguments):
+    done = vmm.run([vmm.CROSVM, *arguments], stdout=None, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (vmm.HOST, "crosvm: cannot write to stdout: Bad file descriptor\n")
 
 
 @pytest.mark.parametrize("character", ["\n", "\x1b", "\x7f", "\t", "\x01"])
