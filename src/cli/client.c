@@ -40,6 +40,16 @@ int client_connect(const char *path, int *ret_fd)
 	return r;
 }
 
+int client_await(int fd, int out_fd)
+{
+	/* A pipe's writer is told of its end by POLLERR, a socket's or a terminal's by POLLHUP. */
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = out_fd } };
+
+	if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+		return -errno;
+	return fds[1].revents != 0 ? -EPIPE : 0;
+}
+
 int client_receive(int fd, int timeout_ms, json_t **ret_message)
 {
 	char text[CONTROL_MESSAGE_MAX];

@@ -21,6 +21,12 @@ MUST_CHECK int client_ask(
 	const char *path, int fd, const char *verb, const json_t *fields, json_t **ret_reply);
 
 /*
+ * Waits for the next message, for ever, or until nobody reads any more what is written to `out_fd`.
+ * 0, -EPIPE when that is so, or another -errno. Not logged.
+ */
+MUST_CHECK int client_await(int fd, int out_fd);
+
+/*
  * The next message; `timeout_ms` -1 waits for ever. 0, -ENODATA when the VM
  * closed the connection, -ETIMEDOUT, or another -errno. Not logged.
  */

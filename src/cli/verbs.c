@@ -6,10 +6,12 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -317,11 +319,19 @@ static int finish_events(
 
 	(void)request;
 	(void)reply;
-	while ((r = client_receive(fd, -1, &message)) == 0) {
+	while ((r = client_await(fd, STDOUT_FILENO)) == 0 &&
+		(r = client_receive(fd, 0, &message)) == 0) {
 		print_json(message);
 		json_decref(message);
 		if (fflush(stdout) != 0)
 			return 0; /* main() says so */
+	}
+	if (r == -EPIPE) {
+		/* As for a program that writes there: mostly it ends without a word. */
+		(void)raise(SIGPIPE);
+		// cppcheck-suppress unreachableCode ; it is reached where that is ignored
+		log_error("cannot write to stdout: %s", strerror(EPIPE));
+		return r;
 	}
 	if (r == -ENODATA)
 		return 0;

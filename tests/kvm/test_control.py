@@ -282,6 +282,36 @@ def test_events(path):
             assert listener.wait(5) == vmm.OK
 
 
+def test_nobody_reads_the_events(path):
+    """`crosvm events SOCKET | head -1` is done when head is, not with the next event."""
+    with vm(path), listening(path) as listener:
+        assert event(listener)["event"] == "boot"
+        listener.stdout.close()
+        assert listener.wait(5) == -signal.SIGPIPE
+        ignoring = subprocess.run(["sh", "-c", f"trap '' PIPE; {{ {vmm.CROSVM} events {path}; echo $? >&2; }} | head -1"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=10, check=True)
+        assert ignoring.stderr.decode() == "crosvm: cannot write to stdout: Broken pipe\n1\n"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1), (0, 1, 2)])
+def test_closed_descriptors(path, closed):
+    """The connection does not become stdout, which would get the events; they have nowhere to go."""
+    def close_them():
+        for number in closed:
+            os.close(number)
+    with vm(path):
+        for verb in ("version", "status", "events"):
+            with subprocess.Popen([vmm.CROSVM, verb, path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, preexec_fn=close_them) as process:
+                if 1 in closed:
+                    said = process.communicate(timeout=5)[1].decode()
+                    assert process.returncode == vmm.HOST
+                    assert said == ("" if 2 in closed else "crosvm: cannot write to stdout: Bad file descriptor\n")
+                else:
+                    assert process.stdout.readline() != b""
+                    process.kill()
+
+
 @pytest.mark.parametrize("test, status, name", [
     ("poweroff", vmm.OK, "power-off"),
     ("reset", vmm.OK, "reset"),
