@@ -27,7 +27,7 @@ static int take_word(const char *option, const struct suboption *rows, size_t co
 		*value++ = '\0';
 	const struct suboption *row = find(rows, count, word);
 
-	if (row == NULL && value == NULL && first)
+	if (row == NULL && value == NULL && first && count > 0)
 		return rows[0].apply(target, option, word);
 	if (row == NULL) {
 		log_error("--%s: unknown word '%s'; the manual lists them", option, word);

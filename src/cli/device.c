@@ -98,6 +98,10 @@ static int run(const struct device_request *request)
 			request->name);
 		return STATUS_USAGE;
 	}
+	if (request->spec != NULL && class->suboption_count == 0) {
+		log_error("device %s: it takes no SPEC ('%s')", request->name, request->spec);
+		return STATUS_USAGE;
+	}
 	if (request->socket_path == NULL) {
 		log_error("device %s: no socket; pass --socket-path PATH", request->name);
 		return STATUS_USAGE;

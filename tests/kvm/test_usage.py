@@ -64,6 +64,19 @@ def test_refused(arguments, says):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments, says", [
+    (["rng", "foo"], "device rng: it takes no SPEC ('foo')"),
+    (["rng", ""], "device rng: it takes no SPEC"),
+    (["rng", "foo=1"], "device rng: it takes no SPEC"),
+    (["block", "a.img", "b.img"], "'b.img' is one argument too many"),
+    (["toaster"], "device 'toaster' is not known"),
+])
+def test_device_refused(tmp_path, arguments, says):
+    done = vmm.run([vmm.CROSVM, "device", "--socket-path", tmp_path / "sock", *arguments])
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert done.stderr.startswith("crosvm: ") and says in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [["runn"], ["--nonsense"], [""], ["help", "nonsense"], ["help", ""]])
 def test_unknown_command(arguments):
     done = vmm.run([vmm.CROSVM, *arguments])

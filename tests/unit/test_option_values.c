@@ -117,6 +117,23 @@ static void every_text(void **state)
 	}
 }
 
+static void a_list_without_rows_has_no_words(void **state)
+{
+	static const char *const texts[] = { "", "word", "word=1" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		struct capture capture;
+		char text[8];
+
+		strcpy(text, texts[i]);
+		capture_begin(&capture);
+		assert_int_equal(suboptions_parse("thing", NULL, 0, text, NULL), -EINVAL);
+		capture_end(&capture);
+		assert_non_null(strstr(capture.text, "unknown word"));
+	}
+}
+
 static void bool_leaves_the_result_alone_when_it_fails(void **state)
 {
 	struct capture capture;
@@ -137,6 +154,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_text),
+		cmocka_unit_test(a_list_without_rows_has_no_words),
 		cmocka_unit_test(bool_leaves_the_result_alone_when_it_fails),
 	};
 
