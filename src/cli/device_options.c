@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "virtio/block_options.h"
@@ -211,7 +212,7 @@ int device_options_parse_jail(const char *value, struct device_jail *jail)
 	return 0;
 }
 
-int device_options_check(const struct vm_config *config)
+static int check_root(const struct vm_config *config)
 {
 	const struct block_options *root = NULL;
 
@@ -228,4 +229,52 @@ int device_options_check(const struct vm_config *config)
 		root = disk;
 	}
 	return 0;
+}
+
+/* Whether there is such a file, by whatever name. */
+static bool is_file(const struct stat *file, const char *path)
+{
+	struct stat other;
+
+	return path != NULL && stat(path, &other) == 0 && other.st_dev == file->st_dev &&
+	       other.st_ino == file->st_ino;
+}
+
+/* What the machine is made of, and the console would write into. */
+static const char *find_use(const struct vm_config *config, const struct stat *file)
+{
+	if (is_file(file, config->kernel_path))
+		return "the kernel";
+	if (is_file(file, config->initrd_path))
+		return "the initrd";
+	for (unsigned i = 0; i < config->device_count; i++) {
+		const struct block_options *disk = config->devices[i].options;
+
+		if (config->devices[i].class == &block_device_class && disk != NULL &&
+			is_file(file, disk->path))
+			return "a disk";
+	}
+	return NULL;
+}
+
+static int check_serial(const struct vm_config *config)
+{
+	const struct console_config *serial = &config->serial;
+	struct stat file;
+
+	if (serial->kind != CONSOLE_FILE || stat(serial->path, &file) < 0)
+		return 0;
+	const char *use = find_use(config, &file);
+
+	if (use == NULL)
+		return 0;
+	log_error("--serial: '%s' is %s of this VM; choose another file", serial->path, use);
+	return -EINVAL;
+}
+
+int device_options_check(const struct vm_config *config)
+{
+	int r = check_root(config);
+
+	return r == 0 ? check_serial(config) : r;
 }

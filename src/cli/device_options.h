@@ -35,5 +35,6 @@ MUST_CHECK int device_options_parse_jail(const char *value, struct device_jail *
  * without one is a warning. Not in a jail. 0, or -errno, logged.
  */
 MUST_CHECK int device_options_add_session(struct vm_config *config);
-/* All of them together: at most one disk is the root. 0, or -EINVAL, logged. */
+/* All of them together: at most one disk is the root, and the console's file is another. 0, or
+ * -EINVAL, logged. */
 MUST_CHECK int device_options_check(const struct vm_config *config);

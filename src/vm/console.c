@@ -86,9 +86,12 @@ static void input_wanted(void *owner)
 
 static int open_file(struct console *console)
 {
-	/* O_NONBLOCK: neither a FIFO nor a tty may hold us. O_APPEND: it may be rotated. */
+	/*
+	 * O_NONBLOCK: neither a FIFO nor a tty may hold us. O_APPEND: it may be rotated. Not
+	 * O_TRUNC: what an earlier VM said stays until this one is known to start.
+	 */
 	int fd = open(console->path,
-		O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+		O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
 
 	if (fd < 0) {
 		int error = errno;
@@ -172,17 +175,33 @@ static void take_terminal(struct console *console)
 		console->terminal = state != TERMINAL_NONE;
 }
 
+static int empty_file(const struct console *console)
+{
+	/* What is no regular file cannot be emptied and needs not be. */
+	if (console->kind != CONSOLE_FILE || ftruncate(console->owned_fd, 0) == 0 ||
+		errno == EINVAL)
+		return 0;
+	int error = errno;
+
+	log_error("--serial: cannot empty '%s': %s; choose another file", console->path,
+		strerror(error));
+	return -error;
+}
+
 int console_start(struct console *console, struct serial *serial, const struct sandbox *sandbox)
 {
 	if (console == NULL)
 		return 0;
 	console->serial = serial;
 	console->sandbox = sandbox;
+	int r = empty_file(console);
+
+	if (r < 0)
+		return r;
 	if (console->kind == CONSOLE_STDIO)
 		take_terminal(console);
 	console->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int r = console->wake_fd < 0 ? -errno
-				     : thread_start(&console->thread, console_thread, console);
+	r = console->wake_fd < 0 ? -errno : thread_start(&console->thread, console_thread, console);
 
 	if (r < 0) {
 		log_error(

@@ -21,7 +21,7 @@
 enum console_kind {
 	CONSOLE_NULL,  /* nothing: no thread, no descriptor */
 	CONSOLE_STDIO, /* stdin and stdout */
-	CONSOLE_FILE,  /* output only, to a file that is emptied first */
+	CONSOLE_FILE,  /* output only, to a file that is emptied at the start */
 	CONSOLE_UNIX,  /* a unix socket that we listen on, for one client at a time */
 };
 
@@ -33,8 +33,8 @@ struct console_config {
 struct console;
 
 /*
- * Opens what the configuration names: the file (made with mode 0644, emptied)
- * or the socket (mode 0600; a stale one is replaced, anything else in its
+ * Opens what the configuration names: the file (made with mode 0644 if it is
+ * not there) or the socket (mode 0600; a stale one is replaced, anything else in its
  * place is refused). `quit` is called with `owner` in the console's thread when
  * the person at the terminal asks for the end of the VM.
  *
@@ -47,7 +47,7 @@ MUST_CHECK int console_open(const struct console_config *config, void (*quit)(vo
 const struct serial_backend *console_serial_backend(struct console *console);
 
 /*
- * Starts the thread and, if stdin is a terminal and we are in its foreground,
+ * Empties the file, starts the thread and, if stdin is a terminal and we are in its foreground,
  * makes it raw. `serial` must live until console_stop(). The thread blocks
  * SIGPIPE and SIGXFSZ for itself, and enters the sandbox (borrowed; NULL: none). 0 or -errno;
  * failures are logged.

@@ -166,6 +166,42 @@ def test_serial_file_refused(path):
     assert path in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_serial_file_of_a_start_that_fails(tmp_path):
+    """What the first VM said is there still when a second one finds its disk locked, or no kernel."""
+    path = tmp_path / "console.log"
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    options = ["--rwdisk", disk, "--serial", f"file={path}"]
+    with vmm.started(vmm.command("hang", None, *options)):
+        vmm.wait_until(lambda: path.exists() and path.read_text() != "")
+        said = path.read_text()
+        second = vmm.run(vmm.command("hang", None, *options))
+        assert second.returncode == vmm.HOST and "in use" in second.stderr
+        assert path.read_text() == said
+    for kernel in (disk, "/nonexistent"):
+        assert vmm.run([vmm.CROSVM, "run", "--serial", f"file={path}", kernel]).returncode == vmm.IMAGE
+        assert path.read_text() == said
+    assert vmm.run(vmm.command("machine", "poweroff", *options)).returncode == vmm.OK
+    assert said not in path.read_text()
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("option", ["--disk", "--rwdisk", "--block", "--initrd", None])
+@pytest.mark.parametrize("link", [os.link, os.symlink, None])
+def test_serial_file_that_is_the_machines(tmp_path, option, link):
+    """The machine's own kernel, initrd and disks, by whatever name."""
+    file, name = tmp_path / "y.img", tmp_path / "y.img"
+    file.write_bytes(b"precious" * 512)
+    if link is not None:
+        name = tmp_path / "name"
+        link(file, name)
+    words = [option, file, vmm.guest("machine")] if option else [file]
+    done = vmm.run([vmm.CROSVM, "run", "--serial", f"file={name}", *words])
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert f"--serial: '{name}' is " in done.stderr and done.stderr.count("\n") == 1
+    assert file.read_bytes() == b"precious" * 512
+
+
 def test_serial_null():
     done = vmm.run(vmm.command("hostile", "flood", "--serial", "null", params="bytes=3200"))
     assert (done.returncode, done.stdout) == (vmm.OK, "")
