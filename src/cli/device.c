@@ -5,6 +5,7 @@
  * crosvm run.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -106,13 +107,20 @@ static int run(const struct device_request *request)
 		log_error("device %s: no socket; pass --socket-path PATH", request->name);
 		return STATUS_USAGE;
 	}
-	if (device_options_make(request->name, class, request->spec, &device) < 0)
+	char label[OPTION_LABEL_SIZE];
+
+	snprintf(label, sizeof(label), "device %s", request->name);
+	if (device_options_make(label, class, request->spec, &device) < 0)
 		return STATUS_USAGE;
 	enum exit_status status = STATUS_USAGE;
 
 	if (device_class_has_back_end(class, device))
 		log_error("device %s: another program would serve it, by vhost-user as well: start "
 			  "that one",
+			request->name);
+	else if (class->needs_kernel != NULL && class->needs_kernel(device))
+		log_error("device %s: the kernel would serve it, which cannot be passed on; say "
+			  "socket=PATH as well, or use 'crosvm run'",
 			request->name);
 	else if (device_server_run(class, device, request->socket_path, &request->jail) < 0)
 		status = STATUS_HOST;

@@ -3,6 +3,7 @@
 #include "cli/device_options.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,28 +31,33 @@ const struct device_class *device_options_find_class(const char *name)
 	return NULL;
 }
 
-static int parse(
-	const char *option, const struct device_class *class, char *spec, void *ret_options)
+static int parse(const char *option, const struct device_class *class, char *spec, uint64_t *seen,
+	void *options)
 {
-	int r = 0;
-
-	if (class->options_size > 0)
-		memcpy(ret_options, class->defaults, class->options_size);
-	if (spec != NULL)
-		r = suboptions_parse(
-			option, class->suboptions, class->suboption_count, spec, ret_options);
-	return r == 0 && class->check != NULL ? class->check(option, ret_options) : r;
+	return spec == NULL ? 0
+			    : suboptions_parse(option, class->suboptions, class->suboption_count,
+				      spec, seen, options);
 }
 
-int device_options_make(
-	const char *option, const struct device_class *class, char *spec, void **ret_options)
+static int check(const char *option, const struct device_class *class, const void *options)
+{
+	return class->check != NULL ? class->check(option, options) : 0;
+}
+
+static int make_options(const char *option, const struct device_class *class, char *spec,
+	uint64_t *ret_seen, void **ret_options)
 {
 	void *options = malloc(class->options_size + 1);
 
 	if (options == NULL)
 		return -ENOMEM;
-	int r = parse(option, class, spec, options);
+	if (class->options_size > 0)
+		memcpy(options, class->defaults, class->options_size);
+	int r = parse(option, class, spec, ret_seen, options);
 
+	/* What may be added to is complete when all was said. */
+	if (r == 0 && !class->once)
+		r = check(option, class, options);
 	if (r < 0) {
 		free(options);
 		return r;
@@ -60,11 +66,29 @@ int device_options_make(
 	return 0;
 }
 
+int device_options_make(
+	const char *option, const struct device_class *class, char *spec, void **ret_options)
+{
+	void *options = NULL;
+	uint64_t seen = 0;
+	int r = make_options(option, class, spec, &seen, &options);
+
+	if (r == 0 && class->once)
+		r = check(option, class, options);
+	if (r < 0) {
+		free(options);
+		return r;
+	}
+	*ret_options = options;
+	return 0;
+}
+
+/* Not one that another program serves, whose options are its own. */
 static struct vm_device *find_device(
 	const struct vm_config *config, const struct device_class *class)
 {
 	for (unsigned i = 0; i < config->device_count; i++)
-		if (config->devices[i].class == class)
+		if (config->devices[i].class == class && config->devices[i].options != NULL)
 			return &config->devices[i];
 	return NULL;
 }
@@ -72,11 +96,9 @@ static struct vm_device *find_device(
 /* To the options that there are. */
 static int add_to(struct vm_device *device, const char *option, char *spec)
 {
-	const struct device_class *class = device->class;
-	int r = suboptions_parse(
-		option, class->suboptions, class->suboption_count, spec, device->options);
-
-	return r == 0 && class->check != NULL ? class->check(option, device->options) : r;
+	if (device->class->gathers)
+		device->words = 0;
+	return parse(option, device->class, spec, &device->words, device->options);
 }
 
 int device_options_add_session(struct vm_config *config)
@@ -89,7 +111,7 @@ int device_options_add_session(struct vm_config *config)
 		getenv("XDG_RUNTIME_DIR"), getenv("WAYLAND_DISPLAY"), &options.sockets[0]);
 
 	if (r == 0)
-		return vm_config_add_device(config, "wayland-sock", &wl_device_class, &options);
+		return vm_config_add_device(config, "--wayland-sock", &wl_device_class, &options);
 	if (r == -ECONNREFUSED)
 		log_warn("no Wayland compositor at '%s': the guest has no wayland device; "
 			 "--no-wl says that it needs none",
@@ -102,14 +124,17 @@ int device_options_add(
 {
 	struct vm_device *device = class->once ? find_device(config, class) : NULL;
 	void *options = NULL;
+	uint64_t seen = 0;
 
 	if (device != NULL)
 		return add_to(device, option, spec);
-	int r = device_options_make(option, class, spec, &options);
+	int r = make_options(option, class, spec, &seen, &options);
 
 	if (r < 0)
 		return r;
 	r = vm_config_add_device(config, option, class, options);
+	if (r == 0)
+		config->devices[config->device_count - 1].words = seen;
 	free(options);
 	return r;
 }
@@ -119,12 +144,14 @@ int device_options_add_disk(
 {
 	struct block_options options = block_default_options;
 
+	if (*path == '\0') {
+		log_error("%s: no path; pass that of an image", option);
+		return -EINVAL;
+	}
 	options.path = path;
 	options.read_only = read_only;
 	options.root = root;
-	int r = block_options_check(option, &options);
-
-	return r == 0 ? vm_config_add_device(config, option, &block_device_class, &options) : r;
+	return vm_config_add_device(config, option, &block_device_class, &options);
 }
 
 int device_options_add_seed_net(
@@ -140,13 +167,13 @@ int device_options_add_seed_net(
 		return -EINVAL;
 	}
 	options.has_host_ip = options.has_netmask = options.has_mac = true;
-	int r = net_parse_address("host_ip", host_ip, &options.host_ip);
+	int r = net_parse_address("--host_ip", host_ip, &options.host_ip);
 
 	if (r == 0)
-		r = net_parse_netmask("netmask", netmask, &options.netmask);
+		r = net_parse_netmask("--netmask", netmask, &options.netmask);
 	if (r == 0)
-		r = net_parse_mac("mac", mac, options.mac);
-	return r == 0 ? vm_config_add_device(config, "host_ip", &net_device_class, &options) : r;
+		r = net_parse_mac("--mac", mac, options.mac);
+	return r == 0 ? vm_config_add_device(config, "--host_ip", &net_device_class, &options) : r;
 }
 
 /* The words of --vhost-user. */
@@ -160,7 +187,7 @@ static int apply_type(void *target, const char *option, const char *value)
 	const struct device_class *class = device_options_find_class(value);
 
 	if (class == NULL || !foreign_device_is_known(class)) {
-		log_error("--%s: type=%s is no device that a back end may serve; block, net, rng "
+		log_error("%s: type=%s is no device that a back end may serve; block, net, rng "
 			  "and vsock are",
 			option, value);
 		return -EINVAL;
@@ -183,16 +210,16 @@ int device_options_add_foreign(struct vm_config *config, const char *option, cha
 		{ "socket", true, apply_foreign_socket },
 	};
 	struct foreign_options options = { NULL, NULL };
-	int r = suboptions_parse(option, words, ARRAY_SIZE(words), spec, &options);
+	int r = suboptions_parse(option, words, ARRAY_SIZE(words), spec, NULL, &options);
 
 	if (r < 0)
 		return r;
 	if (options.class == NULL || options.path == NULL) {
-		log_error("--%s: say type=T,socket=PATH", option);
+		log_error("%s: say type=T,socket=PATH", option);
 		return -EINVAL;
 	}
 	if (options.class->ops->window_size > 0) {
-		log_error("--%s: a %s device shows files to the guest, which another program "
+		log_error("%s: a %s device shows files to the guest, which another program "
 			  "cannot; pass --%s",
 			option, options.class->ops->name, options.class->ops->name);
 		return -EINVAL;
@@ -272,9 +299,28 @@ static int check_serial(const struct vm_config *config)
 	return -EINVAL;
 }
 
+/* Those that are made of several options. */
+static int check_single(const struct vm_config *config)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < config->device_count; i++) {
+		const struct vm_device *device = &config->devices[i];
+		char option[OPTION_LABEL_SIZE];
+
+		if (!device->class->once || device->options == NULL)
+			continue;
+		snprintf(option, sizeof(option), "--%s", device->class->ops->name);
+		r = check(option, device->class, device->options);
+	}
+	return r;
+}
+
 int device_options_check(const struct vm_config *config)
 {
 	int r = check_root(config);
 
+	if (r == 0)
+		r = check_single(config);
 	return r == 0 ? check_serial(config) : r;
 }

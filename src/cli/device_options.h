@@ -2,7 +2,7 @@
 /*
  * The device options of `crosvm run`: --NAME for each line of devices.def, and
  * the short forms for disks that the first crosvm had. Each adds a device to
- * the configuration, in the order given. `option` is for messages.
+ * the configuration, in the order given. `option` is what messages name, "--block".
  */
 #pragma once
 
@@ -35,6 +35,6 @@ MUST_CHECK int device_options_parse_jail(const char *value, struct device_jail *
  * without one is a warning. Not in a jail. 0, or -errno, logged.
  */
 MUST_CHECK int device_options_add_session(struct vm_config *config);
-/* All of them together: at most one disk is the root, and the console's file is another. 0, or
- * -EINVAL, logged. */
+/* All of them together, and those that several options are about: at most one disk is the root, and
+ * the console's file is another. 0, or -EINVAL, logged. */
 MUST_CHECK int device_options_check(const struct vm_config *config);

@@ -4,6 +4,7 @@
  * value is checked here or where it is used, and refused in one line.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +44,7 @@ static int apply_cpus(void *target, const char *value)
 {
 	struct run_request *request = target;
 	uint64_t vcpus;
-	int r = option_parse_number("cpus", value, 1, VCPUS_MAX, &vcpus);
+	int r = option_parse_number("--cpus", value, 1, VCPUS_MAX, &vcpus);
 
 	if (r == 0)
 		request->config.vcpus = (unsigned)vcpus;
@@ -69,16 +70,15 @@ static int apply_mem(void *target, const char *value)
 			length--;
 			break;
 		}
-	if (length >= sizeof(digits))
-		length = sizeof(digits) - 1;
-	memcpy(digits, value, length);
-	digits[length] = '\0';
-	int r = option_parse_number(
-		"mem", digits, (MEMORY_MIB_MIN + unit - 1) / unit, MEMORY_MIB_MAX / unit, &number);
-
-	if (r == 0)
-		request->config.memory_size = number * unit * MIB;
-	return r;
+	snprintf(digits, sizeof(digits), "%.*s", (int)min_u64(length, sizeof(digits)), value);
+	if (!option_read_number(digits, &number) || number > MEMORY_MIB_MAX / unit ||
+		number * unit < MEMORY_MIB_MIN) {
+		log_error("--mem: '%s' is not a size from %d to %d MiB, such as 512, 512M or 1G",
+			value, MEMORY_MIB_MIN, MEMORY_MIB_MAX);
+		return -EINVAL;
+	}
+	request->config.memory_size = number * unit * MIB;
+	return 0;
 }
 
 static int apply_hugepages(void *target, const char *value)
@@ -151,7 +151,7 @@ static int apply_serial(void *target, const char *value)
 #define DEVICE(name, ...)                                                                          \
 	static int apply_##name(void *target, const char *value)                                   \
 	{                                                                                          \
-		return device_options_add(&((struct run_request *)target)->config, #name,          \
+		return device_options_add(&((struct run_request *)target)->config, "--" #name,     \
 			&name##_device_class, (char *)value);                                      \
 	}
 #include "virtio/devices.def"
@@ -165,35 +165,35 @@ static int add_disk(void *target, const char *option, const char *path, bool rea
 
 static int apply_disk(void *target, const char *value)
 {
-	return add_disk(target, "disk", value, true, false);
+	return add_disk(target, "--disk", value, true, false);
 }
 
 static int apply_rwdisk(void *target, const char *value)
 {
-	return add_disk(target, "rwdisk", value, false, false);
+	return add_disk(target, "--rwdisk", value, false, false);
 }
 
 static int apply_root(void *target, const char *value)
 {
-	return add_disk(target, "root", value, true, true);
+	return add_disk(target, "--root", value, true, true);
 }
 
 static int apply_rwroot(void *target, const char *value)
 {
-	return add_disk(target, "rwroot", value, false, true);
+	return add_disk(target, "--rwroot", value, false, true);
 }
 
 /* As the first crosvm had it. */
 static int apply_cid(void *target, const char *value)
 {
-	return device_options_add(
-		&((struct run_request *)target)->config, "cid", &vsock_device_class, (char *)value);
+	return device_options_add(&((struct run_request *)target)->config, "--cid",
+		&vsock_device_class, (char *)value);
 }
 
 static int apply_vhost_user(void *target, const char *value)
 {
 	return device_options_add_foreign(
-		&((struct run_request *)target)->config, "vhost-user", (char *)value);
+		&((struct run_request *)target)->config, "--vhost-user", (char *)value);
 }
 
 static int apply_host_ip(void *target, const char *value)
@@ -217,7 +217,7 @@ static int apply_mac(void *target, const char *value)
 /* As the first crosvm had them. */
 static int apply_wayland(void *target, const char *value)
 {
-	return device_options_add(&((struct run_request *)target)->config, "wayland-sock",
+	return device_options_add(&((struct run_request *)target)->config, "--wayland-sock",
 		&wl_device_class, (char *)value);
 }
 

@@ -396,8 +396,8 @@ static int balloon_open(const void *opaque_options, struct device **ret_device)
 
 static int apply_size(void *target, const char *option, const char *value)
 {
-	return option_parse_number(
-		option, value, 0, SIZE_MIB_MAX, &((struct balloon_options *)target)->size_mib);
+	return suboption_number(option, "size", value, 0, SIZE_MIB_MAX,
+		&((struct balloon_options *)target)->size_mib);
 }
 
 static int apply_reporting(void *target, const char *option, const char *value)

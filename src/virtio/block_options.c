@@ -46,10 +46,10 @@ static int apply_sparse(void *target, const char *option, const char *value)
 static int apply_block_size(void *target, const char *option, const char *value)
 {
 	uint64_t size;
-	int r = option_parse_number(option, value, SECTOR_SIZE, 4096, &size);
+	int r = suboption_number(option, "block-size", value, SECTOR_SIZE, 4096, &size);
 
 	if (r == 0 && (size & (size - 1)) != 0) {
-		log_error("--%s: block-size=%s is not a power of two", option, value);
+		log_error("%s: block-size=%s is not a power of two", option, value);
 		return -EINVAL;
 	}
 	if (r == 0)
@@ -62,7 +62,7 @@ static int apply_id(void *target, const char *option, const char *value)
 	struct block_options *disk = target;
 
 	if (strlen(value) > BLOCK_ID_SIZE) {
-		log_error("--%s: id=%s is longer than %d characters", option, value, BLOCK_ID_SIZE);
+		log_error("%s: id=%s is longer than %d characters", option, value, BLOCK_ID_SIZE);
 		return -EINVAL;
 	}
 	memcpy(disk->id, value, strlen(value) + 1);
@@ -72,7 +72,7 @@ static int apply_id(void *target, const char *option, const char *value)
 static int apply_queues(void *target, const char *option, const char *value)
 {
 	uint64_t queues;
-	int r = option_parse_number(option, value, 1, DEVICE_QUEUES_MAX, &queues);
+	int r = suboption_number(option, "queues", value, 1, DEVICE_QUEUES_MAX, &queues);
 
 	if (r == 0)
 		((struct block_options *)target)->queues = (unsigned)queues;
@@ -82,7 +82,7 @@ static int apply_queues(void *target, const char *option, const char *value)
 static int apply_format(void *target, const char *option, const char *value)
 {
 	if (strcmp(value, "raw") != 0) {
-		log_error("--%s: format=%s: only raw is there; convert the image with qemu-img",
+		log_error("%s: format=%s: only raw is there; convert the image with qemu-img",
 			option, value);
 		return -EINVAL;
 	}
@@ -101,7 +101,7 @@ static int apply_engine(void *target, const char *option, const char *value)
 	bool sync = strcmp(value, "sync") == 0;
 
 	if (!sync && strcmp(value, "uring") != 0) {
-		log_error("--%s: engine=%s is neither uring nor sync", option, value);
+		log_error("%s: engine=%s is neither uring nor sync", option, value);
 		return -EINVAL;
 	}
 	((struct block_options *)target)->sync_engine = sync;
@@ -109,7 +109,8 @@ static int apply_engine(void *target, const char *option, const char *value)
 }
 
 const struct suboption block_suboptions[BLOCK_SUBOPTIONS] = {
-	{ "path", true, apply_path }, /* first: a value without a name */
+	/* First: a value without a name. */
+	{ "path", true, apply_path, .with_commas = "--disk or --rwdisk of 'crosvm run'" },
 	{ "ro", false, apply_ro },
 	{ "root", false, apply_root },
 	{ "direct", false, apply_direct },
@@ -128,7 +129,7 @@ int block_options_check(const char *option, const void *opaque_options)
 
 	if (options->path != NULL && *options->path != '\0')
 		return 0;
-	log_error("--%s: no path; pass --%s path=FILE", option, option);
+	log_error("%s: no path; say path=FILE", option);
 	return -EINVAL;
 }
 

@@ -202,7 +202,9 @@ struct device_class {
 	const struct device_ops *ops;
 	/* Others by the options; NULL: always those. */
 	const struct device_ops *(*choose_ops)(const void *options);
-	bool once; /* a VM has one at most: --NAME again adds to its options */
+	bool once;    /* a VM has one at most: --NAME again adds to its options */
+	bool gathers; /* then it may say the words of the one before again, for one more of what it
+			 has */
 	/* The words of --NAME word=value,...; they change a copy of `defaults`. */
 	const struct suboption *suboptions;
 	size_t suboption_count;
@@ -213,6 +215,8 @@ struct device_class {
 	/* Whether take_back_end() will give a socket, so that another program maps guest memory;
 	 * NULL: never. */
 	bool (*has_back_end)(const void *options);
+	/* Whether nobody but the kernel can serve the rings; NULL: never. */
+	bool (*needs_kernel)(const void *options);
 	/* Opens all fds, with the user's rights. 0 or -errno, logged. ops->free frees it. */
 	int (*open)(const void *options, struct device **ret_device);
 	/*

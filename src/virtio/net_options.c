@@ -31,13 +31,13 @@ int net_parse_address(const char *option, const char *text, struct in_addr *ret_
 	struct in_addr address;
 
 	if (inet_pton(AF_INET, text, &address) != 1) {
-		log_error("--%s: '%s' is not an IPv4 address such as 192.168.10.1", option, text);
+		log_error("%s: '%s' is not an IPv4 address such as 192.168.10.1", option, text);
 		return -EINVAL;
 	}
 	const char *why = why_of_no_host(address);
 
 	if (why != NULL) {
-		log_error("--%s: %s %s; pass one such as 192.168.10.1", option, text, why);
+		log_error("%s: %s %s; pass one such as 192.168.10.1", option, text, why);
 		return -EINVAL;
 	}
 	*ret_address = address;
@@ -56,7 +56,7 @@ int net_parse_netmask(const char *option, const char *text, struct in_addr *ret_
 			return 0;
 		}
 	}
-	log_error("--%s: '%s' is not a netmask such as 255.255.255.0", option, text);
+	log_error("%s: '%s' is not a netmask such as 255.255.255.0", option, text);
 	return -EINVAL;
 }
 
@@ -67,18 +67,16 @@ int net_parse_mac(const char *option, const char *text, uint8_t *ret_mac)
 
 	/* The length as well, because ether_aton() takes one digit for two. */
 	if (strlen(text) != 3 * NET_MAC_SIZE - 1 || ether_aton_r(text, &mac) == NULL) {
-		log_error(
-			"--%s: '%s' is not a MAC address such as 02:00:00:00:00:01", option, text);
+		log_error("%s: '%s' is not a MAC address such as 02:00:00:00:00:01", option, text);
 		return -EINVAL;
 	}
 	if ((mac.ether_addr_octet[0] & 1) != 0) {
-		log_error(
-			"--%s: %s is a group's address; the first byte must be even", option, text);
+		log_error("%s: %s is a group's address; the first byte must be even", option, text);
 		return -EINVAL;
 	}
 	if (memcmp(mac.ether_addr_octet, no_mac, NET_MAC_SIZE) == 0) {
-		log_error("--%s: %s is nobody's address; pass one such as 02:00:00:00:00:01",
-			option, text);
+		log_error("%s: %s is nobody's address; pass one such as 02:00:00:00:00:01", option,
+			text);
 		return -EINVAL;
 	}
 	memcpy(ret_mac, mac.ether_addr_octet, NET_MAC_SIZE);
@@ -88,7 +86,7 @@ int net_parse_mac(const char *option, const char *text, uint8_t *ret_mac)
 static int apply_tap_name(void *target, const char *option, const char *value)
 {
 	if (*value == '\0' || strlen(value) >= IFNAMSIZ || strpbrk(value, "/% \t") != NULL) {
-		log_error("--%s: tap-name=%s is no name of a network interface: 1 to %d characters",
+		log_error("%s: tap-name=%s is no name of a network interface: 1 to %d characters",
 			option, value, IFNAMSIZ - 1);
 		return -EINVAL;
 	}
@@ -99,7 +97,7 @@ static int apply_tap_name(void *target, const char *option, const char *value)
 static int apply_tap_fd(void *target, const char *option, const char *value)
 {
 	uint64_t fd;
-	int r = option_parse_number(option, value, 0, INT_MAX, &fd);
+	int r = suboption_number(option, "tap-fd", value, 0, INT_MAX, &fd);
 
 	if (r == 0)
 		((struct net_options *)target)->tap_fd = (int)fd;
@@ -109,25 +107,31 @@ static int apply_tap_fd(void *target, const char *option, const char *value)
 static int apply_host_ip(void *target, const char *option, const char *value)
 {
 	struct net_options *options = target;
+	char label[OPTION_LABEL_SIZE];
 
+	suboption_label(option, "host-ip", label);
 	options->has_host_ip = true;
-	return net_parse_address(option, value, &options->host_ip);
+	return net_parse_address(label, value, &options->host_ip);
 }
 
 static int apply_netmask(void *target, const char *option, const char *value)
 {
 	struct net_options *options = target;
+	char label[OPTION_LABEL_SIZE];
 
+	suboption_label(option, "netmask", label);
 	options->has_netmask = true;
-	return net_parse_netmask(option, value, &options->netmask);
+	return net_parse_netmask(label, value, &options->netmask);
 }
 
 static int apply_mac(void *target, const char *option, const char *value)
 {
 	struct net_options *options = target;
+	char label[OPTION_LABEL_SIZE];
 
+	suboption_label(option, "mac", label);
 	options->has_mac = true;
-	return net_parse_mac(option, value, options->mac);
+	return net_parse_mac(label, value, options->mac);
 }
 
 static int apply_vhost(void *target, const char *option, const char *value)
@@ -149,14 +153,14 @@ static int apply_vhost(void *target, const char *option, const char *value)
 		((struct net_options *)target)->vhost = words[i].vhost;
 		return 0;
 	}
-	log_error("--%s: vhost=%s is not on, off or auto", option, value);
+	log_error("%s: vhost=%s is not on, off or auto", option, value);
 	return -EINVAL;
 }
 
 static int apply_queues(void *target, const char *option, const char *value)
 {
 	uint64_t pairs;
-	int r = option_parse_number(option, value, 1, NET_PAIRS_MAX, &pairs);
+	int r = suboption_number(option, "queues", value, 1, NET_PAIRS_MAX, &pairs);
 
 	if (r == 0)
 		((struct net_options *)target)->pairs = (unsigned)pairs;
@@ -166,7 +170,7 @@ static int apply_queues(void *target, const char *option, const char *value)
 static int apply_mtu(void *target, const char *option, const char *value)
 {
 	uint64_t mtu;
-	int r = option_parse_number(option, value, NET_MTU_MIN, NET_MTU_MAX, &mtu);
+	int r = suboption_number(option, "mtu", value, NET_MTU_MIN, NET_MTU_MAX, &mtu);
 
 	if (r == 0)
 		((struct net_options *)target)->mtu = (unsigned)mtu;
@@ -240,11 +244,11 @@ static int apply_forward(void *target, const char *option, const char *value)
 	struct net_options *options = target;
 
 	if (options->forward_count == NET_FORWARDS_MAX) {
-		log_error("--%s: more than %d forwards", option, NET_FORWARDS_MAX);
+		log_error("%s: more than %d forwards", option, NET_FORWARDS_MAX);
 		return -EINVAL;
 	}
 	if (!parse_forward(value, &options->forwards[options->forward_count])) {
-		log_error("--%s: forward=%s is not tcp:HOST:PORT-:PORT or udp:HOST:PORT-:PORT, "
+		log_error("%s: forward=%s is not tcp:HOST:PORT-:PORT or udp:HOST:PORT-:PORT, "
 			  "such as tcp:127.0.0.1:8080-:80",
 			option, value);
 		return -EINVAL;
@@ -263,7 +267,7 @@ const struct suboption net_suboptions[NET_SUBOPTIONS] = {
 	{ "queues", true, apply_queues },
 	{ "mtu", true, apply_mtu },
 	{ "user", false, apply_user },
-	{ "forward", true, apply_forward },
+	{ "forward", true, apply_forward, .repeatable = true },
 };
 
 int net_options_check(const char *option, const void *opaque_options)
@@ -289,7 +293,7 @@ int net_options_check(const char *option, const void *opaque_options)
 		wrong = "vhost=on is for one pair of queues";
 	if (wrong == NULL)
 		return 0;
-	log_error("--%s: %s", option, wrong);
+	log_error("%s: %s", option, wrong);
 	return -EINVAL;
 }
 

@@ -177,15 +177,17 @@ static const char *why_of_no_guest(uint64_t cid)
 static int apply_cid(void *target, const char *option, const char *value)
 {
 	uint64_t cid;
-	int r = option_parse_number(option, value, 0, CID_ANY, &cid);
 
-	if (r < 0)
-		return r;
+	if (!option_read_number(value, &cid) || cid > CID_ANY) {
+		log_error("%s: context id '%s' is not a number from 3 to %u", option, value,
+			(uint32_t)CID_ANY - 1);
+		return -EINVAL;
+	}
 	const char *why = why_of_no_guest(cid);
 
 	if (why != NULL) {
-		log_error("--%s: context id %" PRIu64 " %s; pass a number from 3 to %u", option,
-			cid, why, (uint32_t)CID_ANY - 1);
+		log_error("%s: context id %" PRIu64 " %s; pass a number from 3 to %u", option, cid,
+			why, (uint32_t)CID_ANY - 1);
 		return -EINVAL;
 	}
 	((struct vsock_options *)target)->cid = cid;
@@ -195,7 +197,7 @@ static int apply_cid(void *target, const char *option, const char *value)
 static int apply_socket(void *target, const char *option, const char *value)
 {
 	if (*value == '\0' || strlen(value) > VSOCK_PATH_MAX) {
-		log_error("--%s: socket= is a path of 1 to %zu characters", option,
+		log_error("%s: socket= is a path of 1 to %zu characters", option,
 			(size_t)VSOCK_PATH_MAX);
 		return -EINVAL;
 	}
@@ -216,8 +218,13 @@ static int check_options(const char *option, const void *opaque_options)
 
 	if (options->cid != 0)
 		return 0;
-	log_error("--%s: no context id; pass --%s cid=N, 3 or more", option, option);
+	log_error("%s: no context id; say cid=N, 3 or more", option);
 	return -EINVAL;
+}
+
+static bool needs_kernel(const void *options)
+{
+	return ((const struct vsock_options *)options)->socket == NULL;
 }
 
 static void say_why_not_opened(int error)
@@ -286,10 +293,12 @@ static int vsock_open(const void *opaque_options, struct device **ret_device)
 
 const struct device_class vsock_device_class = {
 	.ops = &vsock_ops,
+	.once = true,
 	.suboptions = suboptions,
 	.suboption_count = ARRAY_SIZE(suboptions),
 	.defaults = &default_options,
 	.options_size = sizeof(struct vsock_options),
 	.check = check_options,
+	.needs_kernel = needs_kernel,
 	.open = vsock_open,
 };

@@ -156,7 +156,7 @@ static int copy_text(
 	size_t length = strlen(value);
 
 	if (length == 0 || length >= size) {
-		log_error("--%s: %s is 1 to %zu characters", option, word, size - 1);
+		log_error("%s: %s is 1 to %zu characters", option, word, size - 1);
 		return -EINVAL;
 	}
 	memcpy(ret, value, length + 1);
@@ -168,7 +168,7 @@ static int apply_path(void *target, const char *option, const char *value)
 	struct wl_options *options = target;
 
 	if (options->socket_count == WL_SOCKETS_MAX) {
-		log_error("--%s: more than %d sockets", option, WL_SOCKETS_MAX);
+		log_error("%s: more than %d sockets", option, WL_SOCKETS_MAX);
 		return -EINVAL;
 	}
 	struct wl_socket *socket = &options->sockets[options->socket_count];
@@ -184,7 +184,7 @@ static int apply_name(void *target, const char *option, const char *value)
 	struct wl_options *options = target;
 
 	if (options->socket_count == 0) {
-		log_error("--%s: name= comes after the path that it names", option);
+		log_error("%s: name= comes after the path that it names", option);
 		return -EINVAL;
 	}
 	struct wl_socket *socket = &options->sockets[options->socket_count - 1];
@@ -197,7 +197,7 @@ static int apply_id(void *target, const char *option, const char *value)
 	bool later = strcmp(value, "63") == 0;
 
 	if (!later && strcmp(value, "30") != 0) {
-		log_error("--%s: id= is %d or %d", option, ID_FIRST, ID_LATER);
+		log_error("%s: id= is %d or %d", option, ID_FIRST, ID_LATER);
 		return -EINVAL;
 	}
 	((struct wl_options *)target)->id_63 = later;
@@ -219,8 +219,8 @@ static int check_options(const char *option, const void *opaque_options)
 	for (unsigned i = 0; i < options->socket_count; i++)
 		for (unsigned j = 0; j < i; j++)
 			if (strcmp(options->sockets[i].name, options->sockets[j].name) == 0) {
-				log_error("--%s: two sockets with the name '%s'; pass name=N",
-					option, options->sockets[i].name);
+				log_error("%s: two sockets with the name '%s'; pass name=N", option,
+					options->sockets[i].name);
 				return -EINVAL;
 			}
 	return 0;
@@ -267,6 +267,7 @@ const struct device_class wl_device_class = {
 	.ops = &wl_ops,
 	.choose_ops = choose_ops,
 	.once = true,
+	.gathers = true,
 	.suboptions = suboptions,
 	.suboption_count = ARRAY_SIZE(suboptions),
 	.defaults = &default_options,

@@ -11,14 +11,14 @@
 static int append(struct vm_config *config, const char *option, const struct vm_device *device)
 {
 	if (config->device_count == VM_DEVICES_MAX) {
-		log_error("--%s: more than %d devices", option, VM_DEVICES_MAX);
+		log_error("%s: more than %d devices", option, VM_DEVICES_MAX);
 		return -EINVAL;
 	}
 	struct vm_device *devices =
 		realloc(config->devices, (config->device_count + 1) * sizeof(config->devices[0]));
 
 	if (devices == NULL) {
-		log_error("--%s: %s", option, strerror(ENOMEM));
+		log_error("%s: %s", option, strerror(ENOMEM));
 		return -ENOMEM;
 	}
 	devices[config->device_count++] = *device;
@@ -34,7 +34,7 @@ int vm_config_add_device(struct vm_config *config, const char *option,
 	if (class->options_size > 0) {
 		device.options = malloc(class->options_size);
 		if (device.options == NULL) {
-			log_error("--%s: %s", option, strerror(ENOMEM));
+			log_error("%s: %s", option, strerror(ENOMEM));
 			return -ENOMEM;
 		}
 		memcpy(device.options, options, class->options_size);

@@ -20,6 +20,7 @@ enum { VM_DEVICES_MAX = 200 };
 struct vm_device {
 	const struct device_class *class;
 	void *options;            /* owned; class->options_size bytes; NULL for a foreign one */
+	uint64_t words;           /* that were given, a bit for each of class->suboptions */
 	const char *foreign_path; /* the socket of its back end (--vhost-user); NULL: ours */
 };
 

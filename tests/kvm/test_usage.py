@@ -53,6 +53,26 @@ LOTS = "9" * 400
     (["--serial", "unix", KERNEL], "--serial"),
     (["--serial", "", KERNEL], "--serial"),
     (["--serial", "null=x", KERNEL], "--serial"),
+    (["-m", "65T", KERNEL], "--mem: '65T' is not a size from 16 to 67108864 MiB"),
+    (["-m", "0G", KERNEL], "--mem: '0G' is not a size"),
+    (["-d", "", KERNEL], "--disk: no path; pass that of an image"),
+    (["-b", "", KERNEL], "--block: no path; say path=FILE"),
+    (["-b", "a.img,queues=0", KERNEL], "--block: queues: '0' is not a number from 1 to 16"),
+    (["-b", "a.img,block-size=4k", KERNEL], "--block: block-size: '4k' is not a number from 512 to 4096"),
+    (["-b", "com,ma.img", KERNEL], "unknown word 'ma.img'; the manual lists them, and a path with a comma in it needs --disk"),
+    (["-b", "a.img,path=b.img", KERNEL], "--block: 'path' is given twice"),
+    (["--net", "user,mtu=1", KERNEL], "--net: mtu: '1' is not a number"),
+    (["--net", "tap-fd=x", KERNEL], "--net: tap-fd: 'x' is not a number"),
+    (["--net", "user,mac=x", KERNEL], "--net: mac: 'x' is not a MAC address"),
+    (["--net", "host-ip=x,netmask=y", KERNEL], "--net: host-ip: 'x' is not an IPv4 address"),
+    (["--host_ip", "10.0.0.1", "--netmask", "x", "--mac", "y", KERNEL], "--netmask: 'x' is not a netmask"),
+    (["--balloon", "size=x", KERNEL], "--balloon: size: 'x' is not a number"),
+    (["--balloon", "size=1,size=2", KERNEL], "--balloon: 'size' is given twice"),
+    (["--balloon", "size=1", "--balloon", "size=2", KERNEL], "--balloon: 'size' is given twice"),
+    (["--wl", "p,name=x,name=y", KERNEL], "--wl: 'name' is given twice"),
+    (["--cid", "4294967296", KERNEL], "--cid: context id '4294967296' is not a number from 3 to 4294967294"),
+    (["--vsock", "socket=v", KERNEL], "--vsock: no context id; say cid=N, 3 or more"),
+    (["--vsock", "cid=4,socket=v", "--vsock", "cid=5,socket=w", KERNEL], "--vsock: 'cid' is given twice"),
     (["--log-level", "loud", KERNEL], "--log-level"),
 ])
 def test_refused(arguments, says):
@@ -69,12 +89,26 @@ def test_refused(arguments, says):
     (["rng", ""], "device rng: it takes no SPEC"),
     (["rng", "foo=1"], "device rng: it takes no SPEC"),
     (["block", "a.img", "b.img"], "'b.img' is one argument too many"),
+    (["block"], "device block: no path; say path=FILE"),
+    (["block", "a.img,queues=0"], "device block: queues: '0' is not a number"),
+    (["vsock", "cid=3"], "device vsock: the kernel would serve it, which cannot be passed on; say socket=PATH"),
+    (["vsock", "socket=v"], "device vsock: no context id"),
     (["toaster"], "device 'toaster' is not known"),
 ])
 def test_device_refused(tmp_path, arguments, says):
     done = vmm.run([vmm.CROSVM, "device", "--socket-path", tmp_path / "sock", *arguments])
     assert (done.returncode, done.stdout) == (vmm.USAGE, "")
     assert done.stderr.startswith("crosvm: ") and says in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["balloon", "vm.sock", "10"], "balloon: 'vm.sock' is not a number"),
+    (["disk", "resize", "x", "1G", "vm.sock"], "disk resize: 'x' is not a number"),
+])
+def test_verb_refused(arguments, says):
+    done = vmm.run([vmm.CROSVM, *arguments])
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert done.stderr.startswith(f"crosvm: {says}") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["runn"], ["--nonsense"], [""], ["help", "nonsense"], ["help", ""]])

@@ -50,7 +50,7 @@ static int make_rig(void **state)
 	assert_true(class->options_size <= sizeof(options));
 	memcpy(options, class->defaults, class->options_size);
 	int r = suboptions_parse(
-		"balloon", class->suboptions, class->suboption_count, spec, options);
+		"--balloon", class->suboptions, class->suboption_count, spec, NULL, options);
 
 	if (r == 0)
 		r = class->open(options, &device);

@@ -39,7 +39,7 @@ static int add(struct setup *setup, const char *spec)
 	assert_non_null(text);
 	assert_true(setup->text_count < ARRAY_SIZE(setup->texts));
 	setup->texts[setup->text_count++] = text;
-	return device_options_add(&setup->config, "block", &block_device_class, text);
+	return device_options_add(&setup->config, "--block", &block_device_class, text);
 }
 
 static int add_path(struct setup *setup, const char *option, const char *path)
@@ -47,7 +47,7 @@ static int add_path(struct setup *setup, const char *option, const char *path)
 	bool root = strstr(option, "root") != NULL;
 
 	return device_options_add_disk(
-		&setup->config, option, path, strncmp(option, "rw", 2) != 0, root);
+		&setup->config, option, path, strncmp(option, "--rw", 4) != 0, root);
 }
 
 static const struct block_options *disk_of(const struct setup *setup, unsigned index)
@@ -109,7 +109,10 @@ static const struct {
 	{ "path", "needs a value" },
 	{ "path=", "needs a value" },
 	{ "a,unknown", "unknown word 'unknown'" },
-	{ "a,b", "unknown word 'b'" },
+	{ "a,b", "unknown word 'b'; the manual lists them, and a path with a comma in it needs "
+		 "--disk" },
+	{ "a,path=b", "'path' is given twice" },
+	{ "a,ro,ro", "'ro' is given twice" },
 	{ "a,", "unknown word ''" },
 	{ "a,ro=yes", "ro=yes" },
 	{ "a,ro=", "neither true nor false" },
@@ -128,7 +131,7 @@ static const struct {
 	{ "a,block-size=18446744073709552128", "not a number" },
 	{ "a,id", "needs a value" },
 	{ "a,id=123456789012345678901", "longer than 20" },
-	{ "a,queues=0", "not a number from 1 to 16" },
+	{ "a,queues=0", "--block: queues: '0' is not a number from 1 to 16" },
 	{ "a,queues=17", "not a number from 1 to 16" },
 	{ "a,queues=x", "not a number" },
 	{ "a,queues=4294967297", "not a number" },
@@ -171,7 +174,7 @@ static void context_ids_of_the_host_are_refused(void **state)
 		{ "cid=1", "context id 1 is each machine's own loopback" },
 		{ "cid=2", "context id 2 is the host" },
 		{ "cid=4294967295", "context id 4294967295 stands for any machine" },
-		{ "cid=4294967296", "'4294967296' is not a number" },
+		{ "cid=4294967296", "'4294967296' is not a number from 3 to 4294967294" },
 		{ "cid=x", "'x' is not a number" },
 		{ "cid=", "needs a value" },
 		{ "3,sock=x", "unknown word 'sock'" },
@@ -187,12 +190,74 @@ static void context_ids_of_the_host_are_refused(void **state)
 		snprintf(spec, sizeof(spec), "%s", cases[i].spec);
 		capture_begin(&capture);
 		assert_int_equal(
-			device_options_add(&config, "vsock", &vsock_device_class, spec), -EINVAL);
+			device_options_add(&config, "--vsock", &vsock_device_class, spec), -EINVAL);
 		capture_end(&capture);
 		if (strstr(capture.text, cases[i].message) == NULL)
 			fail_msg("'%s': says %s", cases[i].spec, capture.text);
 		assert_int_equal(config.device_count, 0);
 	}
+}
+
+/* Devices of which there is one: what several options say comes together, once each. */
+static void single_devices_are_gathered(void **state)
+{
+	static const struct {
+		const struct device_class *class;
+		const char *first, *second;
+		const char *message; /* NULL: accepted */
+	} cases[] = {
+		{ &vsock_device_class, "3", "socket=/v", NULL },
+		{ &vsock_device_class, "socket=/v", "3", NULL },
+		{ &vsock_device_class, "cid=4,socket=/v", "cid=5,socket=/w",
+			"--thing: 'cid' is given twice" },
+		{ &vsock_device_class, "3", "cid=3", "--thing: 'cid' is given twice" },
+		{ &vsock_device_class, "socket=/v", NULL, "--vsock: no context id" },
+		{ &balloon_device_class, "size=1", "reporting", NULL },
+		{ &balloon_device_class, "size=1", "size=2", "--thing: 'size' is given twice" },
+		{ &wl_device_class, "/p,id=63", "/q,name=x,id=63", NULL },
+		{ &wl_device_class, "/p", "/q", "--wl: two sockets with the name ''" },
+		{ &wl_device_class, "/p,name=x,name=y", NULL, "--thing: 'name' is given twice" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vm_config config = { .device_count = 0 };
+		struct capture capture;
+		char first[64], second[64];
+
+		snprintf(first, sizeof(first), "%s", cases[i].first);
+		capture_begin(&capture);
+		int r = device_options_add(&config, "--thing", cases[i].class, first);
+
+		if (r == 0 && cases[i].second != NULL) {
+			snprintf(second, sizeof(second), "%s", cases[i].second);
+			r = device_options_add(&config, "--thing", cases[i].class, second);
+		}
+		if (r == 0)
+			r = device_options_check(&config);
+		capture_end(&capture);
+		if (r != (cases[i].message == NULL ? 0 : -EINVAL))
+			fail_msg("%s %s: %d, %s", first, second, r, capture.text);
+		if (cases[i].message == NULL)
+			assert_int_equal(config.device_count, 1);
+		else if (strstr(capture.text, cases[i].message) == NULL)
+			fail_msg("says %s", capture.text);
+		vm_config_free_devices(&config);
+	}
+}
+
+/* That one has its own options, which are not ours to add to. */
+static void a_foreign_device_is_not_added_to(void **state)
+{
+	struct vm_config config = { .device_count = 0 };
+	char foreign[] = "type=vsock,socket=/v", ours[] = "cid=3";
+
+	(void)state;
+	assert_int_equal(device_options_add_foreign(&config, "--vhost-user", foreign), 0);
+	assert_int_equal(device_options_add(&config, "--vsock", &vsock_device_class, ours), 0);
+	assert_int_equal(device_options_check(&config), 0);
+	assert_int_equal(config.device_count, 2);
+	vm_config_free_devices(&config);
 }
 
 static void disks_keep_their_order(void **state)
@@ -202,13 +267,13 @@ static void disks_keep_their_order(void **state)
 
 	(void)state;
 	assert_int_equal(add(&setup, "a"), 0);
-	assert_int_equal(add_path(&setup, "disk", "b"), 0);
-	assert_int_equal(add_path(&setup, "rwroot", "c"), 0);
+	assert_int_equal(add_path(&setup, "--disk", "b"), 0);
+	assert_int_equal(add_path(&setup, "--rwroot", "c"), 0);
 	assert_int_equal(add(&setup, "d,ro"), 0);
 	capture_begin(&capture);
-	assert_int_equal(add_path(&setup, "disk", ""), -EINVAL);
+	assert_int_equal(add_path(&setup, "--disk", ""), -EINVAL);
 	capture_end(&capture);
-	assert_non_null(strstr(capture.text, "--disk: no path"));
+	assert_non_null(strstr(capture.text, "--disk: no path; pass that of an image"));
 	assert_int_equal(setup.config.device_count, 4);
 	for (unsigned i = 0; i < 4; i++) {
 		const char name[] = { (char)('a' + i), '\0' };
@@ -226,7 +291,7 @@ static void disks_keep_their_order(void **state)
 
 static void one_disk_is_root(void **state)
 {
-	static const char *const options[] = { "root", "rwroot" };
+	static const char *const options[] = { "--root", "--rwroot" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
@@ -235,7 +300,7 @@ static void one_disk_is_root(void **state)
 
 		assert_int_equal(add(&setup, "a,root"), 0);
 		assert_int_equal(
-			device_options_add(&setup.config, "rng", &rng_device_class, NULL), 0);
+			device_options_add(&setup.config, "--rng", &rng_device_class, NULL), 0);
 		assert_int_equal(device_options_check(&setup.config), 0);
 		assert_int_equal(add_path(&setup, options[i], "b"), 0);
 		capture_begin(&capture);
@@ -280,9 +345,9 @@ static void too_many_devices(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < VM_DEVICES_MAX; i++)
-		assert_int_equal(add_path(&setup, "disk", "a"), 0);
+		assert_int_equal(add_path(&setup, "--disk", "a"), 0);
 	capture_begin(&capture);
-	assert_int_equal(add_path(&setup, "disk", "a"), -EINVAL);
+	assert_int_equal(add_path(&setup, "--disk", "a"), -EINVAL);
 	capture_end(&capture);
 	assert_non_null(strstr(capture.text, "more than"));
 	assert_int_equal(setup.config.device_count, VM_DEVICES_MAX);
@@ -296,6 +361,8 @@ int main(void)
 		cmocka_unit_test(every_word_arrives),
 		cmocka_unit_test(bad_specs_are_refused_in_one_line),
 		cmocka_unit_test(context_ids_of_the_host_are_refused),
+		cmocka_unit_test(single_devices_are_gathered),
+		cmocka_unit_test(a_foreign_device_is_not_added_to),
 		cmocka_unit_test(disks_keep_their_order),
 		cmocka_unit_test(one_disk_is_root),
 		cmocka_unit_test(root_names_the_disk_as_linux_does),

@@ -20,7 +20,7 @@ static int parse(const char *spec, struct net_options *ret_options)
 	static char text[512]; /* the options point into it */
 
 	snprintf(text, sizeof(text), "%s", spec);
-	int r = device_options_add(&config, "net", &net_device_class, text);
+	int r = device_options_add(&config, "--net", &net_device_class, text);
 
 	memset(ret_options, 0, sizeof(*ret_options));
 	if (r == 0)

@@ -29,14 +29,20 @@ static int note(void *target, const char *name, const char *value)
 
 static int apply_path(void *target, const char *option, const char *value)
 {
-	assert_string_equal(option, "thing");
+	assert_string_equal(option, "--thing");
 	return note(target, "path", value);
 }
 
 static int apply_number(void *target, const char *option, const char *value)
 {
-	assert_string_equal(option, "thing");
+	assert_string_equal(option, "--thing");
 	return note(target, "number", value);
+}
+
+static int apply_many(void *target, const char *option, const char *value)
+{
+	(void)option;
+	return note(target, "many", value);
 }
 
 static int apply_flag(void *target, const char *option, const char *value)
@@ -49,6 +55,7 @@ static const struct suboption rows[] = {
 	{ "path", true, apply_path },
 	{ "number", true, apply_number },
 	{ "flag", false, apply_flag },
+	{ "many", true, apply_many, .repeatable = true },
 };
 
 static const struct {
@@ -64,7 +71,11 @@ static const struct {
 	{ "flag,path=x", "flag=(null);path=x;", NULL },
 	{ "flag=true", "flag=true;", NULL },
 	{ "flag=false", "flag=false;", NULL },
-	{ "path=a,path=b", "path=a;path=b;", NULL },
+	{ "many=1,many=2", "many=1;many=2;", NULL },
+	{ "path=a,path=b", "path=a;", "'path' is given twice" },
+	{ "a,path=b", "path=a;", "'path' is given twice" },
+	{ "flag,flag", "flag=(null);", "'flag' is given twice" },
+	{ "flag=true,number=1,flag=false", "flag=true;number=1;", "'flag' is given twice" },
 	{ "", "path=;", NULL }, /* the row decides */
 	{ " file ", "path= file ;", NULL },
 	{ "number", "", "'number' needs a value" },
@@ -99,7 +110,7 @@ static void every_text(void **state)
 
 		assert_non_null(text);
 		capture_begin(&capture);
-		int r = suboptions_parse("thing", rows, ARRAY_SIZE(rows), text, &target);
+		int r = suboptions_parse("--thing", rows, ARRAY_SIZE(rows), text, NULL, &target);
 
 		capture_end(&capture);
 		if (r != (cases[i].message == NULL ? 0 : -EINVAL) ||
@@ -128,10 +139,46 @@ static void a_list_without_rows_has_no_words(void **state)
 
 		strcpy(text, texts[i]);
 		capture_begin(&capture);
-		assert_int_equal(suboptions_parse("thing", NULL, 0, text, NULL), -EINVAL);
+		assert_int_equal(suboptions_parse("--thing", NULL, 0, text, NULL, NULL), -EINVAL);
 		capture_end(&capture);
 		assert_non_null(strstr(capture.text, "unknown word"));
 	}
+}
+
+static void what_came_before_counts(void **state)
+{
+	struct target target = { .flag = false };
+	char first[] = "path=a", second[] = "flag", third[] = "number=3,path=b";
+	struct capture capture;
+	uint64_t seen = 0;
+
+	(void)state;
+	assert_int_equal(
+		suboptions_parse("--thing", rows, ARRAY_SIZE(rows), first, &seen, &target), 0);
+	assert_int_equal(
+		suboptions_parse("--thing", rows, ARRAY_SIZE(rows), second, &seen, &target), 0);
+	capture_begin(&capture);
+	assert_int_equal(suboptions_parse("--thing", rows, ARRAY_SIZE(rows), third, &seen, &target),
+		-EINVAL);
+	capture_end(&capture);
+	assert_non_null(strstr(capture.text, "--thing: 'path' is given twice"));
+	assert_string_equal(target.seen, "path=a;flag=(null);number=3;");
+}
+
+static void a_number_is_named_by_its_word(void **state)
+{
+	struct capture capture;
+	uint64_t number = 7;
+
+	(void)state;
+	capture_begin(&capture);
+	assert_int_equal(suboption_number("--thing", "queues", "0", 1, 16, &number), -EINVAL);
+	capture_end(&capture);
+	assert_string_equal(
+		capture.text, "crosvm: --thing: queues: '0' is not a number from 1 to 16\n");
+	assert_int_equal(number, 7);
+	assert_int_equal(suboption_number("--thing", "queues", "16", 1, 16, &number), 0);
+	assert_int_equal(number, 16);
 }
 
 static void bool_leaves_the_result_alone_when_it_fails(void **state)
@@ -141,12 +188,12 @@ static void bool_leaves_the_result_alone_when_it_fails(void **state)
 
 	(void)state;
 	capture_begin(&capture);
-	assert_int_equal(suboption_bool("thing", "flag", "no", &value), -EINVAL);
+	assert_int_equal(suboption_bool("--thing", "flag", "no", &value), -EINVAL);
 	capture_end(&capture);
 	assert_true(value);
-	assert_int_equal(suboption_bool("thing", "flag", "false", &value), 0);
+	assert_int_equal(suboption_bool("--thing", "flag", "false", &value), 0);
 	assert_false(value);
-	assert_int_equal(suboption_bool("thing", "flag", NULL, &value), 0);
+	assert_int_equal(suboption_bool("--thing", "flag", NULL, &value), 0);
 	assert_true(value);
 }
 
@@ -155,6 +202,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_text),
 		cmocka_unit_test(a_list_without_rows_has_no_words),
+		cmocka_unit_test(what_came_before_counts),
+		cmocka_unit_test(a_number_is_named_by_its_word),
 		cmocka_unit_test(bool_leaves_the_result_alone_when_it_fails),
 	};
 
