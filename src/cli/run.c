@@ -24,6 +24,7 @@ struct run_request {
 	const char *host_ip;
 	const char *netmask;
 	const char *mac;
+	const char *jail_option; /* the last that is about jails; NULL: none */
 	bool no_wl;
 };
 
@@ -243,7 +244,10 @@ static int apply_multiprocess(void *target, const char *value)
 
 static int apply_jail(void *target, const char *value)
 {
-	return device_options_parse_jail(value, &((struct run_request *)target)->config.jail);
+	struct run_request *request = target;
+
+	request->jail_option = "--jail";
+	return device_options_parse_jail(value, &request->config.jail);
 }
 
 static int apply_log_failures(void *target, const char *value)
@@ -255,7 +259,10 @@ static int apply_log_failures(void *target, const char *value)
 
 static int apply_policy_dir(void *target, const char *value)
 {
-	((struct run_request *)target)->config.jail.policy_dir = value;
+	struct run_request *request = target;
+
+	request->jail_option = "--seccomp-policy-dir";
+	request->config.jail.policy_dir = value;
 	return 0;
 }
 
@@ -324,6 +331,40 @@ const struct option_set run_options = {
 	.apply_positional = apply_kernel,
 };
 
+/* Options that need another. */
+static int check_request(const struct run_request *request)
+{
+	const struct vm_config *config = &request->config;
+
+	if (config->kernel_path == NULL) {
+		log_error("no kernel; usage: crosvm run [OPTIONS] KERNEL");
+		return -EINVAL;
+	}
+	if ((config->memory_flags & GUEST_MEMORY_HUGE_PAGES) != 0 &&
+		config->memory_size % (2 * MIB) != 0) {
+		log_error("--mem: with --hugepages an even number of MiB");
+		return -EINVAL;
+	}
+	if (request->jail_option != NULL && !config->multiprocess) {
+		log_error("%s belongs to --multiprocess (-u); add that, or leave it out",
+			request->jail_option);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int complete(struct run_request *request)
+{
+	int r = check_request(request);
+
+	if (r == 0)
+		r = device_options_add_seed_net(
+			&request->config, request->host_ip, request->netmask, request->mac);
+	if (r == 0 && !request->no_wl)
+		r = device_options_add_session(&request->config);
+	return r == 0 ? device_options_check(&request->config) : r;
+}
+
 int command_run(int argc, char **argv)
 {
 	struct run_request request = {
@@ -336,22 +377,10 @@ int command_run(int argc, char **argv)
 	int status = STATUS_USAGE;
 	int r = options_parse(&run_options, argc, argv, &request);
 
-	if (r == 0)
-		r = device_options_add_seed_net(
-			&request.config, request.host_ip, request.netmask, request.mac);
-	if (r == 0 && !request.no_wl && request.config.kernel_path != NULL)
-		r = device_options_add_session(&request.config);
-	if (r == 0)
-		r = device_options_check(&request.config);
 	if (r == OPTIONS_HELP) {
 		options_print_help(&run_options, stdout);
 		status = STATUS_OK;
-	} else if (r == 0 && request.config.kernel_path == NULL) {
-		log_error("no kernel; usage: crosvm run [OPTIONS] KERNEL");
-	} else if (r == 0 && (request.config.memory_flags & GUEST_MEMORY_HUGE_PAGES) != 0 &&
-		   request.config.memory_size % (2 * MIB) != 0) {
-		log_error("--mem: with --hugepages an even number of MiB");
-	} else if (r == 0) {
+	} else if (r == 0 && complete(&request) == 0) {
 		request.config.params = request.params != NULL ? request.params : "";
 		status = (int)vm_run(&request.config);
 	}
