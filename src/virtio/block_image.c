@@ -60,41 +60,38 @@ static int refuse_other_formats(const struct block_options *options, int fd)
 	return 0;
 }
 
-static bool holds_file(const char *pid, const struct stat *file)
+/* How many descriptors of the file a process has, as far as we may look. */
+static unsigned count_holds(const char *pid, const struct stat *file)
 {
 	char path[64];
 	struct dirent *entry;
 	struct stat held;
-	bool found = false;
+	unsigned count = 0;
 
 	snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
 	DIR *dir = opendir(path);
 
-	while (!found && dir != NULL && (entry = readdir(dir)) != NULL)
-		found = fstatat(dirfd(dir), entry->d_name, &held, 0) == 0 &&
-			held.st_dev == file->st_dev && held.st_ino == file->st_ino;
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		count += fstatat(dirfd(dir), entry->d_name, &held, 0) == 0 &&
+			 held.st_dev == file->st_dev && held.st_ino == file->st_ino;
 	if (dir != NULL)
 		closedir(dir);
-	return found;
+	return count;
 }
 
-/* Another process that has the file open, as far as we may look; 0: not found. */
-static int find_holder(int fd)
+/* Another process that has the file open; 0: not found. */
+static int find_holder(const struct stat *file)
 {
-	struct stat file;
 	struct dirent *entry;
 	int holder = 0;
 	DIR *proc = opendir("/proc");
 
-	if (proc == NULL || fstat(fd, &file) < 0) {
-		if (proc != NULL)
-			closedir(proc);
+	if (proc == NULL)
 		return 0;
-	}
 	while (holder == 0 && (entry = readdir(proc)) != NULL) {
 		int pid = (int)strtol(entry->d_name, NULL, 10);
 
-		if (pid > 0 && pid != getpid() && holds_file(entry->d_name, &file))
+		if (pid > 0 && pid != getpid() && count_holds(entry->d_name, file) > 0)
 			holder = pid;
 	}
 	closedir(proc);
@@ -117,6 +114,28 @@ static int wait_for_lock(int fd, const struct flock *lock)
 	return 0;
 }
 
+static void report_busy(const struct block_options *options, int fd)
+{
+	unsigned ours = options->direct ? 2 : 1; /* descriptors of this disk */
+	struct stat file;
+	char by[32] = "";
+	int holder = 0;
+
+	if (fstat(fd, &file) == 0) {
+		if (count_holds("self", &file) > ours) {
+			log_error("disk '%s' is given twice, at least once to be written to; use "
+				  "it read-only both times, or a copy of it",
+				options->path);
+			return;
+		}
+		holder = find_holder(&file);
+	}
+	if (holder != 0)
+		snprintf(by, sizeof(by), " (process %d)", holder);
+	log_error("disk '%s' is in use by another VM%s; stop it, or use the disk read-only in both",
+		options->path, by);
+}
+
 /* Writers exclude everybody, readers share. The lock goes with the descriptor. */
 static int lock_image(const struct block_options *options, int fd)
 {
@@ -132,13 +151,7 @@ static int lock_image(const struct block_options *options, int fd)
 		log_error("cannot lock the disk '%s': %s", options->path, strerror(-r));
 		return r;
 	}
-	int holder = find_holder(fd);
-	char by[32] = "";
-
-	if (holder != 0)
-		snprintf(by, sizeof(by), " (process %d)", holder);
-	log_error("disk '%s' is in use by another VM%s; stop it, or use the disk read-only in both",
-		options->path, by);
+	report_busy(options, fd);
 	return -EBUSY;
 }
 

@@ -273,14 +273,14 @@ static void writers_exclude_all_and_readers_share(void **state)
 
 	make_file(place, NULL, 0, 512);
 	assert_int_equal(try_open(place, RW, &first), 0);
-	assert_refused(place, RW, -EBUSY, "in use by another VM");
-	assert_refused(place, RO, -EBUSY, "in use by another VM");
+	assert_refused(place, RW, -EBUSY, "is given twice, at least once to be written to");
+	assert_refused(place, RO, -EBUSY, "is given twice, at least once to be written to");
 	block_image_close(&first);
 	assert_int_equal(try_open(place, RO, &first), 0);
 	assert_int_equal(try_open(place, RO, &second), 0);
-	assert_refused(place, RW, -EBUSY, "in use by another VM");
+	assert_refused(place, RW, -EBUSY, "is given twice, at least once to be written to");
 	block_image_close(&first);
-	assert_refused(place, RW, -EBUSY, "in use by another VM");
+	assert_refused(place, RW, -EBUSY, "is given twice, at least once to be written to");
 	block_image_close(&second);
 	assert_opens(place, RW, 512);
 }
@@ -296,7 +296,7 @@ static void another_name_is_the_same_disk(void **state)
 	snprintf(other.path, sizeof(other.path), "%s/other", place->directory);
 	assert_int_equal(link(place->path, other.path), 0);
 	assert_int_equal(try_open(place, RW, &image), 0);
-	assert_refused(&other, RW, -EBUSY, "in use");
+	assert_refused(&other, RW, -EBUSY, "given twice");
 	block_image_close(&image);
 	assert_int_equal(unlink(other.path), 0);
 }
@@ -334,6 +334,7 @@ static void the_message_names_the_process(void **state)
 
 	snprintf(words, sizeof(words), "in use by another VM (process %d)", (int)child);
 	assert_refused(place, RW, -EBUSY, words);
+	assert_refused(place, (struct block_options){ .direct = true }, -EBUSY, words);
 	/* The lock ends with its process, however that ends. */
 	assert_int_equal(kill(child, SIGKILL), 0);
 	assert_int_equal(waitpid(child, NULL, 0), child);
@@ -361,7 +362,7 @@ static void closing_another_descriptor_keeps_the_lock(void **state)
 	assert_int_equal(try_open(place, RW, &image), 0);
 	/* With locks of processes this close() would drop it. */
 	close(open(place->path, O_RDWR | O_CLOEXEC));
-	assert_refused(place, RW, -EBUSY, "in use");
+	assert_refused(place, RW, -EBUSY, "given twice");
 	block_image_close(&image);
 }
 
