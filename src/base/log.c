@@ -44,16 +44,40 @@ int log_level_parse(const char *text, enum log_level *ret_level)
 	return -EINVAL;
 }
 
+enum { LINE_SIZE = 1024, TEXT_SIZE = 8192, HEAD_SIZE = 256 };
+
+/*
+ * A message that is too long has a long path in it, mostly: its middle goes, for the end tells
+ * what is wrong. Writes `size` bytes at most.
+ */
+static COLD void shorten(char *line, size_t size, const char *format, va_list args)
+{
+	char text[TEXT_SIZE];
+
+	(void)vsnprintf(text, sizeof(text), format, args);
+	size_t tail = size - HEAD_SIZE - sizeof("...");
+
+	snprintf(line, size, "%.*s...%s", HEAD_SIZE, text, text + strlen(text) - tail);
+}
+
 void log_message(enum log_level level, const char *format, ...)
 {
-	char line[1024];
-	va_list args;
+	char line[LINE_SIZE];
+	va_list args, again;
 
 	if (!log_enabled(level))
 		return;
 	int prefix = snprintf(line, sizeof(line), "%s", levels[level].prefix);
+	char *text = line + prefix;
+	size_t size = sizeof(line) - (size_t)prefix - 1;
+
 	va_start(args, format);
-	int body = vsnprintf(line + prefix, sizeof(line) - (size_t)prefix - 1, format, args);
+	va_copy(again, args);
+	int body = vsnprintf(text, size, format, args);
+
+	if (body >= 0 && (size_t)body >= size)
+		shorten(text, size, format, again);
+	va_end(again);
 	va_end(args);
 	if (body < 0)
 		return;

@@ -108,6 +108,22 @@ static void a_long_message_is_cut_and_still_one_line(void **state)
 	assert_string_equal(logged(*fd), "");
 }
 
+/* What is wrong is told at the end, behind a path that may be long. */
+static void a_long_message_keeps_its_end(void **state)
+{
+	static char text[5000];
+	int *fd = *state;
+
+	memset(text, 'x', sizeof(text) - 1);
+	log_error("cannot open '%s': %s; %s", text, "too long", "pass another");
+	const char *line = logged(*fd);
+
+	assert_int_equal(strncmp(line, "crosvm: cannot open 'xxx", 24), 0);
+	assert_non_null(strstr(line, "xxx...xxx"));
+	assert_non_null(strstr(line, "xxx': too long; pass another\n"));
+	assert_int_equal(strlen(line), 1024 - 1);
+}
+
 static void level_names_are_parsed(void **state)
 {
 	static const struct {
@@ -148,6 +164,7 @@ int main(void)
 		LOG_TEST(levels_above_the_chosen_one_are_dropped),
 		LOG_TEST(a_message_is_one_write_with_its_arguments),
 		LOG_TEST(control_characters_never_reach_the_terminal),
+		LOG_TEST(a_long_message_keeps_its_end),
 		LOG_TEST(a_long_message_is_cut_and_still_one_line),
 		LOG_TEST(a_closed_stderr_is_survived),
 		cmocka_unit_test(level_names_are_parsed),
