@@ -3,6 +3,7 @@
 #include "kvm/machine.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/kvm.h>
 #include <stdint.h>
 #include <string.h>
@@ -107,8 +108,16 @@ int kvm_machine_add_memory(
 {
 	struct kvm_userspace_memory_region region = memory_slot(slot, 0, gpa, size, hva);
 
-	return vm_ioctl(
-		machine->fd, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+	if (ioctl(machine->fd, KVM_SET_USER_MEMORY_REGION, &region) == 0)
+		return 0;
+	int error = errno;
+
+	/* In one piece it takes less than 8 TiB, and nowhere more than the processor can address.
+	 */
+	log_error("KVM refused %" PRIu64 " MiB of memory at 0x%" PRIx64 ": %s; %s", size / MIB, gpa,
+		strerror(error),
+		error == EINVAL ? "pass a smaller --mem" : "the host is short of memory");
+	return -error;
 }
 
 int kvm_machine_add_readonly_memory(

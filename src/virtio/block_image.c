@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/fd.h"
 #include "base/log.h"
 
@@ -166,7 +167,9 @@ static int measure(
 	if (S_ISREG(st.st_mode)) {
 		size = (uint64_t)st.st_size;
 	} else if (!S_ISBLK(st.st_mode)) {
-		log_error("disk '%s' is neither a file nor a block device", options->path);
+		log_error("disk '%s' is neither a file nor a block device; pass a raw image, as "
+			  "'truncate -s 1G FILE' makes one",
+			options->path);
 		return -EINVAL;
 	} else if (ioctl(fd, BLKGETSIZE64, &size) < 0) {
 		int error = errno;
@@ -178,7 +181,8 @@ static int measure(
 	uint64_t tail = size % options->block_size;
 
 	if (size < options->block_size) {
-		log_error("disk '%s' has %" PRIu64 " bytes, less than one block of %u",
+		log_error("disk '%s' has %" PRIu64 " bytes, less than one block of %u; make it "
+			  "larger, as by 'truncate -s 1G FILE'",
 			options->path, size, options->block_size);
 		return -EINVAL;
 	}
@@ -191,6 +195,15 @@ static int measure(
 	return 0;
 }
 
+static const char *open_advice(int error, bool writes, bool direct)
+{
+	if (writes && (error == EACCES || error == EROFS))
+		return "is it meant to be read-only?";
+	if (direct && error == EINVAL)
+		return "its file system cannot, leave out 'direct'";
+	return advice_open(error);
+}
+
 static int open_file(const struct block_options *options, int extra_flags, int *ret_fd)
 {
 	bool writes = !options->read_only;
@@ -200,12 +213,9 @@ static int open_file(const struct block_options *options, int extra_flags, int *
 	if (fd < 0) {
 		int error = errno;
 
-		log_error("cannot open the disk '%s'%s: %s%s", options->path,
+		log_error("cannot open the disk '%s'%s: %s; %s", options->path,
 			extra_flags != 0 ? " with O_DIRECT" : "", strerror(error),
-			error == EACCES && writes ? "; is it meant to be read-only?"
-			: error == EINVAL && extra_flags != 0
-				? "; its file system cannot, leave out 'direct'"
-				: "");
+			open_advice(error, writes, extra_flags != 0));
 		return -error;
 	}
 	*ret_fd = fd;

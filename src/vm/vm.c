@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/sysinfo.h>
 
+#include "base/advice.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -65,7 +66,8 @@ static int open_file(const char *what, const char *path, int *ret_fd)
 	if (fd < 0) {
 		int error = errno;
 
-		log_error("cannot open the %s '%s': %s", what, path, strerror(error));
+		log_error("cannot open the %s '%s': %s; %s", what, path, strerror(error),
+			advice_open(error));
 		return -error;
 	}
 	*ret_fd = fd;

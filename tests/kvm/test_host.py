@@ -191,6 +191,11 @@ def test_preallocated_guest_larger_than_its_host(options):
     assert done.stderr.count("\n") == 1
 
 
+def test_guest_larger_than_kvm_takes():
+    done = vmm.run(of_size("64T"))
+    assert_refused(done, "KVM refused", "MiB of memory at 0x", "pass a smaller --mem")
+
+
 @needs_strace
 def test_preallocation_fails(tmp_path):
     done = injected("madvise:error=ENOMEM", trace="madvise", tmp_path=tmp_path, case=(*CASE, "--prealloc"))

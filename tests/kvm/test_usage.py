@@ -189,6 +189,29 @@ def test_terminal_escapes_in_names_are_not_echoed():
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.parametrize("option", [None, "--initrd", "--disk", "--rwdisk"])
+def test_advice_for_a_file(tmp_path, option):
+    """Why it cannot be opened and what to do, however long its name is."""
+    words = [KERNEL, option] if option else []
+    for path, says in ((tmp_path / "gone", "No such file or directory; check the path"),
+                       ("x" * 5000, "File name too long; check the path")):
+        done = vmm.run([*RUN, *words, path])
+        assert done.returncode == (vmm.HOST if option and "disk" in option else vmm.IMAGE)
+        assert done.stderr.endswith(says + "\n") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("size, says", [(0, "has 0 bytes, less than one block of 512; make it larger"), (None, "pass a raw image")])
+def test_advice_for_a_disk(tmp_path, size, says):
+    disk = tmp_path / "disk"
+    if size is None:
+        os.mkfifo(disk)
+    else:
+        disk.write_bytes(bytes(size))
+    done = vmm.run([*RUN, "-d", disk, KERNEL])
+    assert done.returncode == vmm.HOST
+    assert says in done.stderr and done.stderr.count("\n") == 1
+
+
 def complete(*words):
     """What doc/crosvm.bash offers for the last of the words, as bash calls it."""
     script = ("source \"$0\"; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _crosvm \"$1\"; "

@@ -173,7 +173,8 @@ static void too_small_files_are_refused(void **state)
 	assert_refused(place, RW, -EINVAL, "has 0 bytes");
 	assert_refused(place, RO, -EINVAL, "has 0 bytes");
 	make_file(place, NULL, 0, 511);
-	assert_refused(place, RW, -EINVAL, "has 511 bytes, less than one block of 512");
+	assert_refused(
+		place, RW, -EINVAL, "has 511 bytes, less than one block of 512; make it larger");
 	make_file(place, NULL, 0, 2048);
 	assert_refused(place, (struct block_options){ .block_size = 4096 }, -EINVAL,
 		"less than one block of 4096");
