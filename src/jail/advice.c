@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/advice.h"
 #include "base/fd.h"
 
 /* Those of the other namespaces cannot be seen from a new user namespace, which has its own. */
@@ -46,6 +47,10 @@ static long read_knob(const char *proc_sys, const char *path)
 
 const char *jail_advice(const char *proc_sys, int error)
 {
+	const char *limit = advice_limit(error);
+
+	if (limit != NULL)
+		return limit;
 	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++)
 		if (read_knob(proc_sys, knobs[i].path) == knobs[i].forbids)
 			return knobs[i].advice;

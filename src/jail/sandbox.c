@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "jail/policy.h"
@@ -32,8 +33,12 @@
 static int refused(const char *what)
 {
 	int error = errno;
+	const char *limit = advice_limit(error);
 
-	log_error("sandbox: cannot %s: %s" HINT, what, strerror(error));
+	if (limit != NULL)
+		log_error("sandbox: cannot %s: %s; %s", what, strerror(error), limit);
+	else
+		log_error("sandbox: cannot %s: %s" HINT, what, strerror(error));
 	return -error;
 }
 

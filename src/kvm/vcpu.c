@@ -27,7 +27,10 @@ int kvm_vcpu_create(const struct kvm_host *host, const struct kvm_machine *machi
 		int error = errno;
 
 		log_error("KVM cannot make vCPU %u: %s%s", index, strerror(error),
-			error == ENOMEM || error == EMFILE ? "; pass fewer --cpus" : "");
+			error == ENOMEM   ? "; pass fewer --cpus"
+			: error == EMFILE ? "; raise the limit on open files, 'ulimit -n', or pass "
+					    "fewer --cpus"
+					  : "");
 		return -error;
 	}
 	*ret_vcpu = (struct kvm_vcpu){

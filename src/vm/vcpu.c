@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/advice.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -288,9 +289,13 @@ static int start_thread(struct vcpu_set *set, unsigned index, void *(*function)(
 	struct vcpu *vcpu = &set->vcpus[index];
 	int r = thread_start(&vcpu->thread, function, vcpu);
 
-	if (r < 0)
-		log_error("cannot start the thread of vCPU %u: %s; pass fewer --cpus", index,
-			strerror(-r));
+	if (r < 0) {
+		const char *limit = advice_limit(-r);
+
+		log_error("cannot start the thread of vCPU %u: %s; %s%s", index, strerror(-r),
+			limit != NULL ? limit : "the host is short of memory",
+			set->count > 1 ? ", or pass fewer --cpus" : "");
+	}
 	vcpu->started = r == 0;
 	return r;
 }

@@ -113,7 +113,22 @@ def test_host_is_out_of_descriptors_for_signals(tmp_path):
 
 @needs_strace
 def test_host_cannot_start_threads(tmp_path):
-    assert_refused(injected("clone,clone3:error=EAGAIN", trace="clone,clone3", tmp_path=tmp_path), "thread")
+    """A limit is named that one can raise; that fewer vCPUs would do is for who asked for more than one."""
+    for options in ([], ["-c", "2"]):
+        done = injected("clone,clone3:error=EAGAIN", trace="clone,clone3", tmp_path=tmp_path,
+                        case=("machine", "poweroff", *options))
+        assert_refused(done, "thread", "ulimit -u")
+        assert ("--cpus" in done.stderr) == (options != [])
+
+
+@needs_strace
+@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, which has no sandbox")
+def test_host_is_out_of_descriptors_for_the_sandbox(tmp_path):
+    done = injected("landlock_create_ruleset:error=EMFILE:when=2", trace="landlock_create_ruleset", tmp_path=tmp_path)
+    if done.returncode == vmm.OK:
+        pytest.skip("this host has no Landlock")
+    assert done.returncode == vmm.HOST
+    assert "Landlock" in done.stderr and "ulimit -n" in done.stderr and "--disable-sandbox" not in done.stderr
 
 
 @needs_strace

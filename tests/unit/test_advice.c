@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/advice.h"
+#include "jail/advice.h"
 
 static void a_limit_is_named(void **state)
 {
@@ -18,6 +19,9 @@ static void a_limit_is_named(void **state)
 	assert_non_null(strstr(advice_limit(ENFILE), "fs.file-max"));
 	assert_null(advice_limit(EPERM));
 	assert_null(advice_limit(0));
+	/* In a jail as well; nothing of the host's forbids it. */
+	assert_string_equal(jail_advice("/proc/sys", EMFILE), advice_limit(EMFILE));
+	assert_string_not_equal(jail_advice("/proc/sys", EPERM), advice_limit(EMFILE));
 }
 
 static void a_file_has_always_some_advice(void **state)
