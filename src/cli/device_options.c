@@ -3,12 +3,14 @@
 #include "cli/device_options.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "virtio/balloon.h"
 #include "virtio/block_options.h"
 #include "virtio/net_options.h"
 #include "virtio/wl_options.h"
@@ -299,6 +301,20 @@ static int check_serial(const struct vm_config *config)
 	return -EINVAL;
 }
 
+static int check_balloon(const struct vm_config *config)
+{
+	const struct vm_device *balloon = find_device(config, &balloon_device_class);
+	uint64_t size_mib = balloon != NULL ? balloon_size_mib(balloon->options) : 0;
+	uint64_t memory_mib = config->memory_size / MIB;
+
+	if (size_mib <= memory_mib)
+		return 0;
+	log_error("--balloon: size=%" PRIu64 " is more than the guest has: %" PRIu64
+		  " MiB; pass a smaller one, or more --mem",
+		size_mib, memory_mib);
+	return -EINVAL;
+}
+
 /* Those that are made of several options. */
 static int check_single(const struct vm_config *config)
 {
@@ -322,5 +338,7 @@ int device_options_check(const struct vm_config *config)
 
 	if (r == 0)
 		r = check_single(config);
+	if (r == 0)
+		r = check_balloon(config);
 	return r == 0 ? check_serial(config) : r;
 }

@@ -422,6 +422,11 @@ static const struct suboption suboptions[] = {
 	{ "deflate-on-oom", false, apply_deflate_on_oom },
 };
 
+uint64_t balloon_size_mib(const void *options)
+{
+	return ((const struct balloon_options *)options)->size_mib;
+}
+
 static const struct balloon_options default_options = { .size_mib = 0 };
 
 const struct device_class balloon_device_class = {

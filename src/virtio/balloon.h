@@ -29,3 +29,6 @@ struct balloon_state {
 };
 
 enum { BALLOON_CONFIG_SIZE = offsetof(struct balloon_state, stats_asked) };
+
+/* What the guest shall give up at the start, by the options of a balloon_device_class. */
+uint64_t balloon_size_mib(const void *options);

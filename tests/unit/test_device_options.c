@@ -214,6 +214,9 @@ static void single_devices_are_gathered(void **state)
 		{ &vsock_device_class, "socket=/v", NULL, "--vsock: no context id" },
 		{ &balloon_device_class, "size=1", "reporting", NULL },
 		{ &balloon_device_class, "size=1", "size=2", "--thing: 'size' is given twice" },
+		{ &balloon_device_class, "256", NULL, NULL },
+		{ &balloon_device_class, "reporting", "257",
+			"--balloon: size=257 is more than the guest has: 256 MiB" },
 		{ &wl_device_class, "/p,id=63", "/q,name=x,id=63", NULL },
 		{ &wl_device_class, "/p", "/q", "--wl: two sockets with the name ''" },
 		{ &wl_device_class, "/p,name=x,name=y", NULL, "--thing: 'name' is given twice" },
@@ -221,7 +224,7 @@ static void single_devices_are_gathered(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct vm_config config = { .device_count = 0 };
+		struct vm_config config = { .memory_size = 256 * MIB };
 		struct capture capture;
 		char first[64], second[64];
 
