@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -315,6 +314,34 @@ static int check_balloon(const struct vm_config *config)
 	return -EINVAL;
 }
 
+static int check_compositor(const char *option, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		log_warn("%s: no compositor at '%s': %s; the guest's programs find none until "
+			 "there is one",
+			option, path, strerror(errno));
+		return 0;
+	}
+	if (S_ISSOCK(st.st_mode))
+		return 0;
+	log_error("%s: '%s' is no socket; pass that of a Wayland compositor", option, path);
+	return -EINVAL;
+}
+
+/* They may come and go, but what is something else will not become one. */
+static int check_compositors(const struct vm_config *config)
+{
+	const struct vm_device *device = find_device(config, &wl_device_class);
+	const struct wl_options *options = device != NULL ? device->options : NULL;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && options != NULL && i < options->socket_count; i++)
+		r = check_compositor(device->option, options->sockets[i].path);
+	return r;
+}
+
 /* Those that are made of several options. */
 static int check_single(const struct vm_config *config)
 {
@@ -322,12 +349,9 @@ static int check_single(const struct vm_config *config)
 
 	for (unsigned i = 0; r == 0 && i < config->device_count; i++) {
 		const struct vm_device *device = &config->devices[i];
-		char option[OPTION_LABEL_SIZE];
 
-		if (!device->class->once || device->options == NULL)
-			continue;
-		snprintf(option, sizeof(option), "--%s", device->class->ops->name);
-		r = check(option, device->class, device->options);
+		if (device->class->once && device->options != NULL)
+			r = check(device->option, device->class, device->options);
 	}
 	return r;
 }
@@ -340,5 +364,7 @@ int device_options_check(const struct vm_config *config)
 		r = check_single(config);
 	if (r == 0)
 		r = check_balloon(config);
+	if (r == 0)
+		r = check_compositors(config);
 	return r == 0 ? check_serial(config) : r;
 }

@@ -29,7 +29,7 @@ static int append(struct vm_config *config, const char *option, const struct vm_
 int vm_config_add_device(struct vm_config *config, const char *option,
 	const struct device_class *class, const void *options)
 {
-	struct vm_device device = { .class = class };
+	struct vm_device device = { .option = option, .class = class };
 
 	if (class->options_size > 0) {
 		device.options = malloc(class->options_size);
@@ -49,7 +49,11 @@ int vm_config_add_device(struct vm_config *config, const char *option,
 int vm_config_add_foreign(struct vm_config *config, const char *option,
 	const struct device_class *class, const char *path)
 {
-	const struct vm_device device = { .class = class, .foreign_path = path };
+	const struct vm_device device = {
+		.option = option,
+		.class = class,
+		.foreign_path = path,
+	};
 
 	return append(config, option, &device);
 }

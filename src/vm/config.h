@@ -18,6 +18,7 @@ enum { MEMORY_MIB_MIN = 16, MEMORY_MIB_MAX = 64 << 20 };
 enum { VM_DEVICES_MAX = 200 };
 
 struct vm_device {
+	const char *option; /* the first that asked for it, for messages */
 	const struct device_class *class;
 	void *options;            /* owned; class->options_size bytes; NULL for a foreign one */
 	uint64_t words;           /* that were given, a bit for each of class->suboptions */
@@ -42,7 +43,7 @@ struct vm_config {
 
 /*
  * Adds a device with a copy of `options`. 0, or -EINVAL when there are too many
- * or -ENOMEM, both logged; `option` is for messages.
+ * or -ENOMEM, both logged; `option` is for messages, and kept.
  */
 MUST_CHECK int vm_config_add_device(struct vm_config *config, const char *option,
 	const struct device_class *class, const void *options);

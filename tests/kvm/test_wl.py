@@ -66,9 +66,10 @@ def test_a_session_without_a_compositor(tmp_path, made):
 
 @pytest.mark.parametrize("runtime", [{}, {"XDG_RUNTIME_DIR": ""}], ids=["unset", "empty"])
 def test_no_session(runtime):
-    """Not a word; a compositor can be named all the same, there or not."""
+    """Not a word; a compositor can be named all the same, there or, with a warning, not."""
     assert wl_ids(**runtime) == []
-    assert wl_ids("--wl", "/nowhere/wayland-0", **runtime) == [ID_FIRST]
+    says = ["--wl: no compositor at '/nowhere/wayland-0': No such file or directory; the guest's programs find none"]
+    assert wl_ids("--wl", "/nowhere/wayland-0", says=says, **runtime) == [ID_FIRST]
 
 
 @pytest.mark.no_kvm
@@ -85,6 +86,8 @@ def test_no_session(runtime):
     (["/a,id=63x"], "id= is 30 or 63"),
     (["/a,title=x"], "title"),
     ([f"/a,name={i}" for i in range(9)], "more than 8 sockets"),
+    (["/etc/passwd"], "'/etc/passwd' is no socket"),
+    (["/tmp"], "'/tmp' is no socket"),
 ])
 def test_refused(option, specs, says):
     options = [word for spec in specs for word in (f"--{option}", spec)]
@@ -95,4 +98,5 @@ def test_refused(option, specs, says):
 
 def test_as_much_as_there_may_be():
     specs = [f"{PATH},name={NAME}", *(f"/a,name={i}" for i in range(7))]
-    assert wl_ids(*(word for spec in specs for word in ("--wayland-sock", spec))) == [ID_FIRST]
+    assert wl_ids(*(word for spec in specs for word in ("--wayland-sock", spec)),
+                  says=[f"no compositor at '{spec.split(',')[0]}'" for spec in specs]) == [ID_FIRST]
