@@ -234,6 +234,8 @@ static bool parse_forward(const char *text, struct net_forward *ret_forward)
 		*text++ != ':' || !take_port(&text, '\0', &to))
 		return false;
 	ret_forward->udp = udp;
+	memcpy(ret_forward->host, host, sizeof(host));
+	ret_forward->port = (uint16_t)from;
 	snprintf(ret_forward->ports, sizeof(ret_forward->ports), "%s%s%u:%u", host,
 		*host != '\0' ? "/" : "", from, to);
 	return true;

@@ -16,6 +16,8 @@ enum { NET_FORWARDS_MAX = 32, NET_FORWARD_SIZE = 64 };
 /* A port of the host that leads to one of the guest, as passt writes it: "127.0.0.1/8080:80". */
 struct net_forward {
 	bool udp;
+	char host[INET6_ADDRSTRLEN]; /* "": all addresses */
+	uint16_t port;               /* of the host */
 	char ports[NET_FORWARD_SIZE];
 };
 

@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "virtio/net_forward.h"
 #include "virtio/net_resolver.h"
 
 enum { REAP_MS = 1000, FORWARD_ARGUMENTS = 2 * NET_FORWARDS_MAX };
@@ -152,7 +153,10 @@ int net_passt_start(const struct net_options *options, int *ret_pidfd, int *ret_
 	struct arguments arguments = { .count = 0 };
 	int ends[2];
 	pid_t pid = -1;
-	int r = net_options_have_back_end(options) ? check_vhost_user() : 0;
+	int r = net_forward_try(options);
+
+	if (r == 0 && net_options_have_back_end(options))
+		r = check_vhost_user();
 
 	if (r < 0)
 		return r;

@@ -55,24 +55,67 @@ def test_a_tap_is_given_once(tap):
     assert f"tap-fd={tap} is not the descriptor of a tap" in done.stderr
 
 
-@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
-@pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
-def test_a_passt_that_does_not_start_ends_the_vm(jailed):
-    """It starts while the VM does; its own message says why it could not, and the guest does not run on without."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        forward = f"forward=tcp:127.0.0.1:{taken.getsockname()[1]}-:80"
-        done = vmm.run(vmm.command("hang", None, *jailed, "--net", f"user,{forward}"))
-    assert done.returncode == vmm.HOST, done.stderr
-    assert "device net: its program did not start" in done.stderr
-    assert "bind" in done.stderr or "interface" in done.stderr
-
-
 def with_passt(directory, script):
     """A PATH in which this is passt."""
     program = directory / "passt"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+def test_a_passt_that_does_not_start_ends_the_vm(tmp_path, jailed):
+    """It starts while the VM does; its own message says why it could not, and the guest does not run on without."""
+    done = vmm.run(vmm.command("hang", None, *jailed, "--net", "user"),
+                   env=with_passt(tmp_path, "echo no template interface; exit 1"))
+    assert done.returncode == vmm.HOST, done.stderr
+    assert "device net: its program did not start" in done.stderr
+    assert "no template interface" in done.stderr
+
+
+@pytest.mark.parametrize("kind, host, forwarded", [
+    ("tcp", "127.0.0.1", ""),  # passt would take it for IPv6 alone
+    ("tcp", "127.0.0.1", "127.0.0.1"),
+    ("tcp", "::1", ""),
+    ("tcp", "::1", "[::1]"),
+    ("udp", "127.0.0.1", ""),
+    ("udp", "::1", "[::1]"),
+])
+def test_a_port_that_is_taken(tmp_path, kind, host, forwarded):
+    """Refused before passt is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as taken:
+        try:
+            taken.bind((host, 0))
+        except OSError:
+            pytest.skip("this host has no IPv6")
+        if kind == "tcp":
+            taken.listen()
+        port = taken.getsockname()[1]
+        done = vmm.run(vmm.command("hang", None, "--net", f"user,forward={kind}:{forwarded}:{port}-:80"),
+                       env=with_passt(tmp_path, "echo started"))
+    assert done.returncode == vmm.HOST
+    assert f"net: cannot forward {kind} port {port} of " in done.stderr and "another program has it" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_of_another_host(tmp_path):
+    done = vmm.run(vmm.command("hang", None, "--net", "user,forward=tcp:192.0.2.1:8080-:80"),
+                   env=with_passt(tmp_path, "echo started"))
+    assert done.returncode == vmm.HOST
+    assert "tcp port 8080 of 192.0.2.1: " in done.stderr and "no such address" in done.stderr
+
+
+def test_a_port_that_is_free(tmp_path):
+    """And one whose last connection has ended a moment ago; it is free for passt again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            listener.accept()[0].close()
+    program = f"python3 -c 'import socket; socket.create_server((\"127.0.0.1\", {port})); print(\"bound\")'; exit 1"
+    done = vmm.run(vmm.command("hang", None, "--net", f"user,forward=tcp::{port}-:80"), env=with_passt(tmp_path, program))
+    assert "bound" in done.stderr + done.stdout
+    assert "its program did not start" in done.stderr
 
 
 @pytest.mark.parametrize("script, says", [

@@ -98,6 +98,8 @@ static void forwards_become_passts(void **state)
 		assert_int_equal(options.forwards[0].udp, cases[i].udp);
 		assert_string_equal(options.forwards[0].ports, cases[i].ports);
 		assert_string_equal(options.forwards[1].ports, "9:9");
+		assert_string_equal(options.forwards[1].host, "");
+		assert_int_equal(options.forwards[1].port, 9);
 	}
 }
 
