@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/unix_connect.h"
 
 /*
  * Whether somebody listens there. -ECONNREFUSED means that nobody does; a
@@ -56,6 +57,15 @@ static int bind_private(int fd, const struct sockaddr_un *address)
 	return bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ? -errno : 0;
 }
 
+int unix_check_path(const char *what, const char *path)
+{
+	if (*path != '\0' && strlen(path) <= UNIX_PATH_MAX)
+		return 0;
+	log_error("%s: the path of a socket has 1 to %d characters; choose another", what,
+		UNIX_PATH_MAX);
+	return -ENAMETOOLONG;
+}
+
 static int open_listener(
 	const char *what, const char *path, int type, int backlog, struct unix_listener *listener)
 {
@@ -63,11 +73,9 @@ static int open_listener(
 	struct stat made;
 	int r;
 
-	if (*path == '\0' || strlen(path) >= sizeof(address.sun_path)) {
-		log_error("%s: the path of a socket has 1 to %zu characters; choose another", what,
-			sizeof(address.sun_path) - 1);
-		return -ENAMETOOLONG;
-	}
+	r = unix_check_path(what, path);
+	if (r < 0)
+		return r;
 	memcpy(address.sun_path, path, strlen(path));
 	CLEANUP_FD int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 

@@ -17,6 +17,9 @@ struct unix_listener {
 	ino_t inode;
 };
 
+/* Whether a path is short enough, and one at all. 0, or -ENAMETOOLONG, logged as below. */
+MUST_CHECK int unix_check_path(const char *what, const char *path);
+
 /*
  * Binds with mode 0600 and listens. -ENAMETOOLONG, -EADDRINUSE when somebody
  * listens there, -EEXIST for anything else there, or -errno; `what` names the

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/unix_listener.h"
 #include "cli/commands.h"
 #include "cli/device_options.h"
 #include "vm/device_server.h"
@@ -39,7 +40,7 @@ static int apply_positional(void *target, const char *value)
 static int apply_socket_path(void *target, const char *value)
 {
 	((struct device_request *)target)->socket_path = value;
-	return 0;
+	return unix_check_path("--socket-path", value);
 }
 
 static int apply_jail(void *target, const char *value)

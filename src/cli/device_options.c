@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/unix_listener.h"
 #include "virtio/balloon.h"
 #include "virtio/block_options.h"
 #include "virtio/net_options.h"
@@ -199,9 +200,8 @@ static int apply_type(void *target, const char *option, const char *value)
 
 static int apply_foreign_socket(void *target, const char *option, const char *value)
 {
-	(void)option;
 	((struct foreign_options *)target)->path = value;
-	return 0;
+	return unix_check_path(option, value);
 }
 
 int device_options_add_foreign(struct vm_config *config, const char *option, char *spec)

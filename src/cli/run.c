@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/unix_listener.h"
 #include "cli/commands.h"
 #include "cli/device_options.h"
 #include "vm/config.h"
@@ -142,7 +143,7 @@ static int apply_serial(void *target, const char *value)
 			continue;
 		serial->kind = kinds[i].kind;
 		serial->path = has_path ? value + length : NULL;
-		return 0;
+		return serial->kind == CONSOLE_UNIX ? unix_check_path("--serial", serial->path) : 0;
 	}
 	log_error("--serial: '%s' is not stdio, file=PATH, unix=PATH or null", value);
 	return -EINVAL;
@@ -232,7 +233,7 @@ static int apply_no_wl(void *target, const char *value)
 static int apply_socket(void *target, const char *value)
 {
 	((struct run_request *)target)->config.socket_path = value;
-	return 0;
+	return unix_check_path("--socket", value);
 }
 
 static int apply_multiprocess(void *target, const char *value)

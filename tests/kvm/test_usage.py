@@ -55,6 +55,9 @@ LOTS = "9" * 400
     (["--serial", "null=x", KERNEL], "--serial"),
     (["-m", "65T", KERNEL], "--mem: '65T' is not a size from 16 to 67108864 MiB"),
     (["-m", "0G", KERNEL], "--mem: '0G' is not a size"),
+    *(([option, prefix + path, KERNEL], f"{option}: the path of a socket has 1 to 107 characters")
+      for option, prefix in (("--socket", ""), ("--serial", "unix="), ("--vhost-user", "type=rng,socket="))
+      for path in ("", "x" * 108) if path or option == "--socket"),
     (["--jail", "strict", KERNEL], "--jail belongs to --multiprocess (-u)"),
     (["--jail", "best-effort", KERNEL], "--jail belongs to --multiprocess (-u)"),
     (["--seccomp-policy-dir", "/tmp", KERNEL], "--seccomp-policy-dir belongs to --multiprocess (-u)"),
@@ -96,12 +99,20 @@ def test_refused(arguments, says):
     (["block", "a.img,queues=0"], "device block: queues: '0' is not a number"),
     (["vsock", "cid=3"], "device vsock: the kernel would serve it, which cannot be passed on; say socket=PATH"),
     (["vsock", "socket=v"], "device vsock: no context id"),
+    (["rng", "--socket-path", ""], "--socket-path is given twice"),
     (["toaster"], "device 'toaster' is not known"),
 ])
 def test_device_refused(tmp_path, arguments, says):
     done = vmm.run([vmm.CROSVM, "device", "--socket-path", tmp_path / "sock", *arguments])
     assert (done.returncode, done.stdout) == (vmm.USAGE, "")
     assert done.stderr.startswith("crosvm: ") and says in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["", "x" * 108])
+def test_device_without_a_place(path):
+    done = vmm.run([vmm.CROSVM, "device", "rng", "--socket-path", path])
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert "--socket-path: the path of a socket has 1 to 107 characters" in done.stderr
 
 
 @pytest.mark.parametrize("arguments, says", [
