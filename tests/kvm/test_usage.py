@@ -115,6 +115,13 @@ def test_device_without_a_place(path):
     assert "--socket-path: the path of a socket has 1 to 107 characters" in done.stderr
 
 
+@pytest.mark.parametrize("program", ["test", "demo"])
+def test_programs_of_the_repository_say_what_they_do(program):
+    done = vmm.run([vmm.ROOT / program, "--help"], timeout=10)
+    assert (done.returncode, done.stderr) == (vmm.OK, "")
+    assert done.stdout.startswith(f"usage: ./{program}")
+
+
 @pytest.mark.parametrize("arguments, says", [
     (["balloon", "vm.sock", "10"], "balloon: 'vm.sock' is not a number"),
     (["disk", "resize", "x", "1G", "vm.sock"], "disk resize: 'x' is not a number"),
