@@ -4,6 +4,7 @@
  * with each socket that they are given, and differ in the verb and in what
  * they make of the reply. Replies are checked: what is missing is not shown.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -71,7 +72,8 @@ static int parse_size(const char *text, uint64_t *ret_size)
 {
 	static const char units[] = "KMGT";
 	size_t digits = strspn(text, "0123456789");
-	const char *unit = text[digits] != '\0' ? strchr(units, text[digits]) : NULL;
+	const char *unit =
+		text[digits] != '\0' ? strchr(units, toupper((unsigned char)text[digits])) : NULL;
 	unsigned shift = unit != NULL ? 10 * (unsigned)(unit - units + 1) : 0;
 	bool ends = text[digits] == '\0' || (unit != NULL && text[digits + 1] == '\0');
 

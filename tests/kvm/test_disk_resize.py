@@ -115,4 +115,6 @@ def test_usage():
         done = vmm.run([vmm.CROSVM, "disk", *case])
         assert (done.returncode, done.stdout) == (vmm.USAGE, ""), case
         assert done.stderr.startswith("crosvm: ") and done.stderr.count("\n") == 1
-    assert vmm.run([vmm.CROSVM, "disk", *words]).returncode == vmm.HOST
+    for size in ("1G", "1g", "2m", "4k", "1t"):
+        done = vmm.run([vmm.CROSVM, "disk", "resize", "0", size, "/nowhere"])
+        assert done.returncode == vmm.HOST and done.stderr.startswith("crosvm: /nowhere: ")
