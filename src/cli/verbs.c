@@ -20,6 +20,7 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "vm/exit_status.h"
+#include "vm/lifecycle.h"
 
 /* How long a VM may take to flush its disks and end. */
 enum { END_TIMEOUT_MS = 60000 };
@@ -313,10 +314,18 @@ static int finish_stop(const struct verb_request *request, const char *path, int
 	return r;
 }
 
+static bool is_end(const json_t *event)
+{
+	const char *name = json_string_value(json_object_get(event, "event"));
+
+	return name != NULL && vm_end_has_event(name);
+}
+
 static int finish_events(
 	const struct verb_request *request, const char *path, int fd, json_t **reply)
 {
 	json_t *message;
+	bool ended = false;
 	int r;
 
 	(void)request;
@@ -324,6 +333,7 @@ static int finish_events(
 	while ((r = client_await(fd, STDOUT_FILENO)) == 0 &&
 		(r = client_receive(fd, 0, &message)) == 0) {
 		print_json(message);
+		ended = is_end(message);
 		json_decref(message);
 		if (fflush(stdout) != 0)
 			return 0; /* main() says so */
@@ -335,9 +345,12 @@ static int finish_events(
 		log_error("cannot write to stdout: %s", strerror(EPIPE));
 		return r;
 	}
-	if (r == -ENODATA)
+	if (r == -ENODATA && ended)
 		return 0;
-	log_error("%s: %s", path, strerror(-r));
+	log_error("%s: %s", path,
+		r == -ENODATA ? "no more events, and no end of the VM; it was killed, or did not "
+				"wait for us to read them"
+			      : strerror(-r));
 	return r;
 }
 

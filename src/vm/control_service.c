@@ -522,21 +522,9 @@ const char *control_service_path(const struct control_service *service)
 
 void control_service_end(struct control_service *service, enum vm_end end)
 {
-	static const char *const names[VM_ENDS] = {
-		[VM_RUNNING] = "running",
-		[VM_END_POWER_OFF] = "power-off",
-		[VM_END_REBOOT] = "reset",
-		[VM_END_PANIC] = "panic",
-		[VM_END_TRIPLE_FAULT] = "triple-fault",
-		[VM_END_STOPPED] = "stopped",
-		[VM_END_KVM_ERROR] = "kvm-error",
-		[VM_END_HOST] = "host-error",
-		[VM_END_DEVICE] = "device-lost",
-	};
-
 	if (service == NULL)
 		return;
-	publish(service, make_event(service, names[end], 0));
+	publish(service, make_event(service, vm_end_event(end), 0));
 }
 
 void control_service_free(struct control_service *service)

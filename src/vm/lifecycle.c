@@ -4,23 +4,29 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 #include "base/fd.h"
 
 static const struct {
 	enum exit_status status;
+	const char *event;
 	const char *text;
 } ends[VM_ENDS] = {
-	[VM_RUNNING] = { STATUS_OK, "the VM runs" },
-	[VM_END_POWER_OFF] = { STATUS_OK, "the guest powered off" },
-	[VM_END_REBOOT] = { STATUS_OK, "the guest rebooted, which ends the VM" },
-	[VM_END_PANIC] = { STATUS_CRASH, "the guest's kernel panicked; its console tells why" },
-	[VM_END_TRIPLE_FAULT] = { STATUS_CRASH, "the guest crashed with a triple fault" },
-	[VM_END_STOPPED] = { STATUS_OK, "the VM was stopped" },
-	[VM_END_KVM_ERROR] = { STATUS_KVM, "KVM could not go on with the guest" },
-	[VM_END_HOST] = { STATUS_HOST, "the host refused what the VM needs, as said above" },
-	[VM_END_DEVICE] = { STATUS_DEVICE, "the process of a device was lost, as said above" },
+	[VM_RUNNING] = { STATUS_OK, NULL, "the VM runs" },
+	[VM_END_POWER_OFF] = { STATUS_OK, "power-off", "the guest powered off" },
+	[VM_END_REBOOT] = { STATUS_OK, "reset", "the guest rebooted, which ends the VM" },
+	[VM_END_PANIC] = { STATUS_CRASH, "panic",
+		"the guest's kernel panicked; its console tells why" },
+	[VM_END_TRIPLE_FAULT] = { STATUS_CRASH, "triple-fault",
+		"the guest crashed with a triple fault" },
+	[VM_END_STOPPED] = { STATUS_OK, "stopped", "the VM was stopped" },
+	[VM_END_KVM_ERROR] = { STATUS_KVM, "kvm-error", "KVM could not go on with the guest" },
+	[VM_END_HOST] = { STATUS_HOST, "host-error",
+		"the host refused what the VM needs, as said above" },
+	[VM_END_DEVICE] = { STATUS_DEVICE, "device-lost",
+		"the process of a device was lost, as said above" },
 };
 
 int lifecycle_open_fd(struct lifecycle *lifecycle, int *ret_fd)
@@ -69,4 +75,17 @@ enum exit_status vm_end_status(enum vm_end end)
 const char *vm_end_text(enum vm_end end)
 {
 	return ends[end].text;
+}
+
+const char *vm_end_event(enum vm_end end)
+{
+	return ends[end].event;
+}
+
+bool vm_end_has_event(const char *name)
+{
+	for (size_t i = 0; i < VM_ENDS; i++)
+		if (ends[i].event != NULL && strcmp(ends[i].event, name) == 0)
+			return true;
+	return false;
 }

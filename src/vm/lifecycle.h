@@ -37,3 +37,7 @@ enum vm_end lifecycle_get(struct lifecycle *lifecycle);
 /* The exit status that belongs to an end, and the line that is logged for it. */
 enum exit_status vm_end_status(enum vm_end end);
 const char *vm_end_text(enum vm_end end);
+/* The event of the control socket that tells it; NULL: none. And whether an event is one of those.
+ */
+const char *vm_end_event(enum vm_end end);
+bool vm_end_has_event(const char *name);

@@ -250,8 +250,8 @@ def test_power_button_while_suspended(path):
 
 
 @contextlib.contextmanager
-def listening(path):
-    with subprocess.Popen([vmm.CROSVM, "events", path], stdout=subprocess.PIPE) as listener:
+def listening(path, **kwargs):
+    with subprocess.Popen([vmm.CROSVM, "events", path], stdout=subprocess.PIPE, **kwargs) as listener:
         try:
             yield listener
         finally:
@@ -280,6 +280,16 @@ def test_events(path):
             assert event(listener)["event"] == "stopped"
             assert listener.stdout.readline() == b""
             assert listener.wait(5) == vmm.OK
+
+
+def test_events_without_an_end(path):
+    """The VM was killed: nobody tells how it ended, so to listen to it has failed."""
+    with vm(path) as process, listening(path, stderr=subprocess.PIPE) as listener:
+        assert event(listener)["event"] == "boot"
+        process.kill()
+        assert listener.wait(5) == vmm.HOST
+        assert listener.stdout.read() == b""
+        assert "no end of the VM; it was killed" in listener.stderr.read().decode()
 
 
 def test_nobody_reads_the_events(path):
