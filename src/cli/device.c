@@ -119,10 +119,6 @@ static int run(const struct device_request *request)
 		log_error("device %s: another program would serve it, by vhost-user as well: start "
 			  "that one",
 			request->name);
-	else if (class->needs_kernel != NULL && class->needs_kernel(device))
-		log_error("device %s: the kernel would serve it, which cannot be passed on; say "
-			  "socket=PATH as well, or use 'crosvm run'",
-			request->name);
 	else if (device_server_run(class, device, request->socket_path, &request->jail) < 0)
 		status = STATUS_HOST;
 	else

@@ -215,8 +215,6 @@ struct device_class {
 	/* Whether take_back_end() will give a socket, so that another program maps guest memory;
 	 * NULL: never. */
 	bool (*has_back_end)(const void *options);
-	/* Whether nobody but the kernel can serve the rings; NULL: never. */
-	bool (*needs_kernel)(const void *options);
 	/* Opens all fds, with the user's rights. 0 or -errno, logged. ops->free frees it. */
 	int (*open)(const void *options, struct device **ret_device);
 	/*

@@ -222,11 +222,6 @@ static int check_options(const char *option, const void *opaque_options)
 	return -EINVAL;
 }
 
-static bool needs_kernel(const void *options)
-{
-	return ((const struct vsock_options *)options)->socket == NULL;
-}
-
 static void say_why_not_opened(int error)
 {
 	const char *advice =
@@ -299,6 +294,5 @@ const struct device_class vsock_device_class = {
 	.defaults = &default_options,
 	.options_size = sizeof(struct vsock_options),
 	.check = check_options,
-	.needs_kernel = needs_kernel,
 	.open = vsock_open,
 };
