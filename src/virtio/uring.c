@@ -29,11 +29,23 @@ static int restrict_ring(struct io_uring *ring, const struct uring_kind *kind)
 }
 
 /*
+ * Those for files, and one for all else. By itself the kernel gives each thread up to four a
+ * processor; those that the jail's limit keeps it from making cost I/O errors. Linux 5.15, and
+ * older ones stay as they are; before 6.4 it counts them for each NUMA node.
+ */
+static void limit_workers(struct io_uring *ring, unsigned workers)
+{
+	unsigned limits[] = { workers - 1, 1 };
+
+	(void)io_uring_register_iowq_max_workers(ring, limits);
+}
+
+/*
  * The newest way first: Linux 6.1 does completions only when we wait for them,
  * for one thread alone, which is the one that enables the ring. It is told in
  * the ring's memory (TASKRUN) that there are some.
  */
-static int create_ring(struct io_uring *ring, const struct uring_kind *kind)
+static int create_ring(struct io_uring *ring, const struct uring_kind *kind, unsigned workers)
 {
 	static const unsigned flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
@@ -46,6 +58,8 @@ static int create_ring(struct io_uring *ring, const struct uring_kind *kind)
 		r = io_uring_queue_init(kind->entries, ring, flags[i] | IORING_SETUP_R_DISABLED);
 		if (r < 0)
 			continue;
+		if (workers != 0)
+			limit_workers(ring, workers);
 		/* Linux 5.13, with which multishot polls came: there is no bit for them. */
 		r = (ring->features & IORING_FEAT_RSRC_TAGS) != 0 ? restrict_ring(ring, kind)
 								  : -EOPNOTSUPP;
@@ -55,11 +69,13 @@ static int create_ring(struct io_uring *ring, const struct uring_kind *kind)
 	return r < 0 ? -EOPNOTSUPP : 0;
 }
 
-static void make(struct urings *urings, const struct uring_kind *kind, unsigned index)
+/* Its thread's share of workers; 0: as many as the kernel likes. */
+static void make(
+	struct urings *urings, const struct uring_kind *kind, unsigned index, unsigned workers)
 {
 	struct io_uring *ring = calloc(1, sizeof(*ring));
 
-	if (ring != NULL && create_ring(ring, kind) < 0) {
+	if (ring != NULL && create_ring(ring, kind, workers) < 0) {
 		free(ring);
 		ring = NULL;
 	}
@@ -67,10 +83,13 @@ static void make(struct urings *urings, const struct uring_kind *kind, unsigned 
 	urings->tried[index] = true;
 }
 
+/* One alone has nobody to share with: that it gets no more is no error while it has some. */
 void urings_prepare(struct urings *urings, const struct uring_kind *kind, unsigned count)
 {
+	unsigned workers = count > 1 ? URING_WORKERS / count : 0;
+
 	for (unsigned i = 0; i < count && i < DEVICE_QUEUES_MAX; i++)
-		make(urings, kind, i);
+		make(urings, kind, i, workers);
 }
 
 unsigned urings_fds(const struct urings *urings, int *ret_fds)
@@ -102,7 +121,7 @@ void urings_free(struct urings *urings)
 struct io_uring *urings_open(struct urings *urings, const struct uring_kind *kind, unsigned index)
 {
 	if (!urings->tried[index])
-		make(urings, kind, index);
+		make(urings, kind, index, 0);
 	if (urings->rings[index] != NULL && !urings->enabled[index]) {
 		urings->enabled[index] = io_uring_enable_rings(urings->rings[index]) == 0;
 		if (!urings->enabled[index])

@@ -17,6 +17,10 @@
 
 struct io_uring;
 
+/* Threads that the kernel makes in a jailed device's process for I/O that would wait; of all
+ * rings. */
+enum { URING_WORKERS = 64 };
+
 struct uring_kind {
 	unsigned entries;
 	uint8_t sqe_flags; /* IOSQE_ that are allowed */
@@ -30,7 +34,10 @@ struct urings {
 	bool enabled[DEVICE_QUEUES_MAX];           /* by its thread */
 };
 
-/* Makes the rings of queues [0, count), as far as the host gives us any. */
+/*
+ * Makes the rings of queues [0, count), as far as the host gives us any. For a jail: none
+ * takes the workers of another, of which there are URING_WORKERS.
+ */
 void urings_prepare(struct urings *urings, const struct uring_kind *kind, unsigned count);
 /* Adds the descriptors of rings; how many. */
 unsigned urings_fds(const struct urings *urings, int *ret_fds);

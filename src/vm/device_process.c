@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "jail/policy_compile.h"
+#include "virtio/uring.h"
 #include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
@@ -24,8 +25,7 @@ enum {
 	FDS_A_QUEUE = 6,    /* kick, call and error, old and new; stop */
 	FDS_FOR_FRONT_END = 1,
 	FDS_OF_HELPER = 1024, /* it has three; the others are those in flight (base/connector.h) */
-	URING_WORKERS = 64,   /* which count as threads of the process */
-	VHOST_WORKERS = 1,    /* the same, since Linux 6.4 */
+	VHOST_WORKERS = 1,    /* which counts as a thread of the process since Linux 6.4 */
 	HELPER_MIB = 1,
 	MEMORY_MIB = 128,        /* most of it for what vsock's connections hold for the guest */
 	MEMORY_MIB_A_QUEUE = 20, /* block_uring.c's requests, of a queue of 1024 */
