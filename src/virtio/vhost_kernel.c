@@ -232,12 +232,13 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 	return r;
 }
 
+/* A front end's has more regions than ours. */
 static int set_memory(struct vhost *vhost, const struct guest_memory *memory)
 {
 	struct vhost_kernel *self = from_vhost(vhost);
 	struct {
 		struct vhost_memory head;
-		struct vhost_memory_region regions[GUEST_MEMORY_REGIONS_MAX];
+		struct vhost_memory_region regions[GUEST_MEMORY_FILES_MAX];
 	} table = { .head.nregions = 0 };
 
 	if (memory != NULL)

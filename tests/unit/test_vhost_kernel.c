@@ -11,7 +11,10 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/fd.h"
 #include "unit/virtio_driver.h"
 #include "virtio/vhost_kernel.h"
 
@@ -36,7 +39,7 @@ struct kernel {
 	unsigned count;
 	struct vhost_vring_addr addresses;
 	struct vhost_memory memory;
-	struct vhost_memory_region regions[8];
+	struct vhost_memory_region regions[GUEST_MEMORY_FILES_MAX];
 };
 
 static struct kernel kernel;
@@ -256,6 +259,32 @@ static void memory_comes_and_goes(void **state)
 	vhost->ops->free(vhost);
 }
 
+/* As of another front end, whose memory lies in more pieces than ours. */
+static void memory_has_as_many_regions_as_a_front_end_sends(void **state)
+{
+	enum { REGION = 4096, FAR = 0x100000 };
+	struct guest_memory_file files[GUEST_MEMORY_FILES_MAX];
+	CLEANUP_FD int fd = memfd_create("guest", MFD_CLOEXEC);
+	struct guest_memory *memory;
+	struct device device;
+	struct vhost *vhost = new_vhost(NULL, &device);
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, ARRAY_SIZE(files) * REGION), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(files); i++)
+		files[i] = (struct guest_memory_file){ i * (uint64_t)FAR, REGION,
+			i * (uint64_t)REGION, fd };
+	assert_int_equal(guest_memory_create_from_files(files, ARRAY_SIZE(files), &memory), 0);
+	assert_int_equal(vhost->ops->set_memory(vhost, memory), 0);
+	assert_int_equal(kernel.memory.nregions, ARRAY_SIZE(files));
+	for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
+		assert_int_equal(kernel.regions[i].guest_phys_addr, i * (uint64_t)FAR);
+		assert_int_equal(kernel.regions[i].memory_size, REGION);
+	}
+	vhost->ops->free(vhost);
+	guest_memory_free(memory);
+}
+
 static void a_kernel_that_refuses_costs_no_device(void **state)
 {
 	static const unsigned long requests[] = { VHOST_SET_OWNER, VHOST_SET_MEM_TABLE };
@@ -441,6 +470,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_kernel_learns_of_all_memory),
 		TEST(memory_comes_and_goes),
+		TEST(memory_has_as_many_regions_as_a_front_end_sends),
 		TEST(a_kernel_that_refuses_costs_no_device),
 		TEST(features_are_shared),
 		TEST(a_ring_runs_and_stops),
