@@ -131,6 +131,12 @@ int device_threads_start(struct device_threads *threads)
 	return r;
 }
 
+void device_threads_give_up(struct device_threads *threads)
+{
+	if (!threads->running)
+		close_requests(threads);
+}
+
 void device_threads_free(struct device_threads *threads)
 {
 	if (threads == NULL)

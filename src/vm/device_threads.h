@@ -23,5 +23,11 @@ struct queue_threads device_threads_get(struct device_threads *threads);
 /* Starts the thread; requests wait for it. When it fails, they fail. 0 or -errno, logged. */
 MUST_CHECK int device_threads_start(struct device_threads *threads);
 
+/*
+ * The end comes, perhaps before the start: then requests fail, those that wait already too. Without
+ * effect once it has started. By who would start it.
+ */
+void device_threads_give_up(struct device_threads *threads);
+
 /* After the last device. NULL is fine. */
 void device_threads_free(struct device_threads *threads);

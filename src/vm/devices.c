@@ -348,6 +348,12 @@ int devices_start(struct devices *devices)
 	return devices->threads != NULL ? device_threads_start(devices->threads) : 0;
 }
 
+void devices_give_up(struct devices *devices)
+{
+	if (devices != NULL && devices->threads != NULL)
+		device_threads_give_up(devices->threads);
+}
+
 size_t devices_socket_paths(
 	const struct devices *devices, const char *ret_paths[DEVICE_SOCKETS_MAX])
 {

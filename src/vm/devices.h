@@ -38,6 +38,12 @@ MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine 
  */
 MUST_CHECK int devices_start(struct devices *devices);
 
+/*
+ * The VM ends, perhaps before devices_start(): no vCPU waits for that any longer.
+ * Before the vCPUs are stopped. Main thread. NULL is fine.
+ */
+void devices_give_up(struct devices *devices);
+
 enum { DEVICE_SOCKETS_MAX = 16 };
 /* Paths of sockets that the devices remove when they go. How many. */
 size_t devices_socket_paths(

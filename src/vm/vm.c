@@ -389,6 +389,7 @@ static void tear_down(struct vm *vm)
 {
 	/* When it failed early, somebody may wait for what will not come. */
 	sem_post(&vm->loaded);
+	devices_give_up(vm->devices);
 	vcpu_set_stop(vm->vcpus);
 	console_stop(vm->console);
 	if (vm->platform != NULL) {

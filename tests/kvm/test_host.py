@@ -132,6 +132,18 @@ def test_host_is_out_of_descriptors_for_the_sandbox(tmp_path):
 
 
 @needs_strace
+@pytest.mark.parametrize("options", [(), ("-u",)])
+def test_host_cannot_start_threads_while_the_guest_runs(options, tmp_path):
+    """The second vCPU's, late: the first one's guest has started its disk by then, and waits for devices_start()."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    done = injected("clone3:error=EAGAIN:delay_enter=500000:when=2", trace="clone3", tmp_path=tmp_path,
+                    case=("load", "load", "--cpus", "2", "-b", f"path={disk}", *options))
+    assert done.returncode == vmm.HOST
+    assert done.stderr.startswith("crosvm: cannot start the thread of vCPU 1: ")
+
+
+@needs_strace
 @pytest.mark.parametrize("error", ["ENOMEM", "EINVAL"])
 def test_any_ioctl_may_fail(error, tmp_path):
     """Every KVM ioctl before the first KVM_RUN in turn. A refusal or, for what can be done without, a VM."""
