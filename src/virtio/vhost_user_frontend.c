@@ -258,6 +258,8 @@ static int fetch_config(struct vhost_user_frontend *self)
 	if (reply.config.offset != 0 || reply.config.size != size)
 		return give_up(self, -EPROTO, "at the configuration space");
 	memcpy(self->config, reply.config.data, size);
+	if (self->peer.fit_config != NULL)
+		self->peer.fit_config(self->config, self->queue_count);
 	self->config_is_stale = false;
 	return 0;
 }
@@ -517,22 +519,20 @@ static int agree_on_features(struct vhost_user_frontend *self)
 	return r;
 }
 
+/* It may have more than there can be here, as DPDK's: those are left alone. */
 static int count_queues(struct vhost_user_frontend *self)
 {
 	uint64_t least = max_u64(max_u64(self->peer.queues, self->peer.queues_min), 1);
 	uint64_t count = least;
-	int r = 0;
+	int r = speaks(self, VHOST_USER_PROTOCOL_F_MQ)
+			? ask_u64(self, VHOST_USER_GET_QUEUE_NUM, &count)
+			: 0;
 
-	if (speaks(self, VHOST_USER_PROTOCOL_F_MQ))
-		r = ask_u64(self, VHOST_USER_GET_QUEUE_NUM, &count);
-	if (r < 0)
-		return r;
-	if (count < least)
-		return give_up(self, -EPROTO, "with fewer queues than the device needs");
-	if (self->peer.queues == 0 && count > DEVICE_QUEUES_MAX)
-		return give_up(self, -EPROTO, "with more queues than there can be");
-	self->queue_count = self->peer.queues != 0 ? self->peer.queues : (unsigned)count;
-	return 0;
+	if (r == 0 && count < least)
+		r = give_up(self, -EPROTO, "with fewer queues than the device needs");
+	self->queue_count = (unsigned)min_u64(
+		self->peer.queues != 0 ? self->peer.queues : count, DEVICE_QUEUES_MAX);
+	return r;
 }
 
 static int greet(struct vhost_user_frontend *self)

@@ -60,8 +60,12 @@ struct vhost_user_peer {
 	bool syncs;
 	/* How much of it there is with these features, zeros after that; NULL: all. */
 	uint32_t (*config_used)(uint64_t features);
-	/* How many queues it must have, or 0: as many as it says, DEVICE_QUEUES_MAX at most. */
+	/* How many queues it must have, or 0: as many as it says, of which DEVICE_QUEUES_MAX are
+	 * used. */
 	unsigned queues;
+	/* What the space says of queues that are not used does not get to the driver. NULL:
+	 * nothing. */
+	void (*fit_config)(uint8_t *config, unsigned queues);
 	/*
 	 * It may stop a ring with work in flight, as qemu-storage-daemon does against
 	 * the specification: the ring gets VHOST_USER_SETTLE_MS to come to rest first.

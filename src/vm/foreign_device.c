@@ -41,18 +41,29 @@ static uint32_t block_config_used(uint64_t features)
 	return offsetof(struct virtio_blk_config, max_discard_sectors);
 }
 
+/* A driver takes as many as this says, and gives up where the transport has fewer. */
+static void fit_block_config(uint8_t *space, unsigned queues)
+{
+	struct virtio_blk_config config;
+
+	memcpy(&config, space, sizeof(config));
+	config.num_queues = (uint16_t)min_u64(config.num_queues, queues);
+	memcpy(space, &config, sizeof(config));
+}
+
 /* What we must know of a device beyond what the class says. Virtio 1.2, section 5. */
 static const struct foreign_kind {
 	const struct device_class *class;
 	unsigned queues_min;
 	uint64_t features_without_config; /* 0: a back end without a configuration space is none */
 	uint32_t (*config_used)(uint64_t features);
+	void (*fit_config)(uint8_t *space, unsigned queues);
 	bool drops_work; /* some may; where the driver leaves nothing in the ring for later */
 } kinds[] = {
-	{ &block_device_class, 1, 0, block_config_used, true },
-	{ &net_device_class, 2, NET_FRAME_FEATURES, NULL, false },
-	{ &rng_device_class, 1, 0, NULL, false }, /* the device has no configuration space */
-	{ &vsock_device_class, 3, 0, NULL, false },
+	{ &block_device_class, 1, 0, block_config_used, fit_block_config, true },
+	{ &net_device_class, 2, NET_FRAME_FEATURES, NULL, NULL, false },
+	{ &rng_device_class, 1, 0, NULL, NULL, false }, /* the device has no configuration space */
+	{ &vsock_device_class, 3, 0, NULL, NULL, false },
 };
 
 static const struct foreign_kind *find_kind(const struct device_class *class)
@@ -154,6 +165,7 @@ int foreign_device_greet(struct foreign_device *device, struct device *own,
 		.queue_size = ops->queue_size,
 		.config_size = ops->config_size,
 		.config_used = kind->config_used,
+		.fit_config = kind->fit_config,
 		.drops_work = kind->drops_work,
 		.queues_min = kind->queues_min,
 		.features_without_config = kind->features_without_config,

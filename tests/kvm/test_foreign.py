@@ -43,7 +43,7 @@ def running(argv, *paths, **kwargs):
 
 
 @contextlib.contextmanager
-def storage_daemon(directory):
+def storage_daemon(directory, queues=2):
     """QEMU's, with two disks: paths of their sockets, and who serves the second."""
     if shutil.which("qemu-storage-daemon") is None:
         pytest.skip("no qemu-storage-daemon: install qemu-system-common")
@@ -52,7 +52,7 @@ def storage_daemon(directory):
         image, path = directory / f"{name}.img", directory / f"{name}.sock"
         argv += ["--blockdev", f"driver=file,node-name={name},filename={image},read-only={'off' if writable else 'on'}",
                  "--export", f"type=vhost-user-blk,id=export-{name},node-name={name},addr.type=unix,addr.path={path},"
-                 f"writable={'on' if writable else 'off'},num-queues=2"]
+                 f"writable={'on' if writable else 'off'},num-queues={queues}"]
         paths.append(path)
     with running(argv, *paths) as daemon:
         yield paths, daemon
@@ -111,6 +111,15 @@ def test_disks(images, back_end):
     last = first + 16 * 32 * disks.SECTOR
     assert written[:first] + written[last:] == disks.IMAGE[:first] + disks.IMAGE[last:]
     assert written[first:last] != disks.IMAGE[first:last]
+
+
+def test_more_queues_than_there_can_be(images):
+    """Those that a device has beyond 16 are left alone."""
+    with storage_daemon(images, queues=64) as (paths, _), vmm.started(driving(paths), until=b"begin\n", stdin=-1) as process:
+        go_on(process, b" rounds")
+        go_on(process, b"end\n")
+        go_on(process, b"PASS disk")
+        assert process.wait(10) == vmm.OK
 
 
 @pytest.mark.skipif(vmm.SANITIZED, reason="test_disks is enough")

@@ -52,6 +52,7 @@ struct peer {
 	uint64_t features_without_config;
 	const struct vhost_user_offer *own;
 	uint32_t (*config_used)(uint64_t features);
+	const void *config;    /* that it has, of the size that is asked for; NULL: what was sent */
 	unsigned sync_ms;      /* how long it takes to hang up */
 	atomic_uint acts;      /* how often it did it */
 	_Atomic uint64_t told; /* the features that it was told last */
@@ -80,8 +81,11 @@ static inline bool good_answer(struct peer *peer, struct vhost_user_message *mes
 		message->u64 = PEER_QUEUES;
 		break;
 	case VHOST_USER_GET_CONFIG:
+		if (peer->config != NULL)
+			memcpy(message->config.data, peer->config, message->config.size);
+		return true; /* else as it came */
 	case VHOST_USER_GET_VRING_BASE:
-		return true; /* as it came */
+		return true;
 	default:
 		if (!wants_answer)
 			return false;
