@@ -301,6 +301,30 @@ static void abort_ends_it_and_does_not_look_like_a_violation(void **state)
 	assert_true(result == -SIGABRT || result == -SIGSEGV);
 }
 
+static int free_what_is_no_block(void *shared)
+{
+	void (*volatile release)(void *) = free; /* the C library shall notice it, and no tool */
+	char room[64] __attribute__((aligned(16))) = { 0 };
+
+	(void)shared;
+	release(room + 32);
+	return 0;
+}
+
+/* What glibc found, and not that it may not say so. */
+static void the_c_library_s_last_words_are_heard(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	require_killing();
+	init(&rig, "rng_device", free_what_is_no_block);
+	int result = rig_run(&rig);
+
+	assert_true(result == -SIGABRT || result == -SIGSEGV);
+	assert_non_null(strstr(rig.log, "free(): "));
+}
+
 /* ---- What does not work. */
 
 enum { DIES = 0 };
@@ -545,6 +569,7 @@ int main(void)
 		cmocka_unit_test(a_block_device_works),
 		cmocka_unit_test(a_random_number_generator_works),
 		cmocka_unit_test(abort_ends_it_and_does_not_look_like_a_violation),
+		cmocka_unit_test(the_c_library_s_last_words_are_heard),
 		cmocka_unit_test(forbidden_acts_end_it),
 		cmocka_unit_test(one_thread_s_act_ends_the_process),
 		cmocka_unit_test(calls_of_32_bit_end_it),
