@@ -54,6 +54,7 @@ static const struct constant constants[] = {
 	NAME(MAP_PRIVATE),
 	NAME(MAP_FIXED),
 	NAME(MAP_ANONYMOUS),
+	NAME(MAP_GROWSDOWN),
 	NAME(MAP_NORESERVE),
 	NAME(MAP_STACK),
 	NAME(MAP_HUGETLB),

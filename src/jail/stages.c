@@ -384,6 +384,9 @@ static int enter_descriptors(struct entry *entry)
 	return 0;
 }
 
+/* What a process has anyway, where nobody changed it. */
+enum { STACK_MAX = 8 << 20 };
+
 /* Before Linux 5.14 the processes of a user were counted over all namespaces. */
 static bool counts_threads(const struct entry *entry)
 {
@@ -414,6 +417,9 @@ static int enter_limits(struct entry *entry)
 		{ RLIMIT_NPROC, limits->threads, limits->threads != 0 && counts_threads(entry) },
 		/* Not RLIMIT_AS: all of guest memory is mapped twice while a driver starts anew. */
 		{ RLIMIT_DATA, entry->memory + limits->memory, limits->memory != 0 },
+		/* The first thread's, which the one before does not count, and which may have none.
+		 */
+		{ RLIMIT_STACK, STACK_MAX, limits->memory != 0 },
 		{ RLIMIT_FSIZE, limits->file_size, limits->file_size != 0 },
 	};
 

@@ -33,3 +33,4 @@ def test_limits(tmp_path):
             more = (128 + 20 * queues) * MIB
             assert more < int(held["Max data size"][1]) < more + 16 * MIB, name
             assert held["Max data size"][0] == held["Max data size"][1]
+            assert held["Max stack size"] == (str(8 * MIB),) * 2

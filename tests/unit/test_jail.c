@@ -389,6 +389,7 @@ static void the_limits_hold(void **state)
 	/* And what it was born with; sanitizers' shadows are that, too. */
 	assert_in_range(limit_of(text, "Max data size"), (1 << 30) + 4096,
 		(1 << 30) + (rig_policies_kill ? 16 * MIB : UINT64_C(1) << 47));
+	assert_limit(text, "Max stack size", 8 * MIB);
 	assert_limit(text, "Max file size", 12345);
 	end(&rig);
 }
