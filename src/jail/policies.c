@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * The embedded policies. Their table is made by tools/compile-policies when
- * crosvm is built, and constant from then on.
+ * crosvm is built, and constant from then on; who enters one has a copy.
  */
 #include <string.h>
 
@@ -21,4 +21,12 @@ const struct jail_policy *jail_policy_find(const char *name)
 		if (strcmp(policies[i].name, name) == 0)
 			return &policies[i];
 	return NULL;
+}
+
+void jail_program_adapt(const struct jail_program *program, pid_t pid, struct sock_filter *ret_code)
+{
+	memcpy(ret_code, program->instructions, program->count * sizeof(ret_code[0]));
+	for (unsigned i = 0; i < program->count; i++)
+		if (BPF_CLASS(ret_code[i].code) == BPF_JMP && ret_code[i].k == JAIL_OWN_PID)
+			ret_code[i].k = (uint32_t)pid;
 }

@@ -10,12 +10,13 @@
 #pragma once
 
 #include <linux/filter.h>
+#include <sys/types.h>
 
 #include "base/util.h"
 
 /*
  * What a policy calls OWN_PID is this number in its programs, which no process
- * has; who installs one puts the process's id in its place (sandbox.c).
+ * has; who installs one puts the process's id in its place.
  */
 #define JAIL_OWN_PID 0x4f776e50
 
@@ -35,3 +36,7 @@ struct jail_policy {
 const struct jail_policy *jail_policy_find(const char *name);
 /* All of them, for tests and listings. */
 const struct jail_policy *jail_policy_all(size_t *ret_count);
+
+/* The program, with room for all of it, for the process of that id. */
+void jail_program_adapt(
+	const struct jail_program *program, pid_t pid, struct sock_filter *ret_code);

@@ -79,21 +79,19 @@ enum { INSTRUCTIONS_MAX = 640 };
 enum { CONVENTION_INSTRUCTIONS = 6 };
 
 /*
- * A copy of the program for this process: its own id where the policy says
- * OWN_PID, and a forbidden call is told to report_violation() instead of ending
- * the process without a word. For a process in a jail its parent has the word.
+ * A copy of the program in which a forbidden call is told to report_violation()
+ * instead of ending the process without a word. For a process in a jail its
+ * parent has the word.
  */
 static void adapt(const struct sandbox *sandbox, const struct jail_program *program,
 	struct sock_filter *ret_code)
 {
-	memcpy(ret_code, program->instructions, program->count * sizeof(ret_code[0]));
+	jail_program_adapt(program, sandbox->pid, ret_code);
 	for (unsigned i = CONVENTION_INSTRUCTIONS; i < program->count; i++) {
 		struct sock_filter *instruction = &ret_code[i];
-		unsigned class = BPF_CLASS(instruction->code);
 
-		if (class == BPF_JMP && instruction->k == JAIL_OWN_PID)
-			instruction->k = (uint32_t)sandbox->pid;
-		if (class == BPF_RET && instruction->k == SECCOMP_RET_KILL_PROCESS)
+		if (BPF_CLASS(instruction->code) == BPF_RET &&
+			instruction->k == SECCOMP_RET_KILL_PROCESS)
 			instruction->k = SECCOMP_RET_TRAP;
 	}
 }

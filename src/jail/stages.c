@@ -474,11 +474,11 @@ static int enter_seccomp(struct entry *entry)
 	const struct jail_policy *policy = entry->config->policy;
 	const struct jail_program *program =
 		entry->config->log_violations ? &policy->log : &policy->kill;
-	struct sock_fprog filter = {
-		.len = program->count,
-		.filter = (struct sock_filter *)program->instructions,
-	};
+	struct sock_filter code[BPF_MAXINSNS]; /* no policy has more: policy_compile.c */
+	struct sock_fprog filter = { .len = program->count, .filter = code };
 
+	/* Its id is that in its own namespace; without one, that of the host. */
+	jail_program_adapt(program, getpid(), code);
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &filter) <
 		0)
 		return failed(entry, "install the seccomp filter");

@@ -355,6 +355,7 @@ static const struct act {
 	{ "ptrace", SYS_ptrace, { 0 }, DIES },
 	{ "kill", SYS_kill, { -1, SIGKILL }, DIES },
 	{ "tgkill", SYS_tgkill, { 1, 1, SIGKILL }, DIES },
+	{ "tgkill of another", SYS_tgkill, { 2, 2, SIGABRT }, DIES },
 	{ "pidfd_open", SYS_pidfd_open, { 1, 0 }, DIES },
 	{ "pidfd_getfd", SYS_pidfd_getfd, { 0 }, DIES },
 	{ "process_vm_readv", SYS_process_vm_readv, { 0 }, DIES },

@@ -241,6 +241,46 @@ static void the_poorest_jail_has_its_last_defences(void **state)
 	rig_free(&rig);
 }
 
+static pid_t spawner;
+
+static void refuse_and_remember(void)
+{
+	spawner = getpid();
+	refuse();
+}
+
+static int abort_itself(void *argument)
+{
+	(void)argument;
+	abort();
+}
+
+static int abort_the_spawner(void *argument)
+{
+	(void)argument;
+	return (int)syscall(SYS_tgkill, spawner, spawner, SIGABRT);
+}
+
+/* In the pid namespace of all, as the user of others: by abort()'s signal it reaches itself. */
+static void the_poorest_jail_reaches_no_other_process(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	require(true);
+	if (!rig_policies_kill)
+		skip();
+	current = &refusals[0];
+	for (int itself = 0; itself < 2; itself++) {
+		rig_init(&rig, true);
+		rig.config.best_effort = true;
+		rig.config.policy = jail_policy_find("rng_device");
+		rig.prepare = refuse_and_remember;
+		rig.main = itself ? abort_itself : abort_the_spawner;
+		assert_int_equal(rig_run(&rig), itself ? -SIGABRT : -SIGSYS);
+	}
+}
+
 static void write_text(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -505,6 +545,7 @@ int main(void)
 		BOTH(a_refused_stage_ends_a_strict_jail),
 		BOTH(a_best_effort_jail_tells_what_it_lacks),
 		BOTH(the_poorest_jail_has_its_last_defences),
+		cmocka_unit_test(the_poorest_jail_reaches_no_other_process),
 		BOTH(a_host_without_user_namespaces_is_told_its_knob),
 		BOTH(root_of_a_small_container_stays_itself),
 		cmocka_unit_test(advice_follows_the_host),
