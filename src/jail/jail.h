@@ -74,10 +74,11 @@ struct jail_config {
 	bool log_violations;
 };
 
-/* Who root's process becomes: only its parent may map other ids than its own. */
+/* Who the process is in its user namespace: only its parent may map other ids than its own. */
 struct jail_identity {
 	uid_t uid;
 	gid_t gid;
+	bool by_parent; /* it has; else the process maps these, which are its own */
 };
 
 /* One process, of whoever spawned it. Single-threaded use. */
@@ -116,7 +117,7 @@ enum jail_missing {
  * 0 or -errno; a message says why and what to do. -EINVAL for a wrong config.
  * What fails in the process itself is told there, on stderr, and ends it.
  * System calls of the caller: 9; 15 as root, since then the process becomes the
- * user nobody.
+ * user nobody. A root that may not change ids stays itself, as other users do.
  */
 MUST_CHECK int jail_spawn(const struct jail_config *config, int (*main)(void *argument),
 	void *argument, struct jail_process *ret_process);

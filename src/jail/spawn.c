@@ -163,17 +163,23 @@ static int map_one(
 	return r;
 }
 
-/* Only a process of the namespace above may map other ids than its own. */
+/*
+ * Only a process of the namespace above may map other ids than its own. A root
+ * without CAP_SETUID or CAP_SETGID is as any user: its process does what theirs do.
+ */
 static int map_ids(pid_t pid, const struct jail_birth *birth, struct jail_identity *ret_mapped)
 {
-	struct jail_identity mapped;
+	struct jail_identity mapped = { .by_parent = true };
 	int r = map_one(pid, "gid_map", birth->gid, getegid, &mapped.gid);
 
 	if (r == 0)
 		r = map_one(pid, "uid_map", birth->uid, geteuid, &mapped.uid);
-	if (r == 0)
-		*ret_mapped = mapped;
-	return r;
+	if (r == -EPERM)
+		mapped = (struct jail_identity){ .uid = geteuid(), .gid = getegid() };
+	else if (r < 0)
+		return r;
+	*ret_mapped = mapped;
+	return 0;
 }
 
 static int fill_birth(const struct jail_config *config, struct jail_birth *birth)
@@ -249,6 +255,7 @@ int jail_spawn(const struct jail_config *config, int (*main)(void *argument), vo
 		fd_close(&channel);
 		live(config, &birth, main, argument);
 	}
+	process.mapped = (struct jail_identity){ .uid = birth.uid, .gid = birth.gid };
 	if (birth.by_root && (birth.missing & JAIL_LACKS_USER_NAMESPACE) == 0) {
 		r = map_ids(process.pid, &birth, &process.mapped);
 		if (r < 0) {

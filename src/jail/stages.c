@@ -141,11 +141,9 @@ static int enter_maps(struct entry *entry)
 {
 	if (lacks(entry, JAIL_LACKS_USER_NAMESPACE))
 		return 0;
-	if (!entry->birth->by_root)
-		return map_own_ids(entry);
 	entry->uid = entry->birth->mapped.uid;
 	entry->gid = entry->birth->mapped.gid;
-	return 0;
+	return entry->birth->mapped.by_parent ? 0 : map_own_ids(entry);
 }
 
 /* Should memory run out, a device goes before the main process, which then ends the VM in order. */
@@ -276,12 +274,14 @@ static int lock_capabilities(struct entry *entry)
 }
 
 /*
- * The kernel lets an ordinary user, a small container's root among them, drop no
- * groups. There is no file here for them to open.
+ * The kernel lets an ordinary user, a small container's root and one without the
+ * right to among them, drop no groups. There is no file here for them to open.
  */
 static int enter_identity(struct entry *entry)
 {
-	bool changes = entry->birth->by_root && entry->uid == entry->birth->uid;
+	const struct jail_birth *birth = entry->birth;
+	bool may = lacks(entry, JAIL_LACKS_USER_NAMESPACE) || birth->mapped.by_parent;
+	bool changes = birth->by_root && may && entry->uid == birth->uid;
 
 	if (setgroups(0, NULL) < 0 && changes)
 		return failed(entry, "drop the groups");

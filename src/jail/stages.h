@@ -11,10 +11,10 @@
 /* What the parent knows of the process that it makes. */
 struct jail_birth {
 	uint32_t missing; /* the namespaces that it could not be born into */
-	bool by_root;     /* in a user namespace it becomes `mapped` then */
-	uid_t uid;        /* else the ids that it shall have */
+	bool by_root;
+	uid_t uid; /* the ids that it shall have, if it may */
 	gid_t gid;
-	struct jail_identity mapped; /* from the parent, when it lets the process go */
+	struct jail_identity mapped; /* in a user namespace; from the parent, when it lets it go */
 	int parent_pidfd;            /* closed on the way */
 	int status_fd;               /* gets a struct jail_report; closed then */
 };
