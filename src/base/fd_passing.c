@@ -9,7 +9,7 @@
 
 #include "base/fd.h"
 
-int fd_send(int socket, const void *data, size_t size, int fd)
+static int send_one(int socket, const void *data, size_t size, int fd, int flags)
 {
 	char control[CMSG_SPACE(sizeof(fd))] __attribute__((aligned(8))) = { 0 };
 	struct cmsghdr *header = (struct cmsghdr *)(void *)control;
@@ -25,9 +25,19 @@ int fd_send(int socket, const void *data, size_t size, int fd)
 	*header = (struct cmsghdr){ CMSG_LEN(sizeof(fd)), SOL_SOCKET, SCM_RIGHTS };
 	memcpy(CMSG_DATA(header), &fd, sizeof(fd));
 	do {
-		n = sendmsg(socket, &message, MSG_NOSIGNAL);
+		n = sendmsg(socket, &message, MSG_NOSIGNAL | flags);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
+}
+
+int fd_send(int socket, const void *data, size_t size, int fd)
+{
+	return send_one(socket, data, size, fd, 0);
+}
+
+int fd_send_now(int socket, const void *data, size_t size, int fd)
+{
+	return send_one(socket, data, size, fd, MSG_DONTWAIT);
 }
 
 /* The one descriptor of a message, or -1; closes the others. */

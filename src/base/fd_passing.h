@@ -12,6 +12,8 @@
 /* Sends `size` bytes with `fd`, which is borrowed; -1: none. 0 or -errno; -EPIPE: nobody is there.
  */
 MUST_CHECK int fd_send(int socket, const void *data, size_t size, int fd);
+/* The same without a wait: -EAGAIN when there is no room, because nobody reads. */
+MUST_CHECK int fd_send_now(int socket, const void *data, size_t size, int fd);
 
 /*
  * Receives a message of exactly `size` bytes; *ret_fd gets the descriptor,

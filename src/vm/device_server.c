@@ -5,8 +5,11 @@
  * end that breaks the protocol loses its connection and the next one is served.
  *
  * The process here and the device's speak over a SOCK_SEQPACKET pair: the device
- * asks for a front end by one byte, and gets one byte with its socket. The end
- * of the pair is the wish to end.
+ * asks for a front end by one byte, and gets one byte with its socket; by another
+ * it says that it is done with that one. The end of the pair is the wish to end.
+ *
+ * A front end may keep a queue's thread, by a descriptor to write to that blocks,
+ * and so the device when it goes. Then the device's process is given up.
  */
 #include "vm/device_server.h"
 
@@ -17,6 +20,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/fd_passing.h"
 #include "base/log.h"
@@ -24,9 +28,16 @@
 #include "virtio/vhost.h"
 #include "virtio/vhost_user_backend.h"
 
-enum { END_MS = 5000 }; /* for what is in flight, when it shall end */
+enum { END_MS = 5000 }; /* for what is in flight, when it or its front end shall end */
+
+enum { DONE, ASKS }; /* what the device says */
 
 /* ---- the device's side: in the jail ---- */
+
+static int say(const struct device_birth *birth, uint8_t what)
+{
+	return fd_send(birth->socket, &what, sizeof(what), -1);
+}
 
 static int serve_front_ends(const struct device_birth *birth)
 {
@@ -38,12 +49,13 @@ static int serve_front_ends(const struct device_birth *birth)
 
 	if (r < 0)
 		return 1;
-	while (fd_send(birth->socket, &byte, sizeof(byte), -1) == 0 &&
+	while (say(birth, ASKS) == 0 &&
 		fd_receive(birth->socket, &byte, sizeof(byte), &socket) == 0) {
 		log_debug("%s: a front end has connected", name);
 		/* What was wrong with it is logged, and does not concern the next. */
 		(void)!vhost_user_serve(socket, name, vhost, birth->socket);
 		fd_close(&socket);
+		(void)!say(birth, DONE); /* to sync may take longer than to stop */
 		if (birth->ops->sync != NULL)
 			birth->ops->sync(birth->device);
 	}
@@ -57,7 +69,19 @@ struct server {
 	struct device_process process;
 	struct unix_listener listener;
 	int signal_fd;
-	bool device_is_free; /* it has asked for a front end */
+	bool device_is_free;  /* it has asked for a front end */
+	int front_end;        /* that it has, to see it go; nothing is read from it. -1: none */
+	uint64_t deadline_ns; /* to be done with that one, which has gone; 0: it has not */
+};
+
+/* What serve() waits for. */
+enum {
+	SERVER_SIGNAL,
+	SERVER_END,
+	SERVER_HELPER_END,
+	SERVER_DEVICE,
+	SERVER_LISTENER,
+	SERVER_FRONT_END,
 };
 
 /* Signals that end the server come by this descriptor, in all threads. */
@@ -82,11 +106,13 @@ static int open_signals(struct server *server)
 
 static int take_request(struct server *server)
 {
-	uint8_t byte;
+	uint8_t byte = DONE;
 	CLEANUP_FD int none = -1;
 	int r = fd_receive(server->process.socket, &byte, sizeof(byte), &none);
 
-	server->device_is_free = r == 0;
+	server->device_is_free = r == 0 && byte == ASKS;
+	fd_close(&server->front_end);
+	server->deadline_ns = 0;
 	return r;
 }
 
@@ -100,7 +126,38 @@ static int hand_over(struct server *server)
 		/* It may have gone again. */
 		return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED ? 0 : -errno;
 	server->device_is_free = false;
-	return fd_send(server->process.socket, &byte, sizeof(byte), front_end);
+	int r = fd_send_now(server->process.socket, &byte, sizeof(byte), front_end);
+
+	if (r == 0)
+		server->front_end = fd_steal(&front_end);
+	return r;
+}
+
+/* For poll(). */
+static int time_left_ms(const struct server *server)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+
+	if (server->deadline_ns == 0)
+		return -1;
+	return now_ns < server->deadline_ns ? (int)((server->deadline_ns - now_ns) / NS_PER_MS) + 1
+					    : 0;
+}
+
+/* It has a front end that keeps it, or does not take what it asked for. */
+static int give_up(const struct server *server, const char *what)
+{
+	log_error("device %s: its process does not %s, and is killed", server->name, what);
+	return -ECHILD;
+}
+
+static int handle_events(struct server *server, const struct pollfd *fds)
+{
+	if (fds[SERVER_DEVICE].revents != 0)
+		return take_request(server);
+	if (fds[SERVER_FRONT_END].revents != 0)
+		server->deadline_ns = clock_monotonic_ns() + END_MS * NS_PER_MS;
+	return fds[SERVER_LISTENER].revents != 0 ? hand_over(server) : 0;
 }
 
 /* Until a signal (0), or -errno; the end of the device or its helper is -ECHILD. */
@@ -109,26 +166,33 @@ static int serve(struct server *server)
 	const struct jail_process *helper = &server->process.helper;
 
 	for (;;) {
+		bool has_gone = server->deadline_ns != 0;
 		struct pollfd fds[] = {
-			{ .fd = server->signal_fd, .events = POLLIN },
-			{ .fd = server->process.jail.pidfd, .events = POLLIN },
-			{ .fd = server->process.socket, .events = POLLIN },
-			{ .fd = server->device_is_free ? server->listener.fd : -1,
+			[SERVER_SIGNAL] = { .fd = server->signal_fd, .events = POLLIN },
+			[SERVER_END] = { .fd = server->process.jail.pidfd, .events = POLLIN },
+			[SERVER_DEVICE] = { .fd = server->process.socket, .events = POLLIN },
+			[SERVER_LISTENER] = { .fd = server->device_is_free ? server->listener.fd
+									   : -1,
 				.events = POLLIN },
-			{ .fd = helper->pid > 0 ? helper->pidfd : -1, .events = POLLIN },
+			[SERVER_FRONT_END] = { .fd = has_gone ? -1 : server->front_end,
+				.events = POLLRDHUP },
+			[SERVER_HELPER_END] = { .fd = helper->pid > 0 ? helper->pidfd : -1,
+				.events = POLLIN },
 		};
-		int r = 0;
+		int n = poll(fds, ARRAY_SIZE(fds), time_left_ms(server));
 
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
+		if (n < 0 && errno != EINTR)
 			return -errno;
-		if (fds[0].revents != 0)
+		if (n == 0)
+			return give_up(server, "let go of a front end that has gone");
+		if (fds[SERVER_SIGNAL].revents != 0)
 			return 0;
-		if (fds[1].revents != 0 || fds[4].revents != 0)
+		if (fds[SERVER_END].revents != 0 || fds[SERVER_HELPER_END].revents != 0)
 			return -ECHILD;
-		if (fds[2].revents != 0)
-			r = take_request(server);
-		else if (fds[3].revents != 0)
-			r = hand_over(server);
+		int r = handle_events(server, fds);
+
+		if (r == -EAGAIN)
+			return give_up(server, "take a front end that it asked for");
 		/* One that hung up will be seen to have ended. */
 		if (r < 0 && r != -ENOTCONN && r != -EPIPE && r != -ECONNRESET)
 			return r;
@@ -173,7 +237,12 @@ int device_server_run(const struct device_class *class, const void *options,
 	const char *socket_path, const struct device_jail *jail)
 {
 	const struct device_ops *ops = class->ops;
-	struct server server = { .name = ops->name, .process.socket = -1, .signal_fd = -1 };
+	struct server server = {
+		.name = ops->name,
+		.process.socket = -1,
+		.signal_fd = -1,
+		.front_end = -1,
+	};
 	struct device *device;
 
 	if (ops->window_size > 0) {
@@ -191,6 +260,7 @@ int device_server_run(const struct device_class *class, const void *options,
 	if (r == 0) {
 		r = listen_and_serve(&server, socket_path);
 		end_device(&server, r);
+		fd_close(&server.front_end);
 		fd_close(&server.signal_fd);
 	}
 	ops->free(device);

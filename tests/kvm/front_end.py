@@ -56,7 +56,7 @@ class FrontEnd:
     def start(self, queue):
         """Its kick and its call; descriptors, what is available and what is used have a page each."""
         desc, avail, used = (PAGE * (1 + 3 * queue + part) for part in range(3))
-        kick, call = (os.fdopen(os.eventfd(0), "r+b", buffering=0) for _ in range(2))
+        kick, call = os.fdopen(os.eventfd(0), "r+b", buffering=0), self.make_call()
         self.send(SET_VRING_NUM, struct.pack("<II", queue, RING_SIZE))
         self.send(SET_VRING_ADDR, struct.pack("<IIQQQQ", queue, 0, desc, used, avail, 0))
         self.send(SET_VRING_BASE, struct.pack("<II", queue, 0))
@@ -65,17 +65,25 @@ class FrontEnd:
         self.send(SET_VRING_ENABLE, struct.pack("<II", queue, 1))
         return kick, call
 
-    def request(self, queue, data):
-        """Of bytes that the device reads: how many it says it wrote."""
-        desc, avail, used = (PAGE * (1 + 3 * queue + part) for part in range(3))
-        kick, call = self.events[queue]
+    def make_call(self):
+        return os.fdopen(os.eventfd(0), "r+b", buffering=0)
+
+    def offer(self, queue, data):
+        """Bytes that the device reads: the request's number."""
+        desc, avail = (PAGE * (1 + 3 * queue + part) for part in range(2))
         place = MEMORY - PAGE
         self.memory[place:place + len(data)] = data
         self.memory[desc:desc + 16] = struct.pack("<QIHH", place, len(data), 0, 0)
         idx = struct.unpack_from("<H", self.memory, avail + 2)[0]
         struct.pack_into("<H", self.memory, avail + 4 + idx % RING_SIZE * 2, 0)
         struct.pack_into("<H", self.memory, avail + 2, (idx + 1) % 2**16)
-        kick.write(struct.pack("=Q", 1))
+        self.events[queue][0].write(struct.pack("=Q", 1))
+        return idx
+
+    def request(self, queue, data):
+        """The same, and waits: how many bytes it says it wrote."""
+        used, call = PAGE * (3 + 3 * queue), self.events[queue][1]
+        idx = self.offer(queue, data)
         assert select.select([call], [], [], 10)[0]
         call.read(8)
         assert struct.unpack_from("<H", self.memory, used + 2)[0] == (idx + 1) % 2**16

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """crosvm device: a device alone, in the jail that it has with -u; and policies from a directory, for both."""
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
+import time
 
+import front_end
 import jails
 import pytest
 import test_foreign
@@ -112,6 +117,85 @@ def test_dead_device(tmp_path):
         assert back_end.wait(5) == vmm.HOST
         assert back_end.stderr.read().decode() == f"crosvm: device rng: its process {pid} was ended by signal 9 (Killed)\n"
     assert not path.exists()
+
+
+# ---- front ends that keep a device, and devices that take what they do not serve ----
+
+SET_VRING_ERR = 14
+
+
+def full_pipe():
+    """Whose other end is not read; both."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(write, bytes(4096))
+    return read, write
+
+
+def full_event():
+    """As an eventfd of a front end may be that waits for it in a read()."""
+    event = os.eventfd(0)
+    os.write(event, struct.pack("=Q", 2**64 - 2))
+    return (event,)
+
+
+class KeepingFrontEnd(front_end.FrontEnd):
+    """Of an entropy device, which is not let go of."""
+
+    def __init__(self, path, make_full):
+        self.fds = make_full()
+        super().__init__(path, 1)
+
+    def close(self):
+        super().close()
+        self.socket.close()
+
+    def make_call(self):
+        return os.fdopen(os.dup(self.fds[-1]), "wb", buffering=0)
+
+    def keep_queue(self):
+        """Its thread calls."""
+        self.offer(0, b"entropy")
+        used = front_end.PAGE * 3
+        vmm.wait_until(lambda: struct.unpack_from("<H", self.memory, used + 2)[0] == 1)
+
+    def keep_device(self):
+        """It tells of a ring that cannot start."""
+        self.send(SET_VRING_ERR, struct.pack("<Q", 0), [self.fds[-1]])
+        self.send(front_end.SET_VRING_ADDR, struct.pack("<IIQQQQ", 0, 0, 1 << 40, 1 << 40, 1 << 40, 0))
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("keep", [KeepingFrontEnd.keep_queue, KeepingFrontEnd.keep_device])
+@pytest.mark.parametrize("make_full", [full_pipe, full_event])
+def test_front_end_that_keeps_the_device(tmp_path, keep, make_full):
+    """By what it shall write to: once that one has gone, it ends, and does not leave the next one without an answer."""
+    path = tmp_path / "sock"
+    with test_foreign.device("rng", path, stderr=subprocess.PIPE) as back_end:
+        front = KeepingFrontEnd(path, make_full)
+        keep(front)
+        time.sleep(0.1)
+        assert back_end.poll() is None
+        front.close()
+        assert back_end.wait(10) == vmm.HOST
+        assert back_end.stderr.read() == b"crosvm: device rng: its process does not let go of a front end that has gone, and is killed\n"
+    assert not path.exists()
+
+
+@pytest.mark.no_kvm
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take the device's sockets")
+def test_device_that_asks_for_more_front_ends_than_it_takes(tmp_path):
+    path = tmp_path / "sock"
+    with test_foreign.device("rng", path, stderr=subprocess.PIPE) as back_end, contextlib.ExitStack() as stack:
+        pid = only_child(back_end)[1]
+        asking, = jails.sockets_of(pid)
+        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(OSError):  # until it has ended
+            for _ in range(800):
+                stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+                asking.send(b"\1")
+        assert back_end.wait(10) == vmm.HOST
+        assert b"its process does not take a front end that it asked for, and is killed" in back_end.stderr.read()
 
 
 @pytest.mark.no_kvm

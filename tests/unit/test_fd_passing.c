@@ -127,6 +127,23 @@ static void the_end_is_told(void **state)
 	close_pair(&pair);
 }
 
+static void one_that_does_not_read_is_not_waited_for(void **state)
+{
+	struct pair pair;
+	uint8_t byte = 0;
+	unsigned sent = 0;
+	int r;
+
+	(void)state;
+	make_pair(&pair);
+	while ((r = fd_send_now(pair.ends[0], &byte, sizeof(byte), -1)) == 0)
+		sent++;
+	assert_int_equal(r, -EAGAIN);
+	assert_in_range(sent, 1, 100000);
+	assert_int_equal(fd_send_now(pair.ends[0], &byte, sizeof(byte), pair.ends[0]), -EAGAIN);
+	close_pair(&pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -134,6 +151,7 @@ int main(void)
 		cmocka_unit_test(a_message_may_have_none),
 		cmocka_unit_test(other_messages_leave_nothing),
 		cmocka_unit_test(the_end_is_told),
+		cmocka_unit_test(one_that_does_not_read_is_not_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
