@@ -113,14 +113,21 @@ int unix_listener_open_packets(const char *what, const char *path, struct unix_l
 	return open_listener(what, path, SOCK_SEQPACKET, SOMAXCONN, listener);
 }
 
+void unix_listener_leave(struct unix_listener *listener)
+{
+	listener->is_left = listener->fd >= 0;
+	fd_close(&listener->fd);
+}
+
 void unix_listener_close(struct unix_listener *listener)
 {
 	struct stat now;
 
-	if (listener->fd < 0)
+	if (listener->fd < 0 && !listener->is_left)
 		return;
 	if (lstat(listener->address.sun_path, &now) == 0 && now.st_dev == listener->device &&
 		now.st_ino == listener->inode)
 		(void)unlink(listener->address.sun_path);
+	listener->is_left = false;
 	fd_close(&listener->fd);
 }

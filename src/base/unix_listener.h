@@ -11,7 +11,8 @@
 #include "base/util.h"
 
 struct unix_listener {
-	int fd; /* non-blocking; -1 when closed */
+	int fd;       /* non-blocking; -1 when closed */
+	bool is_left; /* to another process that has it */
 	struct sockaddr_un address;
 	dev_t device; /* with `inode`: what we made at that path */
 	ino_t inode;
@@ -31,6 +32,10 @@ MUST_CHECK int unix_listener_open(
 /* The same for SOCK_SEQPACKET, with a queue for many clients at once. */
 MUST_CHECK int unix_listener_open_packets(
 	const char *what, const char *path, struct unix_listener *listener);
+
+/* Another process goes on to listen: closes what is ours. It is unix_listener_close() still that
+ * removes the socket. */
+void unix_listener_leave(struct unix_listener *listener);
 
 /* Closes, and removes the socket if it is still the one that we made. */
 void unix_listener_close(struct unix_listener *listener);

@@ -392,9 +392,11 @@ static void block_prepare(struct device *device)
 		urings_prepare(&device->urings, &block_uring_kind, device->options.queues);
 }
 
-static void block_unprepare(struct device *device)
+static void block_let_go(struct device *device)
 {
 	urings_free(&device->urings);
+	block_overlay_close(&device->overlay);
+	block_image_close(&device->image);
 }
 
 static void block_prepare_queue(struct device_queue *queue)
@@ -416,9 +418,7 @@ static unsigned block_fds(const struct device *device, int ret_fds[DEVICE_FDS_MA
 
 static void block_free(struct device *device)
 {
-	urings_free(&device->urings);
-	block_overlay_close(&device->overlay);
-	block_image_close(&device->image);
+	block_let_go(device);
 	free(device);
 }
 
@@ -437,7 +437,7 @@ static const struct device_ops block_ops = {
 	.config_write = block_config_write,
 	.config_change = block_config_change,
 	.prepare = block_prepare,
-	.unprepare = block_unprepare,
+	.let_go = block_let_go,
 	.prepare_queue = block_prepare_queue,
 	.fds = block_fds,
 	.start = block_start,

@@ -7,7 +7,7 @@
  * sees virtqueues and iovecs, and never a gpa, a process or a socket.
  *
  * Life:  open (with all rights of the user; every fd is opened here)
- *        -> prepare, if a jail is to follow
+ *        -> prepare, if a jail is to follow; and let_go where it is not
  *        -> features, config_read, config_write   any time, serialised
  *        -> start (features are fixed)            before the queues run
  *        -> serve, once for each queue, each in a thread of its own
@@ -109,10 +109,11 @@ struct device_ops {
 	 */
 	void (*prepare)(struct device *device);
 	/*
-	 * Lets go of what prepare made, once the jailed process has it: another
-	 * device's process, made next, would inherit it. NULL: nothing.
+	 * Closes what the jailed process has: its files, which are nobody else's
+	 * business, and what prepare made. Here only program_fd, socket_path and free
+	 * are called after it. NULL: it has nothing.
 	 */
-	void (*unprepare)(struct device *device);
+	void (*let_go)(struct device *device);
 	/*
 	 * The same for one queue of a device in the main process: in the queue's
 	 * thread, before the filter of that and serve. NULL: nothing.

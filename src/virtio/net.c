@@ -143,9 +143,13 @@ static void net_prepare(struct device *device)
 		urings_prepare(&device->urings, &net_uring_kind, 2 * device->options.pairs);
 }
 
-static void net_unprepare(struct device *device)
+static void net_let_go(struct device *device)
 {
 	urings_free(&device->urings);
+	fd_close(&device->vhost_fd);
+	net_tap_close(&device->tap);
+	net_stream_free(device->stream);
+	device->stream = NULL;
 }
 
 static void net_prepare_queue(struct device_queue *queue)
@@ -176,10 +180,7 @@ static int *net_program_fd(struct device *device)
 
 static void net_free(struct device *device)
 {
-	fd_close(&device->vhost_fd);
-	urings_free(&device->urings);
-	net_tap_close(&device->tap);
-	net_stream_free(device->stream);
+	net_let_go(device);
 	for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
 		net_pair_free(&device->queue_pairs[i]);
 	fd_close(&device->back_end_fd);
@@ -204,7 +205,7 @@ static const struct device_ops net_ops = {
 	.features = net_features,
 	.config_read = net_config_read,
 	.prepare = net_prepare,
-	.unprepare = net_unprepare,
+	.let_go = net_let_go,
 	.prepare_queue = net_prepare_queue,
 	.start = net_start,
 	.serve = net_serve,

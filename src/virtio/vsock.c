@@ -89,6 +89,13 @@ static void vsock_stop(struct device *device)
 		vsock_host_stop(device->host);
 }
 
+static void vsock_let_go(struct device *device)
+{
+	if (device->host != NULL)
+		vsock_host_let_go(device->host);
+	fd_close(&device->fd);
+}
+
 static void vsock_free(struct device *device)
 {
 	vsock_host_free(device->host);
@@ -156,6 +163,7 @@ static const struct device_ops vsock_ops = {
 	.features = vsock_features,
 	.config_read = vsock_config_read,
 	.serve = vsock_serve,
+	.let_go = vsock_let_go,
 	.fds = vsock_fds,
 	.spare_fds = VSOCK_CONNECTIONS_MAX,
 	.helper = &vsock_helper_ops,

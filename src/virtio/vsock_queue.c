@@ -96,15 +96,26 @@ const char *vsock_host_path(const struct vsock_host *host)
 	return host->listener.address.sun_path;
 }
 
+static void close_fds(struct vsock_host *host)
+{
+	fd_close(&host->epoll_fd);
+	fd_close(&host->wake_receive_fd);
+	fd_close(&host->wake_transmit_fd);
+}
+
+void vsock_host_let_go(struct vsock_host *host)
+{
+	unix_listener_leave(&host->listener);
+	close_fds(host);
+}
+
 void vsock_host_free(struct vsock_host *host)
 {
 	if (host == NULL)
 		return;
 	vsock_table_close_all(&host->table);
 	unix_listener_close(&host->listener);
-	fd_close(&host->epoll_fd);
-	fd_close(&host->wake_receive_fd);
-	fd_close(&host->wake_transmit_fd);
+	close_fds(host);
 	pthread_cond_destroy(&host->lent);
 	pthread_mutex_destroy(&host->lock);
 	free(host);

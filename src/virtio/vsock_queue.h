@@ -29,6 +29,8 @@ unsigned vsock_host_fds(const struct vsock_host *host, int ret_fds[DEVICE_FDS_MA
 /* Who connects for it there, see connector.h; borrowed. */
 void vsock_host_attach(struct vsock_host *host, int connector_fd);
 const char *vsock_host_path(const struct vsock_host *host);
+/* Another process has them and listens on; only its path and free are left here. */
+void vsock_host_let_go(struct vsock_host *host);
 void vsock_host_free(struct vsock_host *host);
 /* All serve functions have returned. */
 void vsock_host_stop(struct vsock_host *host);

@@ -57,6 +57,11 @@ static void wl_stop(struct device *device)
 	wl_host_reset(device->host);
 }
 
+static void wl_let_go(struct device *device)
+{
+	wl_host_let_go(device->host);
+}
+
 static void wl_free_device(struct device *device)
 {
 	wl_host_free(device->host);
@@ -137,9 +142,9 @@ enum { SPARE_FDS = WL_DESCRIPTORS_MAX + WL_FDS_MAX + 4 };
 		.name = "wl", .virtio_id = (id), .pci_class = 0x0780, .queue_size = WL_QUEUE_SIZE, \
 		.window_size = WL_WINDOW_SIZE, .queue_count = wl_queue_count,                      \
 		.features = wl_features, .config_read = wl_config_read,                            \
-		.set_window = wl_set_window, .start = wl_start, .serve = wl_serve, .fds = wl_fds,  \
-		.spare_fds = SPARE_FDS, .helper = &wl_helper_ops, .stop = wl_stop,                 \
-		.free = wl_free_device,                                                            \
+		.set_window = wl_set_window, .start = wl_start, .serve = wl_serve,                 \
+		.let_go = wl_let_go, .fds = wl_fds, .spare_fds = SPARE_FDS,                        \
+		.helper = &wl_helper_ops, .stop = wl_stop, .free = wl_free_device,                 \
 	}
 
 static const struct device_ops wl_ops = WL_OPS(ID_FIRST);

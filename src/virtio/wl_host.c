@@ -94,13 +94,18 @@ void wl_host_reset(struct wl_host *host)
 	clear_backlog(host);
 }
 
+void wl_host_let_go(struct wl_host *host)
+{
+	fd_close(&host->in_epoll_fd);
+	fd_close(&host->out_epoll_fd);
+}
+
 void wl_host_free(struct wl_host *host)
 {
 	if (host == NULL)
 		return;
 	wl_host_reset(host);
-	fd_close(&host->in_epoll_fd);
-	fd_close(&host->out_epoll_fd);
+	wl_host_let_go(host);
 	pthread_mutex_destroy(&host->lock);
 	free(host);
 }

@@ -50,6 +50,8 @@ struct wl_host {
 /* 0 or -errno. */
 MUST_CHECK int wl_host_create(
 	const struct wl_socket *sockets, unsigned count, struct wl_host **ret_host);
+/* Another process has what it waits by; only free is left here. */
+void wl_host_let_go(struct wl_host *host);
 void wl_host_free(struct wl_host *host);
 /* Closes all vfds. */
 void wl_host_reset(struct wl_host *host);

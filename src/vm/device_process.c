@@ -201,6 +201,23 @@ static int spawn(
 	return spawn_by_policy(how, policy, &jail, life, ret_process);
 }
 
+/* While it can be asked. */
+static int learn_offer(
+	const struct device_ops *ops, struct device *device, struct device_process *process)
+{
+	int r = ops->config_size == 0
+			? 0
+			: device_get_config(ops, device, 0, process->config, ops->config_size);
+
+	process->queues = ops->queue_count(device);
+	process->features = ops->features(device) | VHOST_RING_FEATURES;
+	if (r == 0 && device_is_kernels(ops, device))
+		r = vhost_kernel_features(ops, device, &process->features);
+	if (r < 0)
+		log_error("device %s: cannot tell what it offers: %s", ops->name, strerror(-r));
+	return r;
+}
+
 /* Both processes; on failure there may be one. */
 static int start_both(
 	const struct device_jail *jail, const struct life *life, struct device_process *process)
@@ -217,8 +234,8 @@ static int start_both(
 	if (ops->prepare != NULL)
 		ops->prepare(device);
 	r = spawn(jail, life, &process->jail);
-	if (ops->unprepare != NULL)
-		ops->unprepare(device);
+	if (ops->let_go != NULL)
+		ops->let_go(device);
 	if (helper_fd >= 0) /* only the process has it */
 		ops->helper->attach(device, -1);
 	return r;
@@ -239,7 +256,9 @@ int device_process_start(const struct device_jail *jail, const struct device_ops
 		.main = main,
 	};
 
-	r = start_both(jail, &life, &process);
+	r = learn_offer(ops, device, &process);
+	if (r == 0)
+		r = start_both(jail, &life, &process);
 	fd_close(&ends[1]);
 	if (r < 0) {
 		fd_close(&ends[0]);
@@ -308,21 +327,12 @@ int device_process_wait(struct device_process *process, const char *name)
 }
 
 int device_process_connect(struct device_process *process, const struct device_ops *ops,
-	struct device *device, const struct guest_memory *memory, const struct device_loss *loss,
-	struct vhost **ret_vhost)
+	const struct guest_memory *memory, const struct device_loss *loss, struct vhost **ret_vhost)
 {
-	uint8_t config[VHOST_USER_CONFIG_MAX];
-	struct vhost_user_offer offer = {
-		.features = ops->features(device) | VHOST_RING_FEATURES,
-		.config = config,
+	const struct vhost_user_offer offer = {
+		.features = process->features,
+		.config = process->config,
 	};
-	int r = ops->config_size == 0 ? 0
-				      : device_get_config(ops, device, 0, config, ops->config_size);
-
-	if (r == 0 && device_is_kernels(ops, device))
-		r = vhost_kernel_features(ops, device, &offer.features);
-	if (r < 0)
-		return r;
 	const struct vhost_user_peer peer = {
 		.name = ops->name,
 		.socket = fd_steal(&process->socket),
@@ -333,7 +343,7 @@ int device_process_connect(struct device_process *process, const struct device_o
 		.control_size = ops->control_size,
 		.takes_changes = true,
 		.syncs = ops->sync != NULL,
-		.queues = ops->queue_count(device),
+		.queues = process->queues,
 		.known = &offer,
 	};
 

@@ -10,6 +10,7 @@
 #include "memory/guest_memory.h"
 #include "virtio/device.h"
 #include "virtio/vhost.h"
+#include "virtio/vhost_user_message.h"
 
 /* How device processes are jailed: what the user asked for. */
 struct device_jail {
@@ -22,6 +23,10 @@ struct device_process {
 	struct jail_process jail;   /* pid 0: there is none */
 	struct jail_process helper; /* of ops->helper; pid 0: there is none */
 	int socket;                 /* owned until it is behind the contract; -1 */
+	/* What the device offers, from when it was still here. */
+	uint64_t features;
+	unsigned queues;
+	uint8_t config[VHOST_USER_CONFIG_MAX];
 };
 
 /* What the new process finds in its copy of our memory. */
@@ -46,10 +51,8 @@ struct device_loss {
 
 /*
  * Jails a process around an open device, which runs `main` there. `type` is that
- * of the socket pair. `device` stays the caller's, whose copies of its
- * descriptors keep nothing from ending but a device of the kernel's, which serves
- * its rings until both are gone. While the caller has one thread. 0 or
- * -errno, logged.
+ * of the socket pair. `device` stays the caller's, of whom it lets go: its files
+ * are the process's alone then. While the caller has one thread. 0 or -errno, logged.
  */
 MUST_CHECK int device_process_start(const struct device_jail *jail, const struct device_ops *ops,
 	struct device *device, int type, int (*main)(const struct device_birth *birth),
@@ -62,13 +65,12 @@ void device_process_release(struct device_process *process);
 MUST_CHECK int device_process_wait(struct device_process *process, const char *name);
 
 /*
- * Puts it behind the contract, without waiting for it: `device`, which the
- * process has a copy of, tells what it offers. What it is asked before its jail
- * is complete waits. 0 or -errno, logged; the back half is freed before
- * device_process_end().
+ * Puts it behind the contract, without waiting for it: what it offers is known.
+ * What it is asked before its jail is complete waits. 0 or -errno, logged; the
+ * back half is freed before device_process_end().
  */
 MUST_CHECK int device_process_connect(struct device_process *process, const struct device_ops *ops,
-	struct device *device, const struct guest_memory *memory, const struct device_loss *loss,
+	const struct guest_memory *memory, const struct device_loss *loss,
 	struct vhost **ret_vhost);
 
 /*

@@ -221,8 +221,7 @@ static int create_vhost(
 	if (slot->foreign.name != NULL)
 		return foreign_device_greet(&slot->foreign, slot->device, memory, &loss, ret_vhost);
 	if (slot->process.jail.pid > 0)
-		return device_process_connect(
-			&slot->process, slot->ops, slot->device, memory, &loss, ret_vhost);
+		return device_process_connect(&slot->process, slot->ops, memory, &loss, ret_vhost);
 	struct device *device = slot->device;
 
 	slot->device = NULL;

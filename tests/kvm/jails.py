@@ -228,12 +228,14 @@ def check_limits(pid, main, queues, files):
     name = vmm.name_of(pid)
     assert limit("core file size") == limit("msgqueue size") == 0
     assert len({re.search(r"^Max locked memory.*$", text(any_, "limits"), re.MULTILINE)[0] for any_ in (pid, main, "self")}) == 1
-    # The highest number that was kept is that of the way to report, made after the others, which is closed by now.
+    # The highest number that was kept is that of the way to report, made after the others, which is closed by now. These
+    # may have got lower ones that the main process had let go of.
     spare, threads = allowances(name, any("/dev/vhost-" in what for what, _ in files))
     kept = [what for what in files if what[0] != EVENT and what[0] != EPOLL]
     highest = max(fd for fd, what in numbered(pid).items() if what in kept)
     inherited = int(re.search(r"^Max open files +\S+ +(\S+)", text(main, "limits"), re.MULTILINE)[1])
-    assert min(highest + 2 + spare, inherited) <= limit("open files") <= min(highest + 10 + spare, inherited)
+    at_most = max(highest + 10, 1 + max(map(int, os.listdir(f"/proc/{main}/fd"))))
+    assert min(highest + 2 + spare, inherited) <= limit("open files") <= min(at_most + spare, inherited)
     assert limit("processes") == threads
     running = sum(text(task, "comm").startswith(("iou-", "vhost-")) for task in tasks(pid))
     assert len(tasks(pid)) - running == 1 + queues
@@ -297,6 +299,26 @@ def check_jail(pid, main, manifest_, caller=None, guest=True, sibling=None):
     check_limits(pid, main, queues, files)
 
 
+def targets(pid):
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+def belongings(pid):
+    """What it has open and no other process would have by chance: files, devices, sockets by their numbers."""
+    common = ("anon_inode:", "/memfd:crosvm-guest", "/null", "/dev/null", os.readlink(f"/proc/{pid}/fd/2"))
+    return {target for target in targets(pid) if not target.startswith(common)}
+
+
+def check_apart(main):
+    """Nothing that a device's process holds is open in the one that made it, nor what such a process waits by."""
+    for name, pid in vmm.processes(main):
+        both = belongings(main) & belongings(pid)
+        assert not both, (name, both)
+    held = collections.Counter(targets(main))
+    assert held[RING] == 0 and held[EPOLL] <= 1, held
+    assert not [target for target in held if target.startswith(("/dev/net/", "/dev/vhost-"))], held
+
+
 def check_main(pid):
     """J19: every thread but for the bounding set, which bounds nothing under no_new_privs."""
     for task in tasks(pid):
@@ -305,7 +327,7 @@ def check_main(pid):
         assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2"), fields["Name"]
     for fd in os.listdir(f"/proc/{pid}/fd"):
         assert not stat.S_ISDIR(os.stat(f"/proc/{pid}/fd/{fd}").st_mode)
-    assert RING not in [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    check_apart(pid)
 
 
 # ---- a device that was taken over ----

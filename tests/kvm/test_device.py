@@ -57,6 +57,7 @@ def test_jailed(tmp_path, name):
         for kind, pid in found.items():
             # One socket, of the pair with its parent: it has no listener.
             jails.check_jail(pid, back_end.pid, jails.manifest(kind, disk, memory=False), guest=False)
+        jails.check_apart(back_end.pid)
 
 
 @pytest.mark.no_kvm

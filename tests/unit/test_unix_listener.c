@@ -167,6 +167,34 @@ static void only_our_own_socket_is_removed(void **state)
 	place_down(&place);
 }
 
+/* As that of a device in a process of its own: whoever was left alone with it goes first. */
+static void one_that_was_left_to_another_is_removed_by_us(void **state)
+{
+	struct unix_listener listener;
+	struct capture capture;
+	struct place place;
+
+	(void)state;
+	place_up(&place);
+	open_at(place.path, &listener);
+	int others = fcntl(listener.fd, F_DUPFD_CLOEXEC, 0);
+
+	unix_listener_leave(&listener);
+	assert_int_equal(listener.fd, -1);
+	capture_begin(&capture);
+	struct unix_listener second;
+	int r = unix_listener_open("--test", place.path, &second);
+
+	capture_end(&capture);
+	assert_int_equal(r, -EADDRINUSE);
+	close(others);
+	assert_int_equal(access(place.path, F_OK), 0);
+	unix_listener_close(&listener);
+	assert_int_equal(access(place.path, F_OK), -1);
+	unix_listener_close(&listener);
+	place_down(&place);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -176,6 +204,7 @@ int main(void)
 		cmocka_unit_test(other_things_are_left_alone),
 		cmocka_unit_test(bad_paths_are_refused),
 		cmocka_unit_test(only_our_own_socket_is_removed),
+		cmocka_unit_test(one_that_was_left_to_another_is_removed_by_us),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
