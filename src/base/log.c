@@ -50,7 +50,8 @@ enum { LINE_SIZE = 1024, TEXT_SIZE = 8192, HEAD_SIZE = 256 };
  * A message that is too long has a long path in it, mostly: its middle goes, for the end tells
  * what is wrong. Writes `size` bytes at most.
  */
-static COLD void shorten(char *line, size_t size, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static COLD void shorten(
+	char *line, size_t size, const char *format, va_list args)
 {
 	char text[TEXT_SIZE];
 

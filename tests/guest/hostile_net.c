@@ -291,7 +291,7 @@ static void start_with(uint16_t third, uint64_t features)
 {
 	victim_count = 0;
 	find_device(PCI_NET, (const uint16_t[QUEUES]){ 0, 1, third }, QUEUES);
-	start_queues(victims, QUEUES, features);
+	try_queues(victims, QUEUES, features);
 }
 
 static void change_roles(void)

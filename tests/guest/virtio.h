@@ -489,13 +489,20 @@ static inline void prepare_queue(struct victim *victim)
 	place_rings(victim);
 }
 
-/* One device from whatever state to DRIVER_OK, with the queues of these victims. */
-static inline void start_queues(struct victim *first, unsigned count, uint64_t features)
+/* One device from whatever state to DRIVER_OK, with the queues of these victims. It may need a
+ * reset at once. */
+static inline void try_queues(struct victim *first, unsigned count, uint64_t features)
 {
 	negotiate(first, features);
 	for (unsigned i = 0; i < count; i++)
 		prepare_queue(&first[i]);
 	put(first, STATUS, 1, RUNNING);
+}
+
+/* The same, and it must run. */
+static inline void start_queues(struct victim *first, unsigned count, uint64_t features)
+{
+	try_queues(first, count, features);
 	if (get(first, STATUS, 1) != RUNNING)
 		fail_row("%s does not start; status %x", first->name, get(first, STATUS, 1));
 }
