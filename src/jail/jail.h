@@ -78,7 +78,8 @@ struct jail_config {
 struct jail_identity {
 	uid_t uid;
 	gid_t gid;
-	bool by_parent; /* it has; else the process maps these, which are its own */
+	uint32_t by_parent; /* true: it has; else the process maps these, which are its own. No
+			       padding is sent */
 };
 
 /* One process, of whoever spawned it. Single-threaded use. */

@@ -143,7 +143,7 @@ static int enter_maps(struct entry *entry)
 		return 0;
 	entry->uid = entry->birth->mapped.uid;
 	entry->gid = entry->birth->mapped.gid;
-	return entry->birth->mapped.by_parent ? 0 : map_own_ids(entry);
+	return entry->birth->mapped.by_parent != 0 ? 0 : map_own_ids(entry);
 }
 
 /* Should memory run out, a device goes before the main process, which then ends the VM in order. */
@@ -280,7 +280,7 @@ static int lock_capabilities(struct entry *entry)
 static int enter_identity(struct entry *entry)
 {
 	const struct jail_birth *birth = entry->birth;
-	bool may = lacks(entry, JAIL_LACKS_USER_NAMESPACE) || birth->mapped.by_parent;
+	bool may = lacks(entry, JAIL_LACKS_USER_NAMESPACE) || birth->mapped.by_parent != 0;
 	bool changes = birth->by_root && may && entry->uid == birth->uid;
 
 	if (setgroups(0, NULL) < 0 && changes)
