@@ -62,11 +62,7 @@ _Noreturn void guest_main(const uint8_t *boot_params)
 	if (!find_param(params, "test=", name, sizeof(name)))
 		name[0] = '\0';
 	for (current = cases; current->name != NULL; current++) {
-		size_t i = 0;
-
-		while (name[i] != '\0' && name[i] == current->name[i])
-			i++;
-		if (name[i] != current->name[i])
+		if (!text_equal(name, current->name))
 			continue;
 		current->run();
 		print("\nPASS %s\n", current->name);

@@ -5,7 +5,7 @@
  * for the Ethernet address of 192.0.2.1. For back ends of others, and for what
  * the host does to devices meanwhile.
  */
-#include "virtio.h"
+#include "victims.h"
 
 enum { FIRST_SECTOR = 64, PLACES = 16, SECTORS = 32, ROUNDS_A_RESET = 50 };
 

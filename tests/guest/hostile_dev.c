@@ -6,7 +6,7 @@
  * tests/kvm/test_hostile_virtio.py: only WRITTEN_SECTOR of a writable disk may
  * have changed.
  */
-#include "virtio.h"
+#include "victims.h"
 
 enum { WRITTEN_SECTOR = 3, WRITTEN_BYTE = 0xa5, DATA_MAX = sizeof(((struct buffers *)0)->data) };
 enum { FEATURE_READ_ONLY = 1 << 5 };

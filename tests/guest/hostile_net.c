@@ -8,7 +8,7 @@
  * frames when we say so.
  * And what a good driver asks, of a program in passt's place that is slow.
  */
-#include "virtio.h"
+#include "victims.h"
 
 enum { RECEIVE, TRANSMIT, CONTROL, QUEUES };
 enum {
@@ -382,7 +382,8 @@ static void start_all(void)
 static void run_tx_flood(void)
 {
 	find_device(PCI_NET, (const uint16_t[]){ RECEIVE, TRANSMIT }, CONTROL);
-	add_victims(PCI_BLOCK, PCI_RNG);
+	add_victims(find_kind("blk"));
+	add_victims(find_kind("rng"));
 	if (victim_count != CONTROL + 2)
 		fail("no disk");
 	start_all();

@@ -5,7 +5,7 @@
  * status machine, the configuration access capability. Parameter victim= says
  * whose; afterwards its config space is put back and it works again.
  */
-#include "virtio.h"
+#include "victims.h"
 
 /* ---- config space as firmware left it ------------------------------------------------- */
 

@@ -5,7 +5,7 @@
  * vCPU changes meanwhile. Parameter victim= says whose; the oracle is that of
  * hostile_vq.c.
  */
-#include "virtio.h"
+#include "victims.h"
 
 /* ---- indices of the rings ----------------------------------------------------------- */
 
@@ -56,10 +56,7 @@ static void run_same_head(void)
 	row = "all of the ring";
 	for (unsigned round = 0; round < 20; round++) {
 		start_victim(victim, 0);
-		memset(victim->buffers->header, 0, sizeof(victim->buffers->header));
-		set_request(victim, SECTOR, true);
-		if (victim->pci_id == PCI_RNG)
-			set_desc(victim, 0, (uintptr_t)victim->buffers->data, 512, WRITE, 0);
+		victim->kind->put(victim);
 		for (unsigned i = 0; i < victim->queue_size; i++)
 			offer(victim, 0);
 		kick(victim);
@@ -146,16 +143,8 @@ static void take_batch(struct victim *victim)
 			fail_row("%s: heads %x came back", victim->name, back);
 }
 
-/* Over the end of the 16 bits of idx; each answer is looked at. */
-static void run_wrap(void)
+static void wrap_by_batches(struct victim *victim, uint64_t requests)
 {
-	uint64_t requests = find_number(params, "count=", 70000);
-
-	begin();
-	struct victim *victim = chosen();
-
-	row = "good requests";
-	start_victim(victim, 0);
 	for (uint64_t done = 0; done < requests; done += BATCH) {
 		for (unsigned slot = 0; slot < BATCH; slot++)
 			put_slot(victim, slot, (uint32_t)((done + slot) % 4000 + 8));
@@ -167,6 +156,33 @@ static void run_wrap(void)
 			check_slot(victim, slot, (uint32_t)((done + slot) % 4000 + 8));
 		check_guards(victim);
 	}
+}
+
+/* Those that make several of one good request count all. */
+static void wrap_one_by_one(struct victim *victim, uint64_t requests)
+{
+	uint16_t before = 0;
+
+	for (uint64_t done = 0; done < requests; done += (uint16_t)(victim->used_seen - before)) {
+		before = victim->used_seen;
+		good_request(victim);
+	}
+}
+
+/* Over the end of the 16 bits of idx; each answer is looked at. */
+static void run_wrap(void)
+{
+	uint64_t requests = find_number(params, "count=", 70000);
+
+	begin();
+	struct victim *victim = chosen();
+
+	row = "good requests";
+	start_victim(victim, 0);
+	if (victim->pci_id == PCI_BLOCK || victim->pci_id == PCI_RNG)
+		wrap_by_batches(victim, requests);
+	else
+		wrap_one_by_one(victim, requests);
 	check_victim(victim);
 	end();
 }
@@ -212,9 +228,53 @@ static void run_storm(void)
 	}
 	row = "bad places";
 	for (unsigned i = 0; i < 100; i += every()) {
-		negotiate(victim, 0);
+		negotiate_victim(victim, 0);
 		place_queue(victim, UINT64_MAX - 15, 1, 1);
 		put(victim, STATUS, 1, RUNNING);
+	}
+	check_victim(victim);
+	end();
+}
+
+/* As many of the same good request as the ring has room for. */
+static void fill_ring(struct victim *victim)
+{
+	volatile struct descriptor *desc = victim->rings->desc;
+
+	victim->kind->put(victim);
+	for (uint16_t head = 0; head + PIECES <= victim->queue_size; head += PIECES) {
+		for (unsigned i = 0; i < PIECES; i++) {
+			desc[head + i] = desc[i];
+			desc[head + i].next = head + i + 1;
+		}
+		offer(victim, head);
+	}
+	kick(victim);
+}
+
+/* After a reset the device writes nowhere any more, and takes no page: all is the driver's again.
+ */
+static void run_reset(void)
+{
+	begin();
+	struct victim *victim = chosen();
+
+	row = "with a full ring";
+	for (unsigned round = 0; round < 100; round += every()) {
+		start_victim(victim, 0);
+		fill_ring(victim);
+		for (unsigned spin = 0; spin < round * 100; spin++)
+			__asm__ volatile("pause");
+		reset(victim);
+		clear_memory(victim);
+		memset(given_pages, GUARD, sizeof(given_pages));
+		if (round % 20 == 0)
+			wait_ticks(PM_TIMER_HZ / 100);
+		if (victim->rings->used.idx != 0 ||
+			!is_all(victim->buffers->data, GUARD, sizeof(victim->buffers->data)) ||
+			!is_all(given_pages, GUARD, sizeof(given_pages)))
+			fail_row("%s goes on after its reset", victim->name);
+		check_guards(victim);
 	}
 	check_victim(victim);
 	end();
@@ -227,7 +287,7 @@ enum { SHARED = 0x10000, STOP = 0xff00, SHARED_DESC = 0x10000, SHARED_AVAIL = 0x
 /* The rings in the first MiB, where the other vCPU can write them. */
 static void start_shared(struct victim *victim)
 {
-	negotiate(victim, 0);
+	negotiate_victim(victim, 0);
 	clear_memory(victim);
 	memset(at(SHARED), 0, 0x4000);
 	place_queue(victim, SHARED_DESC, SHARED_AVAIL, (uintptr_t)&victim->rings->used);
@@ -238,20 +298,10 @@ static void submit_shared(struct victim *victim, uint16_t times)
 {
 	volatile struct descriptor *desc = at(SHARED_DESC);
 	volatile uint16_t *avail = at(SHARED_AVAIL);
-	uint64_t data = (uintptr_t)victim->buffers->data;
 
-	memset(victim->buffers->header, 0, sizeof(victim->buffers->header));
-	desc[0].gpa = victim->pci_id == PCI_RNG ? data : (uintptr_t)victim->buffers->header;
-	desc[0].flags = NEXT | (victim->pci_id == PCI_RNG ? WRITE : 0);
-	desc[0].length = 16;
-	desc[0].next = 1;
-	desc[1].gpa = data + 1024;
-	desc[1].length = SECTOR;
-	desc[1].flags = NEXT | WRITE;
-	desc[1].next = 2;
-	desc[2].gpa = data + 8192;
-	desc[2].length = 1;
-	desc[2].flags = WRITE;
+	victim->kind->put(victim);
+	for (unsigned i = 0; i < PIECES; i++)
+		desc[i] = victim->rings->desc[i];
 	for (uint16_t i = 0; i < times; i++) {
 		avail[2 + avail[1] % victim->queue_size] = 0;
 		avail[1]++;
@@ -333,6 +383,7 @@ const struct test_case cases[] = {
 	{ "wrap", run_wrap },
 	{ "kicks", run_kicks },
 	{ "storm", run_storm },
+	{ "reset", run_reset },
 	{ "flip", run_flip },
 	{ "moving-idx", run_moving_idx },
 	{ NULL, NULL },

@@ -5,7 +5,7 @@
  * victim= says whose. After each row the device works again after a reset, the
  * others worked all the time, and nothing outside of the buffers was written.
  */
-#include "virtio.h"
+#include "victims.h"
 
 /* ---- where things may be said to lie -------------------------------------------- */
 
@@ -301,6 +301,7 @@ static void run_sizes(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
 		row = "before FEATURES_OK, enabled, and running";
 		negotiate(victim, 0);
+		put(victim, QUEUE_SELECT, 2, victim->queue);
 		uint64_t size = get(victim, QUEUE_SIZE, 2);
 		uint64_t other = sizes[i] == ONE_MORE ? size + 1 : sizes[i];
 
@@ -322,8 +323,8 @@ static void run_sizes(void)
 		check_victim(victim);
 	}
 	row = "the smallest";
-	negotiate(victim, 0);
-	put(victim, QUEUE_SELECT, 2, 0);
+	negotiate_victim(victim, 0);
+	put(victim, QUEUE_SELECT, 2, victim->queue);
 	put(victim, QUEUE_SIZE, 2, 4);
 	clear_memory(victim);
 	place_rings(victim);
@@ -370,7 +371,7 @@ static void run_places(void)
 				(uintptr_t)&rings->used };
 
 			row = place_rows[i].name;
-			negotiate(victim, 0);
+			negotiate_victim(victim, 0);
 			clear_memory(victim);
 			gpas[bad] = resolve(victim, place_rows[i].place, place_rows[i].offset);
 			place_queue(victim, gpas[0], gpas[1], gpas[2]);
@@ -382,7 +383,7 @@ static void run_places(void)
 			check_victim(victim);
 		}
 	row = "all at one place";
-	negotiate(victim, 0);
+	negotiate_victim(victim, 0);
 	clear_memory(victim);
 	memset(victim->buffers->data, 0, sizeof(victim->buffers->data));
 	uint64_t gpa = ((uintptr_t)victim->buffers->data + 15) & ~UINT64_C(15);

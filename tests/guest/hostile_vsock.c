@@ -7,30 +7,13 @@
  * reads, at port 9 nobody listens: tests/kvm/test_hostile_vsock.py.
  */
 #include "virtio.h"
+#include "vsock.h"
 
 enum { RECEIVE, TRANSMIT, EVENT, QUEUES };
-enum { HOST_CID = 2, GUEST_CID = 42, CONFIG_CID = 0 };
-enum { ECHO = 7, UNREAD = 8, NOBODY = 9 };
-enum { STREAM = 1, ROOM = 65536, DATA = 16384, PARTS = 4, MANY = 65535, CONNECTIONS_MAX = 1024 };
-enum {
-	OP_INVALID,
-	OP_REQUEST,
-	OP_RESPONSE,
-	OP_RST,
-	OP_SHUTDOWN,
-	OP_RW,
-	OP_CREDIT_UPDATE,
-	OP_CREDIT_REQUEST,
-	OP_UNKNOWN = 255
-};
+enum { CONFIG_CID = 0 };
+enum { ECHO = 7, UNREAD = 8 };
+enum { DATA = 16384, PARTS = 4, MANY = 65535, CONNECTIONS_MAX = 1024 };
 enum { SHUTDOWN_SEND = 2, SHUTDOWN_BOTH = 3 };
-
-struct vsock_header {
-	uint64_t src_cid, dst_cid;
-	uint32_t src_port, dst_port, len;
-	uint16_t type, op;
-	uint32_t flags, buf_alloc, fwd_cnt;
-} __attribute__((packed));
 
 static uint32_t next_port = 1000;
 static uint32_t ignored_port; /* nothing may come for it */
@@ -53,19 +36,6 @@ static void begin_vsock(void)
 }
 
 /* ---- packets --------------------------------------------------------------------------- */
-
-static struct vsock_header make_header(uint16_t op, uint32_t port, uint32_t host_port)
-{
-	return (struct vsock_header){
-		.src_cid = GUEST_CID,
-		.dst_cid = HOST_CID,
-		.src_port = port,
-		.dst_port = host_port,
-		.type = STREAM,
-		.op = op,
-		.buf_alloc = ROOM,
-	};
-}
 
 /* `size` bytes in all; what follows the header is what is there. */
 static void send_bytes(const struct vsock_header *header, uint32_t size)

@@ -5,6 +5,7 @@
  * counts on a disk, for tests that look at the disk afterwards; or reads from
  * a disk and counts, for benchmarks. It never ends by itself.
  */
+#include "disk.h"
 #include "virtio.h"
 
 enum { WRITTEN_SECTORS = 64, READ_SIZE = 4096, READS_A_LINE = 1000 };
@@ -75,6 +76,11 @@ static void ask_vsock(struct victim *victim)
 	ask(victim, VSOCK_HEADER, 0);
 }
 
+static void ask_rng(struct victim *victim)
+{
+	ask(victim, 0, 64);
+}
+
 /* The end of a file that is none. */
 static void ask_wl(struct victim *victim)
 {
@@ -103,7 +109,7 @@ static const struct {
 	void (*ask)(struct victim *victim);
 } kinds[] = {
 	{ PCI_BLOCK, 0, read_first_sector },
-	{ PCI_RNG, 0, get_random },
+	{ PCI_RNG, 0, ask_rng },
 	{ PCI_NET, 0, ask_net },
 	{ PCI_BALLOON, BALLOON_INFLATE, ask_balloon },
 	{ PCI_VSOCK, VSOCK_TRANSMIT, ask_vsock },
@@ -145,14 +151,11 @@ static void ask_block(struct victim *victim, uint32_t type, uint64_t number)
 /* Counts on the disk, and says which numbers will last. */
 static void run_write(void)
 {
-	find_victims();
+	add_devices(PCI_BLOCK);
 	for (unsigned i = 0; i < victim_count; i++)
-		if (victims[i].pci_id == PCI_BLOCK)
-			start_victim(&victims[i], 0);
+		start_victim(&victims[i], 0);
 	for (uint64_t number = 1;; number++)
 		for (unsigned i = 0; i < victim_count; i++) {
-			if (victims[i].pci_id != PCI_BLOCK)
-				continue;
 			ask_block(&victims[i], BLK_OUT, number);
 			ask_block(&victims[i], BLK_FLUSH, 0);
 			print("wrote %u\n", number);
@@ -170,25 +173,23 @@ static void wait_for_disk(struct victim *victim)
 /* One read after the other. */
 static void run_reads(void)
 {
-	find_victims();
-	for (unsigned i = 0; i < victim_count; i++) {
-		struct victim *victim = &victims[i];
+	struct victim *victim = &victims[0];
 
-		if (victim->pci_id != PCI_BLOCK)
-			continue;
-		start_victim(victim, 0);
-		victim->rings->avail.flags = 1; /* no interrupt: it looks by itself */
-		for (uint64_t reads = 0;; reads++) {
-			set_header(victim, BLK_IN, 0);
-			set_request(victim, READ_SIZE, true);
-			offer(victim, 0);
-			kick(victim);
-			wait_for_disk(victim);
-			if (take_used(victim, 0) != READ_SIZE + 1)
-				fail_row("read %u fails", reads);
-			if (reads % READS_A_LINE == 0)
-				print("read %u\n", reads);
-		}
+	add_devices(PCI_BLOCK);
+	if (victim_count == 0)
+		fail("no disk");
+	start_victim(victim, 0);
+	victim->rings->avail.flags = 1; /* no interrupt: it looks by itself */
+	for (uint64_t reads = 0;; reads++) {
+		set_header(victim, BLK_IN, 0);
+		set_request(victim, READ_SIZE, true);
+		offer(victim, 0);
+		kick(victim);
+		wait_for_disk(victim);
+		if (take_used(victim, 0) != READ_SIZE + 1)
+			fail_row("read %u fails", reads);
+		if (reads % READS_A_LINE == 0)
+			print("read %u\n", reads);
 	}
 }
 

@@ -8,6 +8,7 @@
  * the device asks for it; but it looks for the answers by itself, without
  * interrupts, since nothing else waits here for the processor.
  */
+#include "disk.h"
 #include "virtio.h"
 
 __asm__(".include \"tests/guest/pvh.inc\"");

@@ -157,6 +157,13 @@ static inline bool memory_equal(const void *a, const void *b, size_t size)
 	return true;
 }
 
+static inline bool text_equal(const char *a, const char *b)
+{
+	while (*a != '\0' && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
 /* ---- output on COM1 ------------------------------------------------------------ */
 
 enum { COM1 = 0x3f8, UART_DATA = 0, UART_LSR = 5, UART_LSR_READY = 0x01, UART_LSR_EMPTY = 0x20 };

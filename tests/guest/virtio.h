@@ -2,11 +2,10 @@
 /*
  * A virtio-pci driver that can be told to break every rule, for freestanding
  * guests: config space by ECAM, registers in BAR 0, one split ring of queue 0 or
- * another, polled. Where a test expects the device to be good again, victim_check()
- * resets it and makes a request whose answer is known; the other devices are
- * asked all the time, without a reset.
+ * another, polled.
  *
- * A victim is a device under test. Its kind says how a good request looks.
+ * A victim is a queue of a device under test. What a good request to it is, and
+ * how all devices are asked whether they are good, is in victims.h.
  */
 #pragma once
 
@@ -85,6 +84,8 @@ struct buffers {
 
 struct victim {
 	const char *name;
+	const struct kind *kind;  /* of victims.h, which alone sets it, or NULL */
+	struct victim *companion; /* a queue without which the device gives no answers, or NULL */
 	uint16_t pci_id;
 	uint16_t queue; /* which of the device's; several victims may share one device */
 	uint16_t queue_size;
@@ -228,24 +229,27 @@ static inline void find_regions(struct victim *victim)
 
 static inline const char *kind_name(uint16_t pci_id)
 {
-	return pci_id == PCI_RNG       ? "rng"
-	       : pci_id == PCI_VSOCK   ? "vsock"
-	       : pci_id == PCI_NET     ? "net"
-	       : pci_id == PCI_BALLOON ? "balloon"
-	       : pci_id == PCI_WL      ? "wl"
-				       : "blk";
+	static const struct {
+		uint16_t pci_id;
+		const char *name;
+	} names[] = { { PCI_NET, "net" }, { PCI_BLOCK, "blk" }, { PCI_RNG, "rng" },
+		{ PCI_BALLOON, "balloon" }, { PCI_VSOCK, "vsock" }, { PCI_WL, "wl" } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		if (names[i].pci_id == pci_id)
+			return names[i].name;
+	return "unknown";
 }
 
-/* All devices of two kinds, in their order on the bus. */
-static inline void add_victims(uint16_t one, uint16_t other)
+/* All devices of a kind, in their order on the bus. */
+static inline void add_devices(uint16_t pci_id)
 {
 	for (unsigned devfn = 0; devfn < FUNCTIONS && victim_count < VICTIMS_MAX; devfn += 8) {
 		struct victim *victim = &victims[victim_count];
 
 		victim->devfn = devfn;
 		victim->pci_id = (uint16_t)get_config(victim, CONFIG_ID + 2, 2);
-		if (get_config(victim, CONFIG_ID, 2) != 0x1af4 ||
-			(victim->pci_id != one && victim->pci_id != other))
+		if (get_config(victim, CONFIG_ID, 2) != 0x1af4 || victim->pci_id != pci_id)
 			continue;
 		victim->name = kind_name(victim->pci_id);
 		victim->rings = &all_rings[victim_count];
@@ -255,19 +259,19 @@ static inline void add_victims(uint16_t one, uint16_t other)
 	}
 }
 
-/* Those to which requests with known answers can be made. */
-static inline void find_victims(void)
+/* Makes a victim that stands for a device stand for another queue than its first. */
+static inline void choose_queue(struct victim *victim, uint16_t queue)
 {
-	add_victims(PCI_BLOCK, PCI_RNG);
-	if (victim_count < 2)
-		fail("%u devices, which are too few", (uint64_t)victim_count);
+	enum { NOTIFY_MULTIPLIER = 16 };
+	unsigned capability = find_capability(victim, CAP_VENDOR, CFG_NOTIFY);
+
+	victim->queue = queue;
+	victim->notify += queue * get_config(victim, capability + NOTIFY_MULTIPLIER, 4);
 }
 
 /* A queue of a device whose regions are known, as a victim of its own. */
 static inline void add_queue(const struct victim *device, uint16_t queue)
 {
-	enum { NOTIFY_MULTIPLIER = 16 };
-	unsigned capability = find_capability(device, CAP_VENDOR, CFG_NOTIFY);
 	struct victim *victim = &victims[victim_count];
 
 	if (victim_count == VICTIMS_MAX)
@@ -275,15 +279,14 @@ static inline void add_queue(const struct victim *device, uint16_t queue)
 	*victim = *device;
 	victim->rings = &all_rings[victim_count];
 	victim->buffers = &all_buffers[victim_count];
-	victim->queue = queue;
-	victim->notify += queue * get_config(device, capability + NOTIFY_MULTIPLIER, 4);
+	choose_queue(victim, queue);
 	victim_count++;
 }
 
 /* The one device of a kind, as a victim for each of these queues. */
 static inline void find_device(uint16_t pci_id, const uint16_t *queues, unsigned count)
 {
-	add_victims(pci_id, pci_id);
+	add_devices(pci_id);
 	if (victim_count != 1)
 		fail("%u devices of %s", (uint64_t)victim_count, kind_name(pci_id));
 	const struct victim device = victims[0];
@@ -489,124 +492,49 @@ static inline void prepare_queue(struct victim *victim)
 	place_rings(victim);
 }
 
-/* One device from whatever state to DRIVER_OK, with the queues of these victims. It may need a
- * reset at once. */
-static inline void try_queues(struct victim *first, unsigned count, uint64_t features)
+/* One device from FEATURES_OK to DRIVER_OK, with the queues of these victims. */
+static inline void bring_up(struct victim *first, unsigned count)
 {
-	negotiate(first, features);
 	for (unsigned i = 0; i < count; i++)
 		prepare_queue(&first[i]);
 	put(first, STATUS, 1, RUNNING);
 }
 
-/* The same, and it must run. */
+static inline void expect_running(const struct victim *victim)
+{
+	if (get(victim, STATUS, 1) != RUNNING)
+		fail_row("%s does not start; status %x", victim->name, get(victim, STATUS, 1));
+}
+
+/* From whatever state. It may need a reset at once. */
+static inline void try_queues(struct victim *first, unsigned count, uint64_t features)
+{
+	negotiate(first, features);
+	bring_up(first, count);
+}
+
 static inline void start_queues(struct victim *first, unsigned count, uint64_t features)
 {
 	try_queues(first, count, features);
-	if (get(first, STATUS, 1) != RUNNING)
-		fail_row("%s does not start; status %x", first->name, get(first, STATUS, 1));
+	expect_running(first);
+}
+
+/* Up to FEATURES_OK, with all that is needed beside its own queue. */
+static inline void negotiate_victim(const struct victim *victim, uint64_t features)
+{
+	negotiate(victim, features);
+	if (victim->companion != NULL)
+		prepare_queue(victim->companion);
 }
 
 static inline void start_victim(struct victim *victim, uint64_t features)
 {
-	start_queues(victim, 1, features);
+	negotiate_victim(victim, features);
+	bring_up(victim, 1);
+	expect_running(victim);
 }
 
-/* ---- requests with known answers ------------------------------------------------- */
-
-enum { SECTOR = 512, GOOD_SECTOR = 7 };
-enum { BLK_IN = 0, BLK_OUT = 1, BLK_FLUSH = 4, BLK_GET_ID = 8, BLK_DISCARD = 11, BLK_ZEROES = 13 };
-enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
-
-/* What image() of tests/kvm/oracle.py fills the images with. */
-static inline uint64_t image_word(uint64_t sector, unsigned word)
-{
-	return sector * UINT64_C(0x9e3779b97f4a7c15) + word;
-}
-
-static inline void set_header(struct victim *victim, uint32_t type, uint64_t sector)
-{
-	uint32_t words[4] = { type, 0, (uint32_t)sector, (uint32_t)(sector >> 32) };
-
-	memcpy(victim->buffers->header, words, sizeof(words));
-	victim->buffers->status = 0xee;
-}
-
-/* Header, data and status as the descriptors 0 to 2, or without data as 0 and 2. */
-static inline void set_request(struct victim *victim, uint32_t length, bool device_writes)
-{
-	struct buffers *buffers = victim->buffers;
-
-	set_desc(victim, 0, (uintptr_t)buffers->header, sizeof(buffers->header), NEXT,
-		length != 0 ? 1 : 2);
-	set_desc(
-		victim, 1, (uintptr_t)buffers->data, length, NEXT | (device_writes ? WRITE : 0), 2);
-	set_desc(victim, 2, (uintptr_t)&buffers->status, 1, WRITE, 0);
-}
-
-static inline void read_good_sector(struct victim *victim)
-{
-	const uint64_t *words = (const void *)victim->buffers->data;
-
-	memset(victim->buffers->data, GUARD, SECTOR * 2);
-	set_header(victim, BLK_IN, GOOD_SECTOR);
-	set_request(victim, SECTOR, true);
-	uint32_t written = submit(victim, 0);
-
-	if (written != SECTOR + 1 || victim->buffers->status != S_OK)
-		fail_row("a good read: %u bytes, status %u", (uint64_t)written,
-			(uint64_t)victim->buffers->status);
-	for (unsigned i = 0; i < SECTOR / 8; i++)
-		if (words[i] != image_word(GOOD_SECTOR, i))
-			fail_row("word %u of a good read is %x", (uint64_t)i, words[i]);
-	if (!is_all(victim->buffers->data + SECTOR, GUARD, SECTOR))
-		fail_row("a good read wrote behind its sector");
-}
-
-static inline void get_random(struct victim *victim)
-{
-	uint8_t *data = victim->buffers->data;
-
-	memset(data, GUARD, 128);
-	set_desc(victim, 0, (uintptr_t)data, 64, WRITE, 0);
-	uint32_t written = submit(victim, 0);
-
-	if (written != 64 || is_all(data, GUARD, 16) || !is_all(data + 64, GUARD, 64))
-		fail_row("good random bytes: %u", (uint64_t)written);
-}
-
-static inline void good_request(struct victim *victim)
-{
-	if (victim->pci_id == PCI_RNG)
-		get_random(victim);
-	else
-		read_good_sector(victim);
-	check_guards(victim);
-}
-
-/* ---- the oracle -------------------------------------------------------------------- */
-
-/* All but one go on as if nothing were. */
-static inline void check_others(const struct victim *victim)
-{
-	for (unsigned i = 0; i < victim_count; i++) {
-		if (&victims[i] == victim)
-			continue;
-		good_request(&victims[i]);
-		if (get(&victims[i], STATUS, 1) != RUNNING)
-			fail_row("the status of %s is %x", victims[i].name,
-				get(&victims[i], STATUS, 1));
-	}
-}
-
-/* After whatever was done to it: nothing beside its buffers changed, and a reset makes it good. */
-static inline void check_victim(struct victim *victim)
-{
-	check_guards(victim);
-	check_others(victim);
-	start_victim(victim, 0);
-	good_request(victim);
-}
+/* ---- what comes of it, and rest ----------------------------------------------------- */
 
 /* The device must say that it needs a reset, and touch its used ring no more. */
 static inline void expect_needs_reset(const struct victim *victim)
@@ -638,45 +566,8 @@ static inline void rest(const char *text)
 	wait_for_host();
 }
 
-/* Finds and starts all; at rest once, since a first start makes what later ones keep. */
-static inline void begin(void)
-{
-	find_victims();
-	for (unsigned i = 0; i < victim_count; i++) {
-		start_victim(&victims[i], 0);
-		good_request(&victims[i]);
-	}
-	rest("begin");
-	for (unsigned i = 0; i < victim_count; i++)
-		start_victim(&victims[i], 0);
-}
-
-static inline void end(void)
-{
-	row = "end";
-	for (unsigned i = 0; i < victim_count; i++)
-		check_victim(&victims[i]);
-	rest("end");
-}
-
 /* Of long loops, each Nth round with the parameter every=N. */
 static inline unsigned every(void)
 {
 	return (unsigned)find_number(params, "every=", 1);
-}
-
-/* The device that the parameter victim= names: blk or rng; the last of its name. */
-static inline struct victim *chosen(void)
-{
-	struct victim *victim = NULL;
-	char name[8];
-
-	if (!find_param(params, "victim=", name, sizeof(name)))
-		fail("no victim= on the command line");
-	for (unsigned i = 0; i < victim_count; i++)
-		if (memory_equal(victims[i].name, name, 4))
-			victim = &victims[i];
-	if (victim == NULL)
-		fail("there is no %s", name);
-	return victim;
 }

@@ -17,7 +17,7 @@ GROWTH_KIB = 16384 if vmm.SANITIZED else 4096
 
 
 def image(sectors):
-    """A disk as image_word() of tests/guest/virtio.h says."""
+    """A disk as image_word() of tests/guest/disk.h says."""
     words = [(sector * 0x9e3779b97f4a7c15 + word) % 2**64 for sector in range(sectors) for word in range(64)]
     return struct.pack(f"<{len(words)}Q", *words)
 
