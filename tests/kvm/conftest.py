@@ -13,7 +13,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "bench")]
-pytest.register_assert_rewrite("jails", "oracle", "vmm")
+pytest.register_assert_rewrite("jails", "oracle", "taps", "vmm")
 import vmm  # noqa: E402
 
 # No guest gets a window of whoever runs the tests.

@@ -8,58 +8,23 @@ import itertools
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 
 import oracle
 import pytest
 import vmm
-from netns import own_network
+from taps import ETHERTYPE, NETWORK, arrived, network, put, tap_socket
 
 SOAK = os.environ.get("CROSVM_SOAK")
-ETHERTYPE, HEADER = 0x88b5, 14
 MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
 FLOOD = MARKED.replace(b"MARKED", b"FLOODS")
 
 
 @pytest.fixture(autouse=True)
 def namespace():
-    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
-        pytest.skip("needs root and /dev/net/tun")
-    with own_network():
+    with network():
         yield
-
-
-def tap_socket():
-    """Sees what comes out of the tap, and puts into it what is sent."""
-    taps = [name for _, name in socket.if_nameindex() if name != "lo"]
-    assert len(taps) == 1, taps
-    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE))
-    packets.bind((taps[0], ETHERTYPE))
-    packets.setblocking(False)
-    return packets
-
-
-def arrived(packets):
-    """The marks of the guest's frames."""
-    marks = []
-    while True:
-        try:
-            frame, address = packets.recvfrom(1 << 17)
-        except BlockingIOError:
-            return marks
-        if address[2] != socket.PACKET_OUTGOING:
-            marks.append(frame[HEADER:].split(b"\0")[0].decode("latin-1"))
-
-
-def put(packets, frame):
-    """False where the tap's queue is full."""
-    try:
-        packets.send(frame)
-    except OSError:
-        return False
-    return True
 
 
 def flood(process, packets):
@@ -93,7 +58,6 @@ HOST = {
     "control": [],
     "roles": [],
 }
-NETWORK = "host-ip=192.168.78.1,netmask=255.255.255.0,mac=02:00:00:00:00:01,vhost=off"
 BOTH_WAYS = pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
 
 

@@ -4,10 +4,12 @@
 The guest itself checks what a guest can see. Here is what only the host can: the process lives, holds no more
 descriptors, threads or memory than before, comes to rest, logs little, and the disks are byte for byte what they were.
 """
+import contextlib
 import os
 
 import oracle
 import pytest
+import taps
 import vmm
 
 SECTOR, SECTORS = 512, 4096
@@ -55,6 +57,16 @@ IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in ("bar-sizing", "bar-m
 IN_MAIN += [("hostile_pci", "memory-enable-race", ("blk",), ["-c", "2"])]
 LONG_IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in (
     "config-space", "memory-enable", "bar-space", "msix-registers")]
+# The ring group for the other kinds of devices: whose code meets a driver's chains by loops of its own.
+OTHERS = {
+    "net": ["--net", taps.NETWORK],
+    "vsock": ["--vsock", "cid=42,socket={place}/vsock"],
+    "balloon": BALLOON,
+    "wl": ["--wayland-sock", "{place}/wayland-0"],
+}
+RINGS = {"places": [], "chains": [], "avail-idx": [], "same-head": [], "storm": [], "reset": [], "flip": ["-c", "2"]}
+LONG_RINGS = {"sizes": [], "long-chains": ["-m", "128"], "garbage": [], "wrap": [], "kicks": [], "moving-idx": ["-c", "2"]}
+IN_VQ = ("places", "chains", "sizes", "long-chains")  # of hostile_vq.c, the others of hostile_ring.c
 
 
 IMAGE = oracle.image(SECTORS)
@@ -68,6 +80,17 @@ def check_disks(read_only, writable):
     assert data[:start] + IMAGE[start:start + SECTOR] + data[start + SECTOR:] == IMAGE
 
 
+@contextlib.contextmanager
+def watched(victim):
+    """Of a network card, what comes out of its tap: good frames and no others."""
+    if victim != "net":
+        yield
+        return
+    with contextlib.closing(taps.tap_socket()) as packets:
+        yield
+        assert set(taps.arrived(packets)) == {"GOOD"}
+
+
 def run(directory, guest, case, victim, options, engine=None):
     """With -u, where each reset is a message to another process and its answer, a fifth of the rounds will do."""
     every = 5 if "-u" in options and not SOAK else 1
@@ -79,12 +102,15 @@ def run(directory, guest, case, victim, options, engine=None):
                        params=f"victim={victim} seconds={5 if SOAK else 1} every={every}")
     if "-m" in options:  # the guest's own comes first in vmm.command()
         del argv[2:4]
-    with oracle.hostile(directory, argv, case) as running:
+    with oracle.hostile(directory, argv, case) as running, watched(victim):
         running.begin()
-        running.check(timeout=60)
+        running.check(timeout=300 if SOAK else 60)
     assert not any("Sanitizer" in line or "runtime error" in line for line in running.lines), running.lines
     check_disks(read_only, writable)
     return writable
+
+
+NOT_SANITIZED = pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")
 
 
 def parameters(cases):
@@ -98,10 +124,20 @@ def test_case(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, options)
 
 
-@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, whose policies only log")
+@NOT_SANITIZED
 @parameters([*CASES, *IN_MAIN, *(LONG_IN_MAIN if SOAK else [])])
 def test_jailed(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, ["-u", *options])
+
+
+@pytest.mark.parametrize("jailed", [[], pytest.param(["-u"], marks=NOT_SANITIZED)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("case", [*RINGS, *(LONG_RINGS if SOAK else [])])
+@pytest.mark.parametrize("victim", OTHERS)
+def test_rings_of_other_devices(tmp_path, case, victim, jailed):
+    guest = "hostile_vq" if case in IN_VQ else "hostile_ring"
+    options = [option.format(place=tmp_path) for option in OTHERS[victim]] + {**RINGS, **LONG_RINGS}[case]
+    with taps.network() if victim == "net" else contextlib.nullcontext():
+        run(tmp_path, guest, case, victim, [*jailed, *options])
 
 
 @pytest.mark.parametrize("case", ["requests", "segments", "layouts", "reset-in-flight"])
