@@ -382,8 +382,8 @@ static void start_all(void)
 static void run_tx_flood(void)
 {
 	find_device(PCI_NET, (const uint16_t[]){ RECEIVE, TRANSMIT }, CONTROL);
-	add_victims(find_kind("blk"));
-	add_victims(find_kind("rng"));
+	add_victims(PCI_BLOCK);
+	add_victims(PCI_RNG);
 	if (victim_count != CONTROL + 2)
 		fail("no disk");
 	start_all();

@@ -203,6 +203,9 @@ static void put_chain(struct victim *victim, const struct chain_row *chain)
 
 static void finish(struct victim *victim, enum outcome outcome, uint16_t head)
 {
+	/* It may wait for something to put there. */
+	if (outcome == COMES_BACK && victim->kind->receives)
+		outcome = EITHER;
 	if (outcome == BREAKS) {
 		expect_needs_reset(victim);
 		if (victim->rings->used.idx != 0)
@@ -215,7 +218,7 @@ static void finish(struct victim *victim, enum outcome outcome, uint16_t head)
 		/* And it needs no reset: */
 		good_request(victim);
 	} else {
-		(void)wait_used(victim, 1);
+		wait_ticks(PM_TIMER_HZ / 100);
 	}
 	check_victim(victim);
 }
@@ -232,7 +235,7 @@ static void run_chains(void)
 		start_victim(victim, chain->indirect_accepted ? FEATURE_INDIRECT : 0);
 		put_chain(victim, chain);
 		offer(victim, with_size(victim, chain->head));
-		kick(victim);
+		announce(victim);
 		finish(victim, chain->outcome, chain->head);
 	}
 	end();
@@ -255,7 +258,7 @@ static void run_long_chains(void)
 		set_desc(victim, i, (uintptr_t)victim->buffers->data + i, 1,
 			WRITE | (i + 1 < size ? NEXT : 0), (uint16_t)(i + 1));
 	offer(victim, 0);
-	kick(victim);
+	announce(victim);
 	finish(victim, COMES_BACK, 0);
 
 	row = "as long as the queue, and back";
@@ -264,7 +267,7 @@ static void run_long_chains(void)
 		set_desc(victim, i, (uintptr_t)victim->buffers->data + i, 1, WRITE | NEXT,
 			(uint16_t)((i + 1) % size));
 	offer(victim, 0);
-	kick(victim);
+	announce(victim);
 	finish(victim, BREAKS, 0);
 
 	row = "more than 4 GiB";
@@ -273,7 +276,7 @@ static void run_long_chains(void)
 		set_desc(victim, i, 0, (uint32_t)ram_end(), i + 1 < size ? NEXT : 0,
 			(uint16_t)(i + 1));
 	offer(victim, 0);
-	kick(victim);
+	announce(victim);
 	finish(victim, BREAKS, 0);
 
 	row = "more than 4 GiB, but not in one direction";
@@ -283,7 +286,7 @@ static void run_long_chains(void)
 		set_desc(victim, i, 2 << 20, (uint32_t)ram_end() - (2 << 20),
 			(i < 63 ? NEXT : 0) | (i < 31 ? 0 : WRITE), (uint16_t)(i + 1));
 	offer(victim, 0);
-	kick(victim);
+	announce(victim);
 	finish(victim, BREAKS, 0);
 	end();
 }

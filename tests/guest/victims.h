@@ -6,6 +6,7 @@
  *
  * A good request is a chain of three descriptors at head 0, whatever the kind
  * of device, so that a case can spoil or repeat it without knowing what it is.
+ * It may be room for what the device has to say: then it is told to say something.
  */
 #pragma once
 
@@ -23,6 +24,9 @@ struct kind {
 	void (*put)(struct victim *victim);
 	/* After it came back, with so many bytes written. May ask for more. */
 	void (*check)(struct victim *victim, uint32_t written);
+	bool receives; /* what is no room for anything does not come back */
+	/* Makes the device want that room, if it can; NULL: nothing is needed. */
+	void (*stir)(struct victim *victim);
 };
 
 enum { PIECES = 3 };
@@ -101,6 +105,26 @@ static inline void check_unwritten(struct victim *victim, uint32_t written)
 		fail_row("%u bytes are said to be written", (uint64_t)written);
 }
 
+/* Room for a frame, which tests/kvm/test_hostile_virtio.py sends; others' may come before it. */
+
+static inline void put_frame_room(struct victim *victim)
+{
+	memset(victim->buffers->data, 0, 64);
+	put_pieces(victim, (const uint32_t[PIECES]){ 12, 14, 2000 }, WRITE);
+}
+
+static inline void check_received(struct victim *victim, uint32_t written)
+{
+	enum { TEXT = 12 + 14, MARK = 6 };
+
+	while (written >= TEXT && !memory_equal(victim->buffers->data + TEXT, "MARKED", MARK)) {
+		put_frame_room(victim);
+		written = submit(victim, 0);
+	}
+	if (written < TEXT + MARK)
+		fail_row("a frame of %u bytes", (uint64_t)written);
+}
+
 /* A packet that has no answer; then one that has: nobody listens there. */
 
 enum { GOOD_PORT = 1000 };
@@ -118,26 +142,48 @@ static inline void put_reset(struct victim *victim)
 	put_packet(victim, OP_RST);
 }
 
-static inline void check_refusal(struct victim *victim, uint32_t written)
+static inline void put_packet_room(struct victim *victim)
 {
-	struct victim *receive = victim->companion;
-	const struct vsock_header *header = (const void *)receive->buffers->data;
+	memset(victim->buffers->data, GUARD, 128);
+	put_pieces(victim, (const uint32_t[PIECES]){ 16, 16, 32 }, WRITE);
+}
 
-	check_unwritten(victim, written);
-	set_desc(receive, 0, (uintptr_t)header, 2 * sizeof(*header), WRITE, 0);
-	offer(receive, 0);
-	kick(receive);
-	put_packet(victim, OP_REQUEST);
-	check_unwritten(victim, submit(victim, 0));
-	if (!wait_used(receive, 1))
-		fail_row("a connection to nobody is not refused");
-	uint32_t size = take_used(receive, 0);
+static inline void check_refusal(struct victim *victim, uint32_t size)
+{
+	const struct vsock_header *header = (const void *)victim->buffers->data;
 
 	if (size != sizeof(*header) || header->op != OP_RST || header->src_cid != HOST_CID ||
 		header->dst_cid != GUEST_CID || header->src_port != NOBODY ||
 		header->dst_port != GOOD_PORT)
 		fail_row("%u bytes of kind %u to port %u refuse a connection", (uint64_t)size,
 			(uint64_t)header->op, (uint64_t)header->dst_port);
+}
+
+static inline void check_reset(struct victim *victim, uint32_t written)
+{
+	struct victim *receive = victim->companion;
+
+	check_unwritten(victim, written);
+	put_packet_room(receive);
+	offer(receive, 0);
+	kick(receive);
+	put_packet(victim, OP_REQUEST);
+	check_unwritten(victim, submit(victim, 0));
+	if (!wait_used(receive, 1))
+		fail_row("a connection to nobody is not refused");
+	check_refusal(receive, take_used(receive, 0));
+}
+
+/* Unless it still has the last one: a device that is broken takes no more. */
+static inline void connect_to_nobody(struct victim *victim)
+{
+	struct victim *transmit = victim->companion;
+
+	if (transmit->rings->used.idx != transmit->rings->avail.idx)
+		return;
+	put_packet(transmit, OP_REQUEST);
+	offer(transmit, 0);
+	kick(transmit);
 }
 
 /* Pages for the balloon, which come back as zeros, and are kept once they are back. */
@@ -220,27 +266,91 @@ static inline void check_new_memory(struct victim *victim, uint32_t written)
 	close_memory(victim);
 }
 
+/* Room for the message that a compositor is gone, as each of the host's is at once. */
+
+enum { NEW_CONNECTION = 0x104, HANGS_UP = 0x106, HANGUP_BYTES = 12, GOOD_CONNECTION = 3 };
+
+static inline void put_message_room(struct victim *victim)
+{
+	memset(victim->buffers->data, GUARD, 128);
+	put_pieces(victim, (const uint32_t[PIECES]){ 4, 4, 56 }, WRITE);
+}
+
+/* Whatever the answer, and if the last one still has none, not at all. */
+static inline void tell_wl(struct victim *out, uint32_t type)
+{
+	const uint32_t command[] = { type, 0, GOOD_CONNECTION };
+
+	if (out->rings->used.idx != out->rings->avail.idx)
+		return;
+	memcpy(out->buffers->data, command, sizeof(command));
+	set_desc(out, 0, (uintptr_t)out->buffers->data, sizeof(command), NEXT, 1);
+	set_desc(out, 1, (uintptr_t)out->buffers->data + 64, 64, WRITE, 0);
+	offer(out, 0);
+	kick(out);
+	out->used_seen = out->rings->avail.idx - 1;
+	(void)wait_used(out, 1);
+}
+
+static inline void connect_again(struct victim *victim)
+{
+	tell_wl(victim->companion, CLOSE_VFD);
+	tell_wl(victim->companion, NEW_CONNECTION);
+}
+
+static inline void check_hangup(struct victim *victim, uint32_t written)
+{
+	const uint8_t *data = victim->buffers->data;
+
+	if (written != HANGUP_BYTES || load(data, 4) != HANGS_UP ||
+		load(data + 8, 4) != GOOD_CONNECTION)
+		fail_row("%u bytes of message %x", (uint64_t)written, load(data, 4));
+	if (!is_all(data + HANGUP_BYTES, GUARD, HANGUP_BYTES))
+		fail_row("a message goes on behind its end");
+	tell_wl(victim->companion, CLOSE_VFD);
+}
+
+/* Of those for one device the first is meant, unless victim= names another. */
 static const struct kind kinds[] = {
-	{ "blk", PCI_BLOCK, 0, 0, put_read, check_read },
-	{ "rng", PCI_RNG, 0, 0, put_random, check_random },
-	{ "net", PCI_NET, 1, 1, put_frame, check_unwritten },
-	{ "vsock", PCI_VSOCK, 1, 0, put_reset, check_refusal },
-	{ "balloon", PCI_BALLOON, 0, 1, put_pages, check_pages },
-	{ "wl", PCI_WL, 1, 1, put_new_memory, check_new_memory },
+	{ "blk", PCI_BLOCK, 0, 0, put_read, check_read, false, NULL },
+	{ "rng", PCI_RNG, 0, 0, put_random, check_random, false, NULL },
+	{ "net", PCI_NET, 1, 1, put_frame, check_unwritten, false, NULL },
+	{ "net-rx", PCI_NET, 0, 0, put_frame_room, check_received, true, NULL },
+	{ "vsock", PCI_VSOCK, 1, 0, put_reset, check_reset, false, NULL },
+	{ "vsock-rx", PCI_VSOCK, 0, 1, put_packet_room, check_refusal, true, connect_to_nobody },
+	{ "balloon", PCI_BALLOON, 0, 1, put_pages, check_pages, false, NULL },
+	{ "wl", PCI_WL, 1, 1, put_new_memory, check_new_memory, false, NULL },
+	{ "wl-in", PCI_WL, 0, 1, put_message_room, check_hangup, false, connect_again },
 };
 
-static inline const struct kind *find_kind(const char *name)
+static inline const struct kind *kind_of(uint16_t pci_id)
 {
+	const struct kind *kind = NULL;
+	char name[16] = "";
+
+	(void)find_param(params, "victim=", name, sizeof(name));
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (text_equal(kinds[i].name, name))
-			return &kinds[i];
-	fail("there is no kind %s", name);
+		if (kinds[i].pci_id == pci_id && (kind == NULL || text_equal(kinds[i].name, name)))
+			kind = &kinds[i];
+	return kind;
+}
+
+/* Has the device look at what was offered. */
+static inline void announce(struct victim *victim)
+{
+	kick(victim);
+	if (victim->kind->stir != NULL)
+		victim->kind->stir(victim);
 }
 
 static inline void good_request(struct victim *victim)
 {
 	victim->kind->put(victim);
-	victim->kind->check(victim, submit(victim, 0));
+	offer(victim, 0);
+	announce(victim);
+	if (!wait_used(victim, 1))
+		fail_row("%s does not answer; status %x", victim->name, get(victim, STATUS, 1));
+	victim->kind->check(victim, take_used(victim, 0));
 	check_guards(victim);
 	if (victim->companion != NULL)
 		check_guards(victim->companion);
@@ -268,11 +378,12 @@ static inline void add_companion(struct victim *victim, uint16_t queue)
 	count++;
 }
 
-static inline void add_victims(const struct kind *kind)
+static inline void add_victims(uint16_t pci_id)
 {
+	const struct kind *kind = kind_of(pci_id);
 	unsigned first = victim_count;
 
-	add_devices(kind->pci_id);
+	add_devices(pci_id);
 	for (unsigned i = first; i < victim_count; i++) {
 		victims[i].kind = kind;
 		victims[i].name = kind->name;
@@ -285,7 +396,8 @@ static inline void add_victims(const struct kind *kind)
 static inline void find_victims(void)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
-		add_victims(&kinds[i]);
+		if (kind_of(kinds[i].pci_id) == &kinds[i])
+			add_victims(kinds[i].pci_id);
 	if (victim_count < 2)
 		fail("%u devices, which are too few", (uint64_t)victim_count);
 }

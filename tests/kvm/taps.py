@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The other end of a guest's network: a tap in a namespace of the test's own, whose frames are marked."""
+import contextlib
 import os
 import socket
+import threading
 
 import pytest
 from netns import own_network
 
 ETHERTYPE, HEADER = 0x88b5, 14  # of tests/guest/victims.h and hostile_net.c
+MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
 NETWORK = "host-ip=192.168.78.1,netmask=255.255.255.0,mac=02:00:00:00:00:01,vhost=off"
 
 
@@ -46,3 +49,28 @@ def put(packets, frame):
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def network_with_frames():
+    """One in which somebody sends all the time, from when there is a tap."""
+    end = threading.Event()
+
+    def send():
+        packets = None
+        while not end.wait(0.003):
+            if packets is not None:
+                put(packets, MARKED)
+            elif len(socket.if_nameindex()) > 1:
+                packets = tap_socket()
+        if packets is not None:
+            packets.close()
+
+    with network():
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            yield
+        finally:
+            end.set()
+            sender.join()

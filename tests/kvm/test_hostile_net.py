@@ -14,10 +14,9 @@ import time
 import oracle
 import pytest
 import vmm
-from taps import ETHERTYPE, NETWORK, arrived, network, put, tap_socket
+from taps import MARKED, NETWORK, arrived, network, put, tap_socket
 
 SOAK = os.environ.get("CROSVM_SOAK")
-MARKED = b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 2]) + ETHERTYPE.to_bytes(2, "big") + b"MARKED".ljust(50, b"\0")
 FLOOD = MARKED.replace(b"MARKED", b"FLOODS")
 
 

@@ -6,6 +6,8 @@ descriptors, threads or memory than before, comes to rest, logs little, and the 
 """
 import contextlib
 import os
+import socket
+import threading
 
 import oracle
 import pytest
@@ -32,6 +34,7 @@ CASES = [
     ("hostile_ring", "wrap", BOTH, []),
     ("hostile_ring", "kicks", BOTH, []),
     ("hostile_ring", "storm", BOTH, []),
+    ("hostile_ring", "reset", ("rng",), []),
     ("hostile_ring", "flip", BOTH, ["-c", "2"]),
     ("hostile_ring", "moving-idx", BOTH, ["-c", "2"]),
     ("hostile_dev", "requests", ("blk",), []),
@@ -57,13 +60,11 @@ IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in ("bar-sizing", "bar-m
 IN_MAIN += [("hostile_pci", "memory-enable-race", ("blk",), ["-c", "2"])]
 LONG_IN_MAIN = [("hostile_pci", case, ("blk",), []) for case in (
     "config-space", "memory-enable", "bar-space", "msix-registers")]
-# The ring group for the other kinds of devices: whose code meets a driver's chains by loops of its own.
-OTHERS = {
-    "net": ["--net", taps.NETWORK],
-    "vsock": ["--vsock", "cid=42,socket={place}/vsock"],
-    "balloon": BALLOON,
-    "wl": ["--wayland-sock", "{place}/wayland-0"],
-}
+# The same for the queues of other devices, which have loops of their own around them: those of requests, and those by
+# which the device has its say. The latter with -u take `make soak`.
+NET, VSOCK, WL = ["--net", taps.NETWORK], ["--vsock", "cid=42,socket={place}/vsock"], ["--wayland-sock", "{place}/wayland-0"]
+OTHERS = {"net": NET, "vsock": VSOCK, "balloon": BALLOON, "wl": WL, "net-rx": NET, "vsock-rx": VSOCK, "wl-in": WL}
+SAY = ("net-rx", "vsock-rx", "wl-in")
 RINGS = {"places": [], "chains": [], "avail-idx": [], "same-head": [], "storm": [], "reset": [], "flip": ["-c", "2"]}
 LONG_RINGS = {"sizes": [], "long-chains": ["-m", "128"], "garbage": [], "wrap": [], "kicks": [], "moving-idx": ["-c", "2"]}
 IN_VQ = ("places", "chains", "sizes", "long-chains")  # of hostile_vq.c, the others of hostile_ring.c
@@ -130,14 +131,52 @@ def test_jailed(tmp_path, guest, case, victim, options):
     run(tmp_path, guest, case, victim, ["-u", *options])
 
 
-@pytest.mark.parametrize("jailed", [[], pytest.param(["-u"], marks=NOT_SANITIZED)], ids=["threads", "jailed"])
+@contextlib.contextmanager
+def hanging_up(path):
+    """Who connects has the end of it at once."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(100)
+
+        def run_listener():
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=run_listener)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+HOSTS = {
+    "net": lambda _: taps.network(),
+    "net-rx": lambda _: taps.network_with_frames(),
+    "wl-in": lambda place: hanging_up(place / "wayland-0"),
+}
+
+
+def run_rings(place, case, victim, *options):
+    guest = "hostile_vq" if case in IN_VQ else "hostile_ring"
+    device = [option.format(place=place) for option in OTHERS[victim]]
+    with HOSTS.get(victim, contextlib.nullcontext)(place):
+        run(place, guest, case, victim, [*options, *device, *{**RINGS, **LONG_RINGS}[case]])
+
+
 @pytest.mark.parametrize("case", [*RINGS, *(LONG_RINGS if SOAK else [])])
 @pytest.mark.parametrize("victim", OTHERS)
-def test_rings_of_other_devices(tmp_path, case, victim, jailed):
-    guest = "hostile_vq" if case in IN_VQ else "hostile_ring"
-    options = [option.format(place=tmp_path) for option in OTHERS[victim]] + {**RINGS, **LONG_RINGS}[case]
-    with taps.network() if victim == "net" else contextlib.nullcontext():
-        run(tmp_path, guest, case, victim, [*jailed, *options])
+def test_rings_of_other_devices(tmp_path, victim, case):
+    run_rings(tmp_path, case, victim)
+
+
+@NOT_SANITIZED
+@pytest.mark.parametrize("case", [*RINGS, *(LONG_RINGS if SOAK else [])])
+@pytest.mark.parametrize("victim", [victim for victim in OTHERS if SOAK or victim not in SAY])
+def test_jailed_rings_of_other_devices(tmp_path, victim, case):
+    run_rings(tmp_path, case, victim, "-u")
 
 
 @pytest.mark.parametrize("case", ["requests", "segments", "layouts", "reset-in-flight"])
