@@ -201,7 +201,17 @@ static void put_chain(struct victim *victim, const struct chain_row *chain)
 	}
 }
 
-static void finish(struct victim *victim, enum outcome outcome, uint16_t head)
+/* Of how many bytes to write the device was told. */
+static uint32_t room_of(const struct chain_desc *descs, unsigned count)
+{
+	uint32_t room = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		room += (descs[i].flags & WRITE) != 0 ? descs[i].length : 0;
+	return room;
+}
+
+static void finish(struct victim *victim, enum outcome outcome, uint16_t head, uint32_t room)
 {
 	/* It may wait for something to put there. */
 	if (outcome == COMES_BACK && victim->kind->receives)
@@ -214,7 +224,11 @@ static void finish(struct victim *victim, enum outcome outcome, uint16_t head)
 		if (!wait_used(victim, 1))
 			fail_row("%s does not answer; status %x", victim->name,
 				get(victim, STATUS, 1));
-		take_used(victim, head);
+		uint32_t written = take_used(victim, head);
+
+		if (written > room)
+			fail_row("%s says that it wrote %u bytes to %u", victim->name,
+				(uint64_t)written, (uint64_t)room);
 		/* And it needs no reset: */
 		good_request(victim);
 	} else {
@@ -236,7 +250,9 @@ static void run_chains(void)
 		put_chain(victim, chain);
 		offer(victim, with_size(victim, chain->head));
 		announce(victim);
-		finish(victim, chain->outcome, chain->head);
+		finish(victim, chain->outcome, chain->head,
+			room_of(chain->ring, ARRAY_SIZE(chain->ring)) +
+				room_of(chain->table, ARRAY_SIZE(chain->table)));
 	}
 	end();
 }
@@ -259,7 +275,7 @@ static void run_long_chains(void)
 			WRITE | (i + 1 < size ? NEXT : 0), (uint16_t)(i + 1));
 	offer(victim, 0);
 	announce(victim);
-	finish(victim, COMES_BACK, 0);
+	finish(victim, COMES_BACK, 0, size);
 
 	row = "as long as the queue, and back";
 	start_victim(victim, 0);
@@ -268,7 +284,7 @@ static void run_long_chains(void)
 			(uint16_t)((i + 1) % size));
 	offer(victim, 0);
 	announce(victim);
-	finish(victim, BREAKS, 0);
+	finish(victim, BREAKS, 0, 0);
 
 	row = "more than 4 GiB";
 	start_victim(victim, 0);
@@ -277,7 +293,7 @@ static void run_long_chains(void)
 			(uint16_t)(i + 1));
 	offer(victim, 0);
 	announce(victim);
-	finish(victim, BREAKS, 0);
+	finish(victim, BREAKS, 0, 0);
 
 	row = "more than 4 GiB, but not in one direction";
 	start_victim(victim, 0);
@@ -287,7 +303,7 @@ static void run_long_chains(void)
 			(i < 63 ? NEXT : 0) | (i < 31 ? 0 : WRITE), (uint16_t)(i + 1));
 	offer(victim, 0);
 	announce(victim);
-	finish(victim, BREAKS, 0);
+	finish(victim, BREAKS, 0, 0);
 	end();
 }
 
