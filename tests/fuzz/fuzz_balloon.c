@@ -527,8 +527,8 @@ static void open_machine(void)
 	log_set_level(LOG_LEVEL_NONE);
 	require(class->options_size <= sizeof(options));
 	memcpy(options, class->defaults, class->options_size);
-	require(suboptions_parse(
-			"balloon", class->suboptions, class->suboption_count, words, options) == 0);
+	require(suboptions_parse("balloon", class->suboptions, class->suboption_count, words, NULL,
+			options) == 0);
 	require(class->open(options, &machine.device) == 0);
 	require(guest_memory_create(ranges, ARRAY_SIZE(ranges), 0, &machine.memory) == 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++)
