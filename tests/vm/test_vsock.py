@@ -145,7 +145,7 @@ def sums(text):
 
 
 @pytest.mark.parametrize("host, total", [*((name, None) for name in HOSTS), *(
-    pytest.param(name, 1 << 30, marks=[] if name == "unix-u" else pytest.mark.soak) for name in HOSTS)], indirect=["host"])
+    pytest.param(name, 1 << 30, marks=pytest.mark.soak) for name in HOSTS)], indirect=["host"])
 def test_guest_connects(tools, host, total):
     """The driver comes and goes; then half close, and megabytes both ways: the host answers when it has heard
     everything."""
