@@ -218,7 +218,7 @@ def device_process(pid):
     return next(child for child in children if pathlib.Path(f"/proc/{child}/comm").read_text() == "crosvm-wl\n")
 
 
-@pytest.mark.parametrize("options", [(), ("-u",)], ids=["threads", "jailed"])
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
 def test_a_window(guest_files, weston, options):
     """Exactly the client's pixels, while it moves, and none after it. One sees its compositor die; the next has a new one."""
     script = PROXY + ("weston-simple-shm & client=$!; read line; kill $client; wait $client; echo closed; "
