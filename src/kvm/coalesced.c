@@ -26,6 +26,13 @@ int kvm_coalesced_add(const struct kvm_machine *machine, uint16_t port, unsigned
 	return ioctl(machine->fd, KVM_REGISTER_COALESCED_MMIO, &zone) < 0 ? -errno : 0;
 }
 
+int kvm_coalesced_remove(const struct kvm_machine *machine, uint16_t port, unsigned size)
+{
+	struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = size, .pio = 1 };
+
+	return ioctl(machine->fd, KVM_UNREGISTER_COALESCED_MMIO, &zone) < 0 ? -errno : 0;
+}
+
 unsigned kvm_coalesced_count(const struct kvm_coalesced_mmio_ring *ring)
 {
 	uint32_t last = __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE);

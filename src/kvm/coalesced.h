@@ -3,7 +3,8 @@
  * Coalesced port writes: KVM keeps writes to chosen ports in a ring, and the
  * guest goes on. Whoever handles the guest's next exit takes them first, so
  * that a device sees all accesses in their order; it is for registers whose
- * writing has no effect of its own until another register is accessed.
+ * writing has no effect of its own until another register is accessed, or
+ * whose effect can wait until somebody looks.
  *
  * A VM has one ring, which all its vCPUs fill and whose entries the kernel
  * writes: the port is one that was added, size and data are the guest's. One
@@ -25,6 +26,10 @@ struct kvm_coalesced_mmio_ring *kvm_coalesced_ring(
 /* Keeps writes to [port, port + size) from now on. 0 or -errno, not logged: without it they exit.
  */
 MUST_CHECK int kvm_coalesced_add(const struct kvm_machine *machine, uint16_t port, unsigned size);
+
+/* They exit again, from its return on; those that wait still do. 0 or -errno, not logged. */
+MUST_CHECK int kvm_coalesced_remove(
+	const struct kvm_machine *machine, uint16_t port, unsigned size);
 
 /* How many writes wait. 0 tells any thread that all are done that its guest made so far. */
 unsigned kvm_coalesced_count(const struct kvm_coalesced_mmio_ring *ring);

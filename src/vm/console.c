@@ -44,6 +44,7 @@ static bool take_byte(void *owner, uint8_t byte)
 	bool must_wake = false;
 
 	pthread_mutex_lock(&console->mutex);
+	console->taken_bytes++;
 	if (console->discard) {
 		/* A socket that nobody is connected to is a cable that is not plugged in. */
 		console->dropped_bytes += console->kind != CONSOLE_UNIX;
@@ -215,6 +216,16 @@ int console_start(struct console *console, struct serial *serial, const struct s
 	if (console->terminal)
 		log_info("Ctrl-a x ends the VM, Ctrl-a Ctrl-a sends Ctrl-a");
 	return 0;
+}
+
+void console_batch(struct console *console, const struct console_batching *batching)
+{
+	if (console == NULL)
+		return;
+	pthread_mutex_lock(&console->mutex);
+	console->batching = *batching;
+	pthread_mutex_unlock(&console->mutex);
+	wake(console);
 }
 
 static bool join_within(pthread_t thread, uint64_t timeout_ns)

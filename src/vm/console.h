@@ -56,6 +56,24 @@ MUST_CHECK int console_start(
 	struct console *console, struct serial *serial, const struct sandbox *sandbox);
 
 /*
+ * Each byte that a guest prints is an exit, unless KVM keeps it until the guest's next one, which
+ * comes at once where a driver asks the UART whether it may go on, and never where none does.
+ * So while the guest prints, and for `quiet_ns` after, bytes are kept, and the console's thread looks
+ * for them: after 5 ms, then less often, at least each 100 ms.
+ *
+ * Both are called by the console's thread.
+ */
+struct console_batching {
+	int (*set)(void *owner, bool on); /* keeps bytes, or no longer; 0 or -errno */
+	void (*take)(void *owner);        /* gives the UART what is kept */
+	void *owner;
+	uint64_t quiet_ns;
+};
+
+/* After console_start(), once; copies it. */
+void console_batch(struct console *console, const struct console_batching *batching);
+
+/*
  * Waits at most 1 s for pending output, ends the thread, gives the terminal
  * back as it was and removes the socket if it is still ours. In any state,
  * any number of times. vCPUs should have stopped: later output is dropped.

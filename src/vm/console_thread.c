@@ -28,6 +28,8 @@ enum {
 #define FULL_RETRY_NS   NS_PER_S         /* between attempts to write to a full disk */
 #define ACCEPT_RETRY_NS NS_PER_S         /* between attempts to let a client in */
 #define REST_MAX_NS     (20 * NS_PER_MS) /* between two loads of input */
+#define TAKE_MIN_NS     (5 * NS_PER_MS)  /* between two looks at what is kept, after the last byte */
+#define TAKE_MAX_NS     (100 * NS_PER_MS)
 #define NEVER           UINT64_MAX
 
 enum { POLL_WAKE, POLL_INPUT, POLL_OUTPUT, POLL_LISTEN, POLL_COUNT };
@@ -142,6 +144,60 @@ static void write_output(struct console *console)
 		output_failed(console, errno);
 	else
 		consume_output(console, (size_t)n, false);
+}
+
+/* ---- batches: the thread ---- */
+
+static void set_batched(
+	struct console *console, const struct console_batching *batching, bool batched)
+{
+	int r = batching->set(batching->owner, batched);
+
+	console->batched = batched;
+	if (!batched)
+		batching->take(batching->owner);
+	if (r == 0)
+		return;
+	log_debug("the console's bytes exit one by one: %s", strerror(-r));
+	pthread_mutex_lock(&console->mutex);
+	console->batching = (struct console_batching){ 0 };
+	pthread_mutex_unlock(&console->mutex);
+	console->batched = false;
+}
+
+/* Takes what is kept, and decides whether more shall be. */
+static void tend_batches(struct console *console)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	pthread_mutex_lock(&console->mutex);
+	struct console_batching batching = console->batching;
+
+	pthread_mutex_unlock(&console->mutex);
+	if (batching.set == NULL)
+		return;
+	if (console->batched)
+		batching.take(batching.owner);
+	pthread_mutex_lock(&console->mutex);
+	bool printed = console->taken_bytes != console->printed_bytes || console->printed_ns == 0;
+
+	console->printed_bytes = console->taken_bytes;
+	pthread_mutex_unlock(&console->mutex);
+	if (printed)
+		console->printed_ns = now;
+	bool printing = now - console->printed_ns < batching.quiet_ns;
+
+	if (printing != console->batched)
+		set_batched(console, &batching, printing);
+}
+
+/* The longer it has printed nothing, the less often. */
+static uint64_t next_take_ns(const struct console *console)
+{
+	uint64_t now = clock_monotonic_ns();
+	uint64_t wait_ns = (now - console->printed_ns) / 8;
+
+	return now + (wait_ns < TAKE_MIN_NS ? TAKE_MIN_NS : min_u64(wait_ns, TAKE_MAX_NS));
 }
 
 /* ---- input: the thread ---- */
@@ -348,18 +404,15 @@ static void accept_client(struct console *console)
 	set_discard(console, false);
 }
 
-/* A client at a time. */
-static struct pollfd poll_listener(const struct console *console, uint64_t *ret_deadline_ns)
+/* The listening socket, or -1: a client at a time. */
+static int listening_fd(const struct console *console, uint64_t *ret_deadline_ns)
 {
-	struct pollfd wait = { .fd = -1, .events = POLLIN };
-
 	if (console->listener.fd < 0 || console->owned_fd >= 0)
-		return wait;
+		return -1;
 	if (clock_monotonic_ns() >= console->busy_until_ns)
-		wait.fd = console->listener.fd;
-	else
-		*ret_deadline_ns = min_u64(*ret_deadline_ns, console->busy_until_ns);
-	return wait;
+		return console->listener.fd;
+	*ret_deadline_ns = min_u64(*ret_deadline_ns, console->busy_until_ns);
+	return -1;
 }
 
 /* Fills in what to wait for, and until when. False: the thread is done. */
@@ -368,7 +421,10 @@ static bool prepare_poll(struct console *console, struct pollfd *fds, uint64_t *
 	*ret_deadline_ns = NEVER;
 	fds[POLL_WAKE] = (struct pollfd){ .fd = console->wake_fd, .events = POLLIN };
 	fds[POLL_INPUT] = poll_input(console, ret_deadline_ns);
-	fds[POLL_LISTEN] = poll_listener(console, ret_deadline_ns);
+	fds[POLL_LISTEN] = (struct pollfd){
+		.fd = listening_fd(console, ret_deadline_ns),
+		.events = POLLIN,
+	};
 
 	pthread_mutex_lock(&console->mutex);
 	bool pending = console->output_count > 0;
@@ -379,6 +435,8 @@ static bool prepare_poll(struct console *console, struct pollfd *fds, uint64_t *
 		fds[POLL_INPUT].fd = -1;
 	if (console->input_count > 0)
 		*ret_deadline_ns = min_u64(*ret_deadline_ns, console->feed_after_ns);
+	if (console->batched)
+		*ret_deadline_ns = min_u64(*ret_deadline_ns, next_take_ns(console));
 	pthread_mutex_unlock(&console->mutex);
 
 	fds[POLL_OUTPUT] =
@@ -454,6 +512,8 @@ void *console_thread(void *argument)
 			continue; /* EINTR */
 		if (fds[POLL_WAKE].revents != 0)
 			(void)eventfd_read(console->wake_fd, &count);
+		if (!stopping(console))
+			tend_batches(console);
 		if (fds[POLL_OUTPUT].revents != 0)
 			write_output(console);
 		/* Writing may have found out that the client is gone. */

@@ -140,6 +140,9 @@ const struct port_range *platform_quiet_ports(size_t *ret_count)
 		{ PORT_CMOS, 1 },     /* its index */
 		{ PORT_COM1 + 2, 2 }, /* FIFO and line control */
 		{ PORT_COM1 + 7, 1 }, /* scratch */
+		/* Linux looks there for COM2 to COM4; nothing is. */
+		{ 0x2e8, 24 },
+		{ 0x3e8, 8 },
 	};
 
 	*ret_count = ARRAY_SIZE(ports);

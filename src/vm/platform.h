@@ -33,7 +33,7 @@ struct serial *platform_com1(struct platform *platform);
 
 /*
  * Ports whose writing means nothing until another port of the device is
- * accessed, so that it may wait for the guest's next exit.
+ * accessed, or at all, so that it may wait for the guest's next exit.
  */
 struct port_range {
 	uint16_t port;

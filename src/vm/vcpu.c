@@ -180,13 +180,9 @@ static void (*const exit_handlers[VCPU_EXIT_KINDS])(
 	[VCPU_EXIT_UNEXPECTED] = handle_kvm_error,
 };
 
-/*
- * What KVM kept of the guest's writes, before the exit that came after them.
- * As many as there are now: other vCPUs may go on to write.
- */
-static void take_coalesced(struct vcpu *vcpu)
+/* As many as there are now: vCPUs may go on to write. */
+void vcpu_set_take_writes(struct vcpu_set *set)
 {
-	struct vcpu_set *set = vcpu->set;
 	struct kvm_coalesced_mmio_ring *ring = atomic_load(&set->coalesced);
 	struct vcpu_exit write;
 
@@ -195,7 +191,7 @@ static void take_coalesced(struct vcpu *vcpu)
 	pthread_mutex_lock(&set->taking);
 	for (unsigned n = kvm_coalesced_count(ring); n > 0; n--) {
 		kvm_coalesced_first(ring, &write);
-		handle_port(vcpu, &write);
+		access_bus(platform_ports(set->platform), &write);
 		kvm_coalesced_done(ring);
 	}
 	pthread_mutex_unlock(&set->taking);
@@ -247,7 +243,8 @@ static void run_guest(struct vcpu *vcpu)
 			exit = (struct vcpu_exit){ .kind = VCPU_EXIT_UNEXPECTED };
 		}
 		count_exit(vcpu, exit.kind);
-		take_coalesced(vcpu);
+		/* What KVM kept of its writes came before this exit. */
+		vcpu_set_take_writes(vcpu->set);
 		exit_handlers[exit.kind](vcpu, &exit);
 	}
 	leave_for_good(vcpu->set);
@@ -332,7 +329,7 @@ int vcpu_set_start_others(struct vcpu_set *set)
 	return r;
 }
 
-void vcpu_set_coalesce(
+bool vcpu_set_coalesce(
 	struct vcpu_set *set, const struct kvm_host *host, const struct kvm_machine *machine)
 {
 	struct kvm_coalesced_mmio_ring *ring = kvm_coalesced_ring(host, &set->vcpus[0].kvm);
@@ -340,7 +337,7 @@ void vcpu_set_coalesce(
 	const struct port_range *ports = platform_quiet_ports(&count);
 
 	if (ring == NULL)
-		return;
+		return false;
 	/* First this: what KVM keeps from then on, somebody takes. */
 	atomic_store(&set->coalesced, ring);
 	for (size_t i = 0; i < count; i++) {
@@ -350,6 +347,7 @@ void vcpu_set_coalesce(
 			log_debug("writes to port 0x%x are not coalesced: %s", ports[i].port,
 				strerror(-r));
 	}
+	return true;
 }
 
 static void give_order(struct vcpu_set *set, enum order order)

@@ -45,10 +45,12 @@ void vcpu_set_entry(struct vcpu_set *set, const struct kernel_image *image);
 
 /*
  * Lets KVM keep writes to the platform's quiet ports until the guest's next exit, of
- * whichever vCPU, where the host can; saves exits, changes nothing else. While they run.
+ * whichever vCPU; saves exits, changes nothing else. While they run. False: the host cannot.
  */
-void vcpu_set_coalesce(
+bool vcpu_set_coalesce(
 	struct vcpu_set *set, const struct kvm_host *host, const struct kvm_machine *machine);
+/* Brings the writes that KVM has kept so far to the platform, without an exit. Any thread. */
+void vcpu_set_take_writes(struct vcpu_set *set);
 
 /*
  * Gets every vCPU out of the guest and holds it there, with all accesses that

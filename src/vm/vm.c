@@ -16,10 +16,12 @@
 #include <sys/sysinfo.h>
 
 #include "base/advice.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "jail/sandbox.h"
+#include "kvm/coalesced.h"
 #include "kvm/host.h"
 #include "kvm/machine.h"
 #include "memory/guest_memory.h"
@@ -35,6 +37,7 @@
 #include "x86_64/kernel_image.h"
 #include "x86_64/layout.h"
 #include "x86_64/mptable.h"
+#include "x86_64/platform.h"
 
 struct vm {
 	const struct vm_config *config;
@@ -332,6 +335,30 @@ static int load(struct vm *vm)
 	return vm->load_result;
 }
 
+static int batch_com1(void *owner, bool on)
+{
+	struct vm *vm = owner;
+
+	return on ? kvm_coalesced_add(&vm->machine, PORT_COM1, 1)
+		  : kvm_coalesced_remove(&vm->machine, PORT_COM1, 1);
+}
+
+static void take_com1(void *owner)
+{
+	struct vm *vm = owner;
+
+	vcpu_set_take_writes(vm->vcpus);
+}
+
+/* Not before the guest runs: it takes some system calls, and a boot can wait for it. */
+static void save_exits(struct vm *vm)
+{
+	const struct console_batching batching = { batch_com1, take_com1, vm, 60 * NS_PER_S };
+
+	if (vcpu_set_coalesce(vm->vcpus, &vm->host, &vm->machine))
+		console_batch(vm->console, &batching);
+}
+
 /* The guest goes first: what it prints waits in the console's ring until its thread runs. */
 static int start(struct vm *vm)
 {
@@ -341,9 +368,8 @@ static int start(struct vm *vm)
 		r = console_start(vm->console, platform_com1(vm->platform), &vm->sandbox);
 	if (r == 0)
 		r = devices_start(vm->devices);
-	/* Not before the guest runs: it takes some system calls, and a boot can wait for it. */
 	if (r == 0)
-		vcpu_set_coalesce(vm->vcpus, &vm->host, &vm->machine);
+		save_exits(vm);
 	return r;
 }
 
