@@ -13,16 +13,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* The bridge itself: QEMU's generic PCIe host bridge, which every system knows. */
-enum { BRIDGE_VENDOR = 0x1b36, BRIDGE_DEVICE = 0x0008, BRIDGE_CLASS = 0x0600 };
 enum { HEADER_MULTIFUNCTION = 0x80 };
+/* Slot 0 is where others have a bridge to look at; ours is in ACPI alone, and costs no exit. */
+enum { FIRST_DEVFN = 8 };
 
 struct pci_host {
 	uint64_t window_gpa;
 	uint64_t window_size;
 	uint64_t window_used; /* bytes handed out to BARs at start */
 	uint8_t *ecam;        /* PCI_ECAM_SIZE bytes; only pages of devices are touched */
-	struct pci_device bridge;
 	unsigned stride;                           /* from one device's devfn to the next */
 	unsigned next_devfn;                       /* behind all devices */
 	struct pci_device *devices[PCI_FUNCTIONS]; /* by devfn; NULL: nothing there */
@@ -30,17 +29,6 @@ struct pci_host {
 	pthread_mutex_t config_lock;  /* config registers and their side effects */
 	pthread_rwlock_t window_lock; /* bar_gpas of all devices */
 };
-
-static void make_bridge(struct pci_host *host)
-{
-	unsigned devfn;
-
-	/* The first device in an empty host: this cannot fail. */
-	(void)!pci_host_add(host, &host->bridge, &devfn);
-	pci_set16(host->bridge.config, PCI_VENDOR_ID, BRIDGE_VENDOR);
-	pci_set16(host->bridge.config, PCI_DEVICE_ID, BRIDGE_DEVICE);
-	pci_set16(host->bridge.config, PCI_CLASS_DEVICE, BRIDGE_CLASS);
-}
 
 int pci_host_create(
 	uint64_t window_gpa, uint64_t window_size, unsigned devices, struct pci_host **ret_host)
@@ -62,7 +50,9 @@ int pci_host_create(
 	pthread_mutex_init(&host->config_lock, NULL);
 	pthread_rwlock_init(&host->window_lock, NULL);
 	host->stride = devices < PCI_SLOTS ? 8 : 1;
-	make_bridge(host);
+	host->next_devfn = FIRST_DEVFN;
+	/* The guest reads this by itself: nobody there. It asks for no more of the slot then. */
+	memset(host->ecam, 0xff, PCI_CONFIG_SIZE);
 	*ret_host = host;
 	return 0;
 }
@@ -95,16 +85,19 @@ static uint64_t get_bar_register(const struct pci_device *device, unsigned bar)
 	       ~UINT64_C(0xf);
 }
 
-/* The address bits of a BAR above its size are writable, so that sizing works. */
+/*
+ * The address bits of a BAR above its size are writable, so that sizing works. It
+ * does not answer yet: a driver turns that on, and Linux would turn it off and on
+ * again for each BAR whose size it asks.
+ */
 static void place_bar(struct pci_host *host, struct pci_device *device, unsigned bar)
 {
 	uint64_t size = device->bar_sizes[bar];
 	unsigned offset = PCI_BASE_ADDRESS_0 + bar * 4;
 
 	host->window_used = align_up(host->window_used, size);
-	device->bar_gpas[bar] = host->window_gpa + host->window_used;
+	set_bar_register(device, bar, host->window_gpa + host->window_used);
 	host->window_used += size;
-	set_bar_register(device, bar, device->bar_gpas[bar]);
 	pci_set32(device->writable, offset, (uint32_t) ~(size - 1));
 	pci_set32(device->writable, offset + 4, (uint32_t)(~(size - 1) >> 32));
 }
@@ -122,14 +115,13 @@ int pci_host_add(struct pci_host *host, struct pci_device *device, unsigned *ret
 	for (unsigned bar = 0; bar < PCI_BARS; bar++)
 		if (device->bar_sizes[bar] != 0)
 			place_bar(host, device, bar);
-	pci_set16(device->config, PCI_COMMAND, PCI_COMMAND_MEMORY);
 	pci_set16(device->writable, PCI_COMMAND,
 		PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE);
 	device->writable[PCI_INTERRUPT_LINE] = 0xff;
 	if (devfn % 8 != 0)
 		host->devices[devfn & ~7u]->config[PCI_HEADER_TYPE] |= HEADER_MULTIFUNCTION;
 	host->devices[devfn] = device;
-	host->next_devfn += devfn == 0 ? 8 : host->stride; /* the bridge has its slot alone */
+	host->next_devfn += host->stride;
 	*ret_devfn = devfn;
 	return 0;
 }
@@ -138,7 +130,7 @@ uint8_t *pci_host_ecam(struct pci_host *host, uint64_t *ret_size)
 {
 	unsigned devfn = PCI_FUNCTIONS;
 
-	while (host->devices[devfn - 1] == NULL)
+	while (devfn > 0 && host->devices[devfn - 1] == NULL)
 		devfn--;
 	*ret_size = (uint64_t)devfn * PCI_ECAM_FUNCTION_SIZE;
 	return host->ecam;
@@ -165,7 +157,7 @@ static void ecam_read(void *owner, uint64_t offset, uint8_t *data, unsigned size
 	if (device == NULL)
 		return; /* the bus has filled in ones */
 	pthread_mutex_lock(&host->config_lock);
-	if (device->ops != NULL && device->ops->config_read != NULL)
+	if (device->ops->config_read != NULL)
 		device->ops->config_read(device->owner, reg, size);
 	/* Its owner changes read-only bytes at any time (PCI_STATUS), with its own lock. */
 	for (unsigned i = 0; i < size; i++)
@@ -256,7 +248,7 @@ static void ecam_write(void *owner, uint64_t offset, const uint8_t *data, unsign
 	}
 	if (update_bars(host, device))
 		update_all_bars(host);
-	if (device->ops != NULL && device->ops->config_written != NULL)
+	if (device->ops->config_written != NULL)
 		device->ops->config_written(device->owner, reg, size);
 	pthread_mutex_unlock(&host->config_lock);
 }

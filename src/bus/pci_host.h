@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The PCI host bridge: bus 0 with 256 functions, config space by ECAM, memory
- * BARs in one window. The bridge is in slot 0. Up to 31 devices get a slot
- * each; more share slots, eight functions in each, so that a guest finds them
- * in the order in which they were added.
+ * The PCI host: bus 0 with 256 functions, config space by ECAM, memory BARs in
+ * one window. Slot 0 is empty, there is nothing to be asked about the host itself.
+ * Up to 31 devices get a slot each; more share slots, eight functions in each, so
+ * that a guest finds them in the order in which they were added.
  *
  * Config space is a piece of memory that the guest reads without an exit (a
  * read-only memslot, where KVM can): pci_host_ecam() gives it to the vm
@@ -11,7 +11,7 @@
  * declared writable.
  *
  * Devices are added by one thread before the guest runs, with their BARs
- * already placed, as firmware would do. Accesses come from vCPU threads.
+ * already placed, as firmware would do, and turned off. Accesses come from vCPU threads.
  * Source: PCI Local Bus 3.0 chapter 6, PCI Express 3.0 section 7.2.2 (ECAM).
  */
 #pragma once
@@ -52,7 +52,7 @@ struct pci_device_ops {
 
 /* Embedded in its owner. The owner fills the first three and `bar_sizes` before adding it. */
 struct pci_device {
-	const struct pci_device_ops *ops; /* NULL: a device of config space only */
+	const struct pci_device_ops *ops;
 	void *owner;
 	uint8_t writable[PCI_CONFIG_SIZE]; /* bits of config space that the guest may change */
 	uint64_t bar_sizes[PCI_BARS];      /* of 64-bit memory BARs, so at 0, 2, 4; powers of two */
@@ -62,7 +62,7 @@ struct pci_device {
 };
 
 /*
- * A host bridge with a window of `window_size` bytes at `window_gpa` for the
+ * A host with a window of `window_size` bytes at `window_gpa` for the
  * BARs. `devices` of them will be added: if they need it, they share slots, in
  * their order. 0 or -errno.
  */
@@ -83,7 +83,7 @@ extern const struct bus_ops pci_window_bus_ops;
 
 /*
  * Config space from function 0 up to the last one in use: page aligned memory
- * that the guest may read by itself. Functions without a device read as 0 there.
+ * that the guest may read by itself. Function 0 reads as ones there, others without a device as 0. No device: no bytes.
  */
 uint8_t *pci_host_ecam(struct pci_host *host, uint64_t *ret_size);
 

@@ -85,7 +85,7 @@ static struct pci_host *new_host(unsigned devices)
 	return host;
 }
 
-static void add(struct pci_host *host, struct probe *probe, uint64_t bar0, uint64_t bar2)
+static void add_off(struct pci_host *host, struct probe *probe, uint64_t bar0, uint64_t bar2)
 {
 	*probe = (struct probe){
 		.pci = { .ops = &probe_ops, .owner = probe, .bar_sizes = { bar0, 0, bar2 } },
@@ -128,15 +128,42 @@ static bool answers(struct pci_host *host, const struct probe *probe, uint64_t g
 	return data[0] == probe->devfn && data[1] == 0x5a;
 }
 
-static void the_bridge_is_the_first_device(void **state)
+/* As its driver makes it. */
+static void add(struct pci_host *host, struct probe *probe, uint64_t bar0, uint64_t bar2)
+{
+	add_off(host, probe, bar0, bar2);
+	enable_memory(host, probe, true);
+	probe->moves = 0;
+	probe->written = 0;
+}
+
+static void a_device_is_off_until_its_driver_comes(void **state)
 {
 	struct pci_host *host = new_host(1);
+	struct probe probe;
 
 	(void)state;
-	assert_int_equal(config_read(host, 0, PCI_VENDOR_ID, 4), 0x00081b36);
-	assert_int_equal(config_read(host, 0, PCI_CLASS_DEVICE, 2), 0x0600);
-	assert_int_equal(config_read(host, 0, PCI_HEADER_TYPE, 1), 0);
-	for (unsigned devfn = 1; devfn < PCI_FUNCTIONS; devfn++) {
+	add_off(host, &probe, SMALL_BAR, 0);
+	assert_int_equal(config_read(host, probe.devfn, PCI_COMMAND, 2), 0);
+	assert_int_equal(config_read(host, probe.devfn, PCI_BASE_ADDRESS_0 + 4, 4), WINDOW >> 32);
+	assert_false(answers(host, &probe, WINDOW));
+	assert_int_equal(probe.moves, 0);
+	enable_memory(host, &probe, true);
+	assert_true(answers(host, &probe, WINDOW));
+	assert_int_equal(probe.moves, 1);
+	assert_int_equal(probe.moved_to[0], WINDOW);
+	pci_host_free(host);
+}
+
+static void a_host_without_devices_is_empty(void **state)
+{
+	struct pci_host *host = new_host(1);
+	uint64_t size;
+
+	(void)state;
+	(void)pci_host_ecam(host, &size);
+	assert_int_equal(size, 0);
+	for (unsigned devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
 		assert_int_equal(config_read(host, devfn, PCI_VENDOR_ID, 2), 0xffff);
 		config_write(host, devfn, PCI_COMMAND, 4, UINT32_MAX);
 	}
@@ -489,7 +516,8 @@ static void bars_may_move_while_another_vcpu_reads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_bridge_is_the_first_device),
+		cmocka_unit_test(a_device_is_off_until_its_driver_comes),
+		cmocka_unit_test(a_host_without_devices_is_empty),
 		cmocka_unit_test(few_devices_have_slots_of_their_own),
 		cmocka_unit_test(many_devices_share_slots),
 		cmocka_unit_test(a_full_window_takes_no_more),

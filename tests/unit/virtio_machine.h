@@ -63,6 +63,22 @@ static inline void machine_set_intx(void *owner, bool asserted)
 	machine->intx_changes++;
 }
 
+static inline uint64_t config_read(const struct machine *machine, unsigned offset, unsigned size)
+{
+	uint64_t value = UINT64_MAX;
+
+	pci_ecam_bus_ops.read(
+		machine->host, machine->devfn * UINT64_C(4096) + offset, (uint8_t *)&value, size);
+	return size == 8 ? value : value & ((UINT64_C(1) << size * 8) - 1);
+}
+
+static inline void config_write(
+	const struct machine *machine, unsigned offset, unsigned size, uint64_t value)
+{
+	pci_ecam_bus_ops.write(machine->host, machine->devfn * UINT64_C(4096) + offset,
+		(const uint8_t *)&value, size);
+}
+
 static inline int machine_up(struct machine *machine, uint32_t config_size)
 {
 	const struct virtio_pci_identity identity = {
@@ -89,6 +105,7 @@ static inline int machine_up(struct machine *machine, uint32_t config_size)
 	machine->config = pci_host_ecam(machine->host, &ecam_size) +
 			  (size_t)machine->devfn * PCI_ECAM_FUNCTION_SIZE;
 	virtio_pci_set_intx(machine->device, (struct irq_line){ machine_set_intx, machine });
+	config_write(machine, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
 	return 0;
 }
 
@@ -96,22 +113,6 @@ static inline void machine_down(struct machine *machine)
 {
 	virtio_pci_free(machine->device);
 	pci_host_free(machine->host);
-}
-
-static inline uint64_t config_read(const struct machine *machine, unsigned offset, unsigned size)
-{
-	uint64_t value = UINT64_MAX;
-
-	pci_ecam_bus_ops.read(
-		machine->host, machine->devfn * UINT64_C(4096) + offset, (uint8_t *)&value, size);
-	return size == 8 ? value : value & ((UINT64_C(1) << size * 8) - 1);
-}
-
-static inline void config_write(
-	const struct machine *machine, unsigned offset, unsigned size, uint64_t value)
-{
-	pci_ecam_bus_ops.write(machine->host, machine->devfn * UINT64_C(4096) + offset,
-		(const uint8_t *)&value, size);
 }
 
 /* Where the guest believes the BAR to be. */
