@@ -15,7 +15,11 @@
 #include "virtio/device.h"
 #include "virtio/uring.h"
 
-enum { BLOCK_QUEUE_SIZE = 256, BLOCK_RING_ENTRIES = 2 * BLOCK_QUEUE_SIZE };
+/*
+ * A ring has an entry for each request in flight, the polls and the call. More in flight make no
+ * disk faster, and the kernel's ring larger: it is 16 KiB of each queue.
+ */
+enum { BLOCK_QUEUE_SIZE = 256, BLOCK_RING_ENTRIES = 128, BLOCK_IN_FLIGHT = BLOCK_RING_ENTRIES - 8 };
 
 struct device {
 	struct block_options options;

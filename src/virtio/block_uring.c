@@ -77,7 +77,7 @@ struct engine {
 
 /*
  * A submission entry. There is always one: each request and each poll has one at
- * most, and submit_call() leaves room for them. So it is taken without a look at
+ * most (BLOCK_IN_FLIGHT), and submit_call() leaves room for them. So it is taken without a look at
  * what the kernel has taken, which io_uring_get_sqe() would have.
  */
 static struct io_uring_sqe *get_sqe(struct engine *engine)
@@ -585,7 +585,7 @@ int block_serve_uring(struct device_queue *queue)
 	if (r < 0)
 		return r;
 	r = block_pool_create(
-		&engine.pool, (unsigned)min_u64(queue->size, BLOCK_QUEUE_SIZE), queue->size);
+		&engine.pool, (unsigned)min_u64(queue->size, BLOCK_IN_FLIGHT), queue->size);
 	if (r < 0)
 		return r;
 	r = run(&engine);

@@ -241,7 +241,7 @@ static void a_write_is_answered_when_it_is_done(void **state)
 
 /* ---- flushes ------------------------------------------------------------------- */
 
-enum { REQUESTS = 120 };
+enum { REQUESTS = 56 };
 
 /* The order of things as the driver sees it. */
 struct order {
