@@ -35,7 +35,6 @@
 /* Those that every VM has. They need no options. */
 static const struct device_class *const standard_classes[] = { &rng_device_class };
 
-enum { DEVICES_MAX = VM_DEVICES_MAX + ARRAY_SIZE(standard_classes) };
 /* The memory slot of PCI config space; the RAM has those before. */
 enum { CONFIG_SLOT = GUEST_MEMORY_REGIONS_MAX, WINDOW_SLOT };
 
@@ -64,7 +63,7 @@ struct devices {
 	const struct sandbox *sandbox;
 	int failure_fd; /* borrowed; -1: nobody asks */
 	unsigned count;
-	struct device_slot slots[DEVICES_MAX];
+	struct device_slot slots[]; /* as many as the configuration has, and the standard ones */
 };
 
 static int open_device(struct devices *devices, const struct vm_device *wanted)
@@ -147,7 +146,8 @@ static int start_processes(
 int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
 	struct lifecycle *lifecycle, struct devices **ret_devices)
 {
-	struct devices *devices = calloc(1, sizeof(*devices));
+	unsigned count = config->device_count + ARRAY_SIZE(standard_classes);
+	struct devices *devices = calloc(1, sizeof(*devices) + count * sizeof(devices->slots[0]));
 	int r = 0;
 
 	if (devices == NULL)
