@@ -29,7 +29,7 @@ enum {
 #define ACCEPT_RETRY_NS NS_PER_S         /* between attempts to let a client in */
 #define REST_MAX_NS     (20 * NS_PER_MS) /* between two loads of input */
 #define TAKE_MIN_NS     (5 * NS_PER_MS)  /* between two looks at what is kept, after the last byte */
-#define TAKE_MAX_NS     (100 * NS_PER_MS)
+#define TAKE_MAX_NS     NS_PER_S
 #define NEVER           UINT64_MAX
 
 enum { POLL_WAKE, POLL_INPUT, POLL_OUTPUT, POLL_LISTEN, POLL_COUNT };
