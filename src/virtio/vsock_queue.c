@@ -358,13 +358,11 @@ static bool has_tag(const struct epoll_event *events, int count, uint64_t tag)
 }
 
 /* 0 with how long to wait for the next events, in milliseconds, or -errno. */
-static int serve_round(struct device_queue *queue, const struct epoll_event *events, int count,
-	int *ret_timeout_ms)
+static int serve_round(struct device_queue *queue, int *ret_timeout_ms)
 {
 	struct vsock_host *host = queue->device->host;
 	bool more = true;
 
-	take_events(host, events, count);
 	for (unsigned i = 0; i < TURNS && more; i++) {
 		more = serve_lent_queue(host);
 		int r = receive_batch(queue);
@@ -384,18 +382,21 @@ static int serve(struct device_queue *queue)
 	struct epoll_event events[EVENTS];
 	int count = 0, timeout_ms;
 
-	while (!has_tag(events, count, VSOCK_TAG_STOP)) {
+	for (;;) {
+		bool stop = has_tag(events, count, VSOCK_TAG_STOP);
+
 		enter(host);
-		int r = serve_round(queue, events, count, &timeout_ms);
+		/* Those that come with the stop, too: each is an edge, and connections outlive a pause. */
+		take_events(host, events, count);
+		int r = stop ? 0 : serve_round(queue, &timeout_ms);
 
 		pthread_mutex_unlock(&host->lock);
-		if (r < 0)
+		if (stop || r < 0)
 			return r;
 		count = epoll_wait(host->epoll_fd, events, EVENTS, timeout_ms);
 		if (count < 0 && errno != EINTR)
 			return -errno;
 	}
-	return 0;
 }
 
 int vsock_serve_receive(struct device_queue *queue)

@@ -71,26 +71,41 @@ static void offer(struct ring *ring, uint32_t size, uint16_t flags)
 	(void)eventfd_write(ring->kick_fd, 1);
 }
 
+static uint64_t ring_gpa(unsigned index)
+{
+	return 0x1000 + index * UINT64_C(0x3000);
+}
+
+static void start_ring(struct rig *rig, unsigned index, uint16_t base)
+{
+	struct ring *ring = &rig->rings[index];
+	uint64_t gpa = ring_gpa(index);
+	const struct vhost_ring place = {
+		.size = SIZE,
+		.base = base,
+		.desc = gpa,
+		.avail = gpa + 0x1000,
+		.used = gpa + 0x2000,
+		.kick_fd = ring->kick_fd,
+		.call_fd = ring->call_fd,
+	};
+
+	ring->desc = at(rig, place.desc);
+	ring->avail = at(rig, place.avail);
+	ring->used = at(rig, place.used);
+	assert_int_equal(rig->vhost->ops->set_vring(rig->vhost, index, &place), 0);
+	assert_int_equal(rig->vhost->ops->start_vring(rig->vhost, index), 0);
+}
+
 static void start(struct rig *rig)
 {
 	for (unsigned i = 0; i < VSOCK_QUEUES; i++) {
 		struct ring *ring = &rig->rings[i];
-		uint64_t gpa = 0x1000 + i * UINT64_C(0x3000);
-		struct vhost_ring place = { .size = SIZE,
-			.desc = gpa,
-			.avail = gpa + 0x1000,
-			.used = gpa + 0x2000,
-			.kick_fd = ring->kick_fd,
-			.call_fd = ring->call_fd };
 
-		memset(at(rig, gpa), 0, 0x3000);
-		ring->desc = at(rig, place.desc);
-		ring->avail = at(rig, place.avail);
-		ring->used = at(rig, place.used);
+		memset(at(rig, ring_gpa(i)), 0, 0x3000);
 		ring->data = 0x10000 + i * UINT64_C(0x20000);
 		ring->offered = ring->seen = 0;
-		assert_int_equal(rig->vhost->ops->set_vring(rig->vhost, i, &place), 0);
-		assert_int_equal(rig->vhost->ops->start_vring(rig->vhost, i), 0);
+		start_ring(rig, i, 0);
 	}
 	for (unsigned i = 0; i < SIZE; i++)
 		offer(&rig->rings[VSOCK_RX], SLOT, VRING_DESC_F_WRITE);
@@ -102,6 +117,17 @@ static void stop(struct rig *rig)
 
 	for (unsigned i = 0; i < VSOCK_QUEUES; i++)
 		assert_int_equal(rig->vhost->ops->stop_vring(rig->vhost, i, &base), 0);
+}
+
+/* As a suspended VM goes on, and as a front end that has a new eventfd. */
+static void restart(struct rig *rig)
+{
+	uint16_t base;
+
+	for (unsigned i = 0; i < VSOCK_QUEUES; i++) {
+		assert_int_equal(rig->vhost->ops->stop_vring(rig->vhost, i, &base), 0);
+		start_ring(rig, i, base);
+	}
 }
 
 static int listen_at(const char *path)
@@ -619,6 +645,36 @@ static void who_waits_for_a_place_gets_it(void **state)
 		close(fds[--count]);
 }
 
+/* What comes while the rings stop and start again is no news a second time: it must be taken then. */
+static void a_pause_loses_no_event(void **state)
+{
+	struct rig *rig = *state;
+	uint8_t data[DATA_MAX];
+
+	for (unsigned n = 0; n < 30; n++) {
+		int fd = connect_guest(rig, 900);
+
+		assert_int_equal(write(fd, "late", 4), 4);
+		int other = dial(rig, "CONNECT 52\n");
+
+		restart(rig);
+		restart(rig);
+		unsigned requests = 0, packets = 0;
+
+		while (requests == 0 || packets == 0) {
+			struct virtio_vsock_hdr header = get(rig, data);
+
+			requests += header.op == VIRTIO_VSOCK_OP_REQUEST && header.dst_port == 52;
+			packets += header.op == VIRTIO_VSOCK_OP_RW && header.len == 4;
+			if (header.op == VIRTIO_VSOCK_OP_REQUEST)
+				send_op(rig, VIRTIO_VSOCK_OP_RST, 52, header.src_port);
+		}
+		send_op(rig, VIRTIO_VSOCK_OP_RST, 900, 7);
+		close(other);
+		close(fd);
+	}
+}
+
 static void a_new_driver_hears_that_connections_are_cut(void **state)
 {
 	struct rig *rig = *state;
@@ -660,6 +716,7 @@ int main(void)
 		RIGGED(who_goes_before_the_answer_is_heard),
 		RIGGED(who_ends_its_half_early_is_heard),
 		RIGGED(who_waits_for_a_place_gets_it),
+		RIGGED(a_pause_loses_no_event),
 		RIGGED(a_new_driver_hears_that_connections_are_cut),
 	};
 
