@@ -48,6 +48,8 @@ static bool take_byte(void *owner, uint8_t byte)
 	if (console->discard) {
 		/* A socket that nobody is connected to is a cable that is not plugged in. */
 		console->dropped_bytes += console->kind != CONSOLE_UNIX;
+		must_wake = console->idle;
+		console->idle = false;
 	} else if (console->output_count == CONSOLE_OUTPUT_SIZE) {
 		console->dropped_bytes++;
 		taken = false;

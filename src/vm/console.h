@@ -58,8 +58,9 @@ MUST_CHECK int console_start(
 /*
  * Each byte that a guest prints is an exit, unless KVM keeps it until the guest's next one, which
  * comes at once where a driver asks the UART whether it may go on, and never where none does.
- * So while the guest prints, and for `quiet_ns` after, bytes are kept, and the console's thread looks
- * for them: after 5 ms, then when an eighth of the silence has gone by again, at least each second.
+ * So while the guest prints, and for `quiet_ns` after, bytes are kept, and the console's thread
+ * looks for them: after 5 ms, then when an eighth of the silence has gone by again, at least each
+ * second.
  *
  * Both are called by the console's thread.
  */

@@ -28,7 +28,7 @@ enum {
 #define FULL_RETRY_NS   NS_PER_S         /* between attempts to write to a full disk */
 #define ACCEPT_RETRY_NS NS_PER_S         /* between attempts to let a client in */
 #define REST_MAX_NS     (20 * NS_PER_MS) /* between two loads of input */
-#define TAKE_MIN_NS     (5 * NS_PER_MS)  /* between two looks at what is kept, after the last byte */
+#define TAKE_MIN_NS     (5 * NS_PER_MS) /* between two looks at what is kept, after the last byte */
 #define TAKE_MAX_NS     NS_PER_S
 #define NEVER           UINT64_MAX
 
@@ -430,7 +430,9 @@ static bool prepare_poll(struct console *console, struct pollfd *fds, uint64_t *
 	bool pending = console->output_count > 0;
 	bool stop = console->stop;
 
-	console->idle = !pending;
+	/* What nobody takes is of interest where it may be batched, and is not. */
+	console->idle = !pending &&
+			(!console->discard || (console->batching.set != NULL && !console->batched));
 	if (console->terminal && !console->terminal_ours)
 		fds[POLL_INPUT].fd = -1;
 	if (console->input_count > 0)

@@ -53,9 +53,9 @@ struct console {
 	uint64_t printed_ns;    /* when it was last seen to print, or could first be batched */
 	uint64_t printed_bytes; /* by then */
 
-	pthread_mutex_t mutex; /* guards what follows; taken after the UART's */
+	pthread_mutex_t mutex;            /* guards what follows; taken after the UART's */
 	struct console_batching batching; /* none before console_batch(), or where it failed */
-	bool idle;             /* the thread sleeps and does not watch the output */
+	bool idle;                        /* the thread sleeps and does not watch the output */
 	bool stop;
 	bool discard;      /* nobody takes output */
 	bool room_refused; /* the UART waits for serial_transmit_ready() */
@@ -63,7 +63,7 @@ struct console {
 	uint64_t stop_deadline_ns;
 	uint64_t fed_ns;        /* when the UART was last given a load of input */
 	uint64_t feed_after_ns; /* no load before this; UINT64_MAX: the UART is full */
-	uint64_t taken_bytes; /* that the guest printed, lost ones too */
+	uint64_t taken_bytes;   /* that the guest printed, lost ones too */
 	uint64_t dropped_bytes;
 	size_t output_start;
 	size_t output_count;

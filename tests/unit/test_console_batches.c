@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "unit/capture.h"
@@ -137,6 +138,24 @@ static void a_quiet_guest_costs_nothing(void **state)
 	down(&kept);
 }
 
+/* A socket that nobody is connected to: what is printed is lost, but costs no exit for each byte. */
+static void nobody_listens_and_it_is_kept_again(void **state)
+{
+	char path[64];
+	struct kept kept = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+	const struct console_batching batching = { keep, take, &kept, 50 * NS_PER_MS };
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/crosvm-kept-%d", (int)getpid());
+	guest_init(&kept.guest);
+	guest_up(&kept.guest, CONSOLE_UNIX, path);
+	console_batch(kept.guest.console, &batching);
+	wait_until(count_of(&kept, &kept.changes) == 2);
+	print(&kept, "lost");
+	wait_until(count_of(&kept, &kept.changes) >= 3);
+	guest_down(&kept.guest);
+}
+
 /* Before it is turned off for good: what came in between is taken. */
 static void nothing_is_left_when_it_ends(void **state)
 {
@@ -184,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_kept_is_printed),
 		cmocka_unit_test(a_quiet_guest_costs_nothing),
+		cmocka_unit_test(nobody_listens_and_it_is_kept_again),
 		cmocka_unit_test(nothing_is_left_when_it_ends),
 		cmocka_unit_test(a_host_that_cannot_is_asked_once),
 		cmocka_unit_test(a_reader_that_is_stuck_does_not_keep_it_on),
