@@ -41,9 +41,11 @@ unsigned kvm_coalesced_count(const struct kvm_coalesced_mmio_ring *ring)
 	return (last + RING_ENTRIES - first) % RING_ENTRIES;
 }
 
-void kvm_coalesced_first(struct kvm_coalesced_mmio_ring *ring, struct vcpu_exit *ret_exit)
+void kvm_coalesced_get(
+	struct kvm_coalesced_mmio_ring *ring, unsigned index, struct vcpu_exit *ret_exit)
 {
-	struct kvm_coalesced_mmio *entry = &ring->coalesced_mmio[ring->first % RING_ENTRIES];
+	struct kvm_coalesced_mmio *entry =
+		&ring->coalesced_mmio[(ring->first + index) % RING_ENTRIES];
 
 	*ret_exit = (struct vcpu_exit){
 		.kind = VCPU_EXIT_PORT,
@@ -55,7 +57,7 @@ void kvm_coalesced_first(struct kvm_coalesced_mmio_ring *ring, struct vcpu_exit 
 	};
 }
 
-void kvm_coalesced_done(struct kvm_coalesced_mmio_ring *ring)
+void kvm_coalesced_done(struct kvm_coalesced_mmio_ring *ring, unsigned count)
 {
-	__atomic_store_n(&ring->first, (ring->first + 1) % RING_ENTRIES, __ATOMIC_RELEASE);
+	__atomic_store_n(&ring->first, (ring->first + count) % RING_ENTRIES, __ATOMIC_RELEASE);
 }

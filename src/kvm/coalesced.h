@@ -33,6 +33,11 @@ MUST_CHECK int kvm_coalesced_remove(
 
 /* How many writes wait. 0 tells any thread that all are done that its guest made so far. */
 unsigned kvm_coalesced_count(const struct kvm_coalesced_mmio_ring *ring);
-/* The oldest of them, if there is one, as the exit that it would have been; then it is done. */
-void kvm_coalesced_first(struct kvm_coalesced_mmio_ring *ring, struct vcpu_exit *ret_exit);
-void kvm_coalesced_done(struct kvm_coalesced_mmio_ring *ring);
+/* One of them, 0 is the oldest, as the exit that it would have been. */
+void kvm_coalesced_get(
+	struct kvm_coalesced_mmio_ring *ring, unsigned index, struct vcpu_exit *ret_exit);
+/*
+ * The oldest `count` are done. All at once: before Linux 6.11 KVM counts its room
+ * wrongly when a ring of more than half its entries begins at a small index.
+ */
+void kvm_coalesced_done(struct kvm_coalesced_mmio_ring *ring, unsigned count);

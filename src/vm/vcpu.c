@@ -189,11 +189,13 @@ void vcpu_set_take_writes(struct vcpu_set *set)
 	if (ring == NULL || kvm_coalesced_count(ring) == 0)
 		return;
 	pthread_mutex_lock(&set->taking);
-	for (unsigned n = kvm_coalesced_count(ring); n > 0; n--) {
-		kvm_coalesced_first(ring, &write);
+	unsigned count = kvm_coalesced_count(ring);
+
+	for (unsigned i = 0; i < count; i++) {
+		kvm_coalesced_get(ring, i, &write);
 		access_bus(platform_ports(set->platform), &write);
-		kvm_coalesced_done(ring);
 	}
+	kvm_coalesced_done(ring, count);
 	pthread_mutex_unlock(&set->taking);
 }
 

@@ -33,12 +33,12 @@ static void kernel_keeps(uint16_t port, uint32_t size, uint32_t value)
 	shared.ring.last = (shared.ring.last + 1) % ENTRIES;
 }
 
-static void takes(uint16_t port, uint32_t size, uint32_t value)
+static void holds(unsigned index, uint16_t port, uint32_t size, uint32_t value)
 {
 	struct vcpu_exit exit;
 	uint32_t found = 0;
 
-	kvm_coalesced_first(&shared.ring, &exit);
+	kvm_coalesced_get(&shared.ring, index, &exit);
 	assert_int_equal(exit.kind, VCPU_EXIT_PORT);
 	assert_true(exit.is_write);
 	assert_int_equal(exit.address, port);
@@ -61,12 +61,12 @@ static void writes_come_in_their_order(void **state)
 	kernel_keeps(0x3fb, 1, 0x83);
 	kernel_keeps(0x3fa, 2, 0x0307);
 	assert_int_equal(kvm_coalesced_count(&shared.ring), 3);
-	takes(0x70, 1, 0x0a);
-	kvm_coalesced_done(&shared.ring);
-	takes(0x3fb, 1, 0x83);
-	kvm_coalesced_done(&shared.ring);
-	takes(0x3fa, 2, 0x0307);
-	kvm_coalesced_done(&shared.ring);
+	holds(0, 0x70, 1, 0x0a);
+	holds(1, 0x3fb, 1, 0x83);
+	holds(2, 0x3fa, 2, 0x0307);
+	kvm_coalesced_done(&shared.ring, 2);
+	holds(0, 0x3fa, 2, 0x0307);
+	kvm_coalesced_done(&shared.ring, 1);
 	assert_int_equal(kvm_coalesced_count(&shared.ring), 0);
 }
 
@@ -74,10 +74,10 @@ static void a_write_is_there_until_it_is_done(void **state)
 {
 	(void)state;
 	kernel_keeps(0x70, 1, 1);
-	takes(0x70, 1, 1);
+	holds(0, 0x70, 1, 1);
 	assert_int_equal(kvm_coalesced_count(&shared.ring), 1);
-	takes(0x70, 1, 1);
-	kvm_coalesced_done(&shared.ring);
+	holds(0, 0x70, 1, 1);
+	kvm_coalesced_done(&shared.ring, 1);
 	assert_int_equal(kvm_coalesced_count(&shared.ring), 0);
 }
 
@@ -86,9 +86,9 @@ static void the_ring_goes_round(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < 3 * ENTRIES; i++) {
 		kernel_keeps(0x70, 1, i % 256);
-		takes(0x70, 1, i % 256);
+		holds(0, 0x70, 1, i % 256);
 		assert_int_equal(kvm_coalesced_count(&shared.ring), 1);
-		kvm_coalesced_done(&shared.ring);
+		kvm_coalesced_done(&shared.ring, 1);
 	}
 }
 
@@ -99,7 +99,7 @@ static void a_full_ring_is_counted(void **state)
 	for (uint32_t i = 0; i < ENTRIES - 1; i++) /* the kernel leaves one free */
 		kernel_keeps(0x70, 1, i % 256);
 	assert_int_equal(kvm_coalesced_count(&shared.ring), ENTRIES - 1);
-	takes(0x70, 1, 0);
+	holds(0, 0x70, 1, 0);
 }
 
 int main(void)
