@@ -10,6 +10,7 @@
 #include <linux/vhost.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
 struct vhost_kernel {
@@ -164,6 +165,9 @@ static int start_served(struct vhost_kernel *self, unsigned index)
 		r = self->ops->kernel->run_queue(self->device, index, true);
 	if (r < 0)
 		unset_files(self, index);
+	else
+		/* What the ring holds from before a pause, the driver does not kick for again. */
+		(void)eventfd_write(place->kick_fd, 1);
 	return r;
 }
 

@@ -10,6 +10,7 @@
 #include <linux/vhost.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -359,6 +360,27 @@ static void a_ring_runs_and_stops(void **state)
 	vhost->ops->free(vhost);
 }
 
+/* What lies in the ring since a pause: its driver has kicked for that already. */
+static void a_ring_that_starts_is_looked_at(void **state)
+{
+	struct vhost_ring ring = ring_at(DRIVER_USED);
+	struct device device;
+	struct vhost *vhost = new_vhost(*state, &device);
+	uint16_t base;
+
+	ring.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	assert_int_equal(vhost->ops->set_vring(vhost, 1, &ring), 0);
+	kernel.refuses = RUN;
+	assert_int_equal(vhost->ops->start_vring(vhost, 1), -EIO);
+	assert_false(fd_take_event(ring.kick_fd));
+	kernel.refuses = 0;
+	assert_int_equal(vhost->ops->start_vring(vhost, 1), 0);
+	assert_true(fd_take_event(ring.kick_fd));
+	assert_int_equal(vhost->ops->stop_vring(vhost, 1, &base), 0);
+	vhost->ops->free(vhost);
+	close(ring.kick_fd);
+}
+
 /* The last ring is nobody's, and those beyond it are none. */
 static void the_kernel_hears_of_its_rings_only(void **state)
 {
@@ -474,6 +496,7 @@ int main(void)
 		TEST(a_kernel_that_refuses_costs_no_device),
 		TEST(features_are_shared),
 		TEST(a_ring_runs_and_stops),
+		TEST(a_ring_that_starts_is_looked_at),
 		TEST(the_kernel_hears_of_its_rings_only),
 		TEST(a_ring_outside_of_memory_is_refused),
 		TEST(a_start_may_fail_anywhere),
