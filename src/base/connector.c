@@ -15,6 +15,8 @@
 #include "base/fd.h"
 #include "base/fd_passing.h"
 
+enum { REST_MS = 4 * CONNECTOR_MS }; /* for a helper that did not answer */
+
 int connector_directory(const char *path, char *ret_directory, size_t size)
 {
 	const char *slash = strrchr(path, '/');
@@ -81,19 +83,19 @@ int connector_serve(int socket, int (*connect)(const void *owner, uint32_t numbe
 	return 0;
 }
 
-int connector_ask(int socket, uint32_t number, int *ret_fd)
+static int ask(int socket, uint64_t now_ns, uint32_t number, int *ret_fd)
 {
-	uint64_t now_ns = clock_monotonic_ns();
 	uint64_t deadline_ns = now_ns + CONNECTOR_MS * NS_PER_MS;
 	CLEANUP_FD int fd = -1;
 	/* Each request's answer is waited for before the next is made, which takes longer than 1
 	 * ns. */
 	const struct connector_request request = { .serial = now_ns, .number = number };
 	struct connector_answer answer = { 0 };
-	int r = fd_send(socket, &request, sizeof(request), -1);
+	/* Full: so many that it has not answered. */
+	int r = fd_send_now(socket, &request, sizeof(request), -1);
 
 	if (r < 0)
-		return -ECONNABORTED;
+		return r == -EAGAIN ? -ETIMEDOUT : -ECONNABORTED;
 	do {
 		fd_close(&fd); /* another request's */
 		r = fd_wait(socket, POLLIN, deadline_ns);
@@ -106,6 +108,16 @@ int connector_ask(int socket, uint32_t number, int *ret_fd)
 		return answer.result < 0 ? answer.result : -ECONNABORTED;
 	*ret_fd = fd_steal(&fd);
 	return 0;
+}
+
+int connector_ask(int socket, uint64_t *ask_from_ns, uint32_t number, int *ret_fd)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	int r = now_ns < *ask_from_ns ? -ETIMEDOUT : ask(socket, now_ns, number, ret_fd);
+
+	if (r == -ETIMEDOUT && now_ns >= *ask_from_ns)
+		*ask_from_ns = clock_monotonic_ns() + REST_MS * NS_PER_MS;
+	return r;
 }
 
 const char *connector_fault(int r)

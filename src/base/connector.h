@@ -44,7 +44,9 @@ int connector_serve(int socket, int (*connect)(const void *owner, uint32_t numbe
 /*
  * The device: the connection that `number` means. What `connect` said there;
  * -ETIMEDOUT: no answer in CONNECTOR_MS; -ECONNABORTED: none that can be used.
+ * A helper that is stuck costs one wait: *ask_from_ns, the caller's and 0 at
+ * first, is when it is asked again.
  */
-MUST_CHECK int connector_ask(int socket, uint32_t number, int *ret_fd);
+MUST_CHECK int connector_ask(int socket, uint64_t *ask_from_ns, uint32_t number, int *ret_fd);
 /* What is the helper's fault, in words; NULL: r is what `connect` said. */
 const char *connector_fault(int r);

@@ -139,7 +139,7 @@ static int connect_to_host(struct vsock_host *host, uint32_t port, int *ret_fd)
 {
 	if (host->connector_fd < 0)
 		return vsock_unix_connect(host->path, port, ret_fd);
-	int r = connector_ask(host->connector_fd, port, ret_fd);
+	int r = connector_ask(host->connector_fd, &host->ask_from_ns, port, ret_fd);
 
 	if (connector_fault(r) != NULL)
 		log_warn_limited(&host->complaints, "vsock: the helper that connects to '%s_%u' %s",

@@ -57,6 +57,7 @@ struct vsock_host {
 	uint16_t full_head;            /* of the packet whose socket is full */
 	uint64_t patience_ns;          /* the end of the wait for that */
 	uint64_t patient_from_ns;      /* the next such wait */
+	uint64_t ask_from_ns;          /* connector_ask()'s */
 	unsigned packets_wanted;       /* for which room is looked for at once; 0 as 1 */
 	int wake_receive_fd;
 	int wake_transmit_fd;

@@ -145,7 +145,8 @@ static int connect_to(struct wl_host *host, const struct wl_socket *to, int *ret
 {
 	bool alone = host->connector_fd < 0;
 	int r = alone ? connector_connect(to->path, ret_fd)
-		      : connector_ask(host->connector_fd, (uint32_t)(to - host->sockets), ret_fd);
+		      : connector_ask(host->connector_fd, &host->ask_from_ns,
+				(uint32_t)(to - host->sockets), ret_fd);
 
 	if (connector_fault(r) != NULL)
 		log_warn_limited(&host->complaints, "wl: the helper that connects to '%s' %s",

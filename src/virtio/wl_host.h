@@ -40,9 +40,10 @@ struct wl_host {
 	unsigned socket_count;
 	struct wl_socket sockets[WL_SOCKETS_MAX];
 	bool trans_flags;
-	int in_epoll_fd;  /* readable when there may be something for the guest */
-	int out_epoll_fd; /* readable when pending data can go on */
-	int connector_fd; /* borrowed: who connects for us (connector.h); -1: we do */
+	int in_epoll_fd;      /* readable when there may be something for the guest */
+	int out_epoll_fd;     /* readable when pending data can go on */
+	int connector_fd;     /* borrowed: who connects for us (connector.h); -1: we do */
+	uint64_t ask_from_ns; /* connector_ask()'s */
 	struct wl_backlog backlog;
 	struct log_limit complaints;
 };

@@ -62,6 +62,13 @@ static void end(struct helper *helper)
 	fd_close(&helper->ends[1]);
 }
 
+static int ask_once(int socket, uint32_t number, int *ret_fd)
+{
+	uint64_t ask_from_ns = 0;
+
+	return connector_ask(socket, &ask_from_ns, number, ret_fd);
+}
+
 static void directories_of_paths(void **state)
 {
 	static const struct {
@@ -93,8 +100,8 @@ static void nobody_there_is_an_error_and_no_end(void **state)
 	(void)state;
 	start(&helper);
 	for (uint32_t number = 0; number < 3; number++)
-		assert_int_equal(connector_ask(helper.ends[0], number, &fd), -ECONNREFUSED);
-	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), -ENOENT);
+		assert_int_equal(ask_once(helper.ends[0], number, &fd), -ECONNREFUSED);
+	assert_int_equal(ask_once(helper.ends[0], UINT32_MAX, &fd), -ENOENT);
 	assert_int_equal(fd, 77);
 	end(&helper);
 }
@@ -121,7 +128,7 @@ static void a_number_is_connected(void **state)
 	start(&helper);
 	int listener = listen_at(&helper, 1);
 
-	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), 0);
+	assert_int_equal(ask_once(helper.ends[0], UINT32_MAX, &fd), 0);
 	int accepted = accept(listener, NULL, NULL);
 
 	assert_int_equal(write(accepted, "x", 1), 1);
@@ -145,7 +152,7 @@ static void what_is_no_number_ends_it(void **state)
 	assert_int_equal(send(helper.ends[0], "/etc/x", 6, 0), 6);
 	pthread_join(helper.thread, NULL);
 	fd_close(&helper.ends[1]);
-	assert_int_equal(connector_ask(helper.ends[0], 1, &fd), -ECONNABORTED);
+	assert_int_equal(ask_once(helper.ends[0], 1, &fd), -ECONNABORTED);
 	assert_int_equal(fd, 77);
 	fd_close(&helper.ends[0]);
 }
@@ -191,7 +198,7 @@ static int ask(const struct line *lines, unsigned count, int *ret_fd)
 	struct script script = { ends[1], lines, count };
 
 	assert_int_equal(pthread_create(&thread, NULL, play, &script), 0);
-	int r = connector_ask(ends[0], 1, ret_fd);
+	int r = ask_once(ends[0], 1, ret_fd);
 
 	pthread_join(thread, NULL);
 	fd_close(&ends[0]);
@@ -278,15 +285,44 @@ static void too_many_in_flight_is_no_end(void **state)
 	set_limit(LIMIT);
 	assert_int_equal(
 		pthread_create(&helper.thread, NULL, serve_without_capabilities, &helper), 0);
-	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), -ETOOMANYREFS);
+	assert_int_equal(ask_once(helper.ends[0], UINT32_MAX, &fd), -ETOOMANYREFS);
 	assert_int_equal(fd, 77);
 	fd_close(&flight[0]);
 	fd_close(&flight[1]);
-	assert_int_equal(connector_ask(helper.ends[0], UINT32_MAX, &fd), 0);
+	assert_int_equal(ask_once(helper.ends[0], UINT32_MAX, &fd), 0);
 	(void)unlink(helper.path);
 	fd_close(&fd);
 	fd_close(&listener);
 	end(&helper);
+}
+
+static unsigned count_requests(int socket)
+{
+	struct connector_request request;
+	unsigned count = 0;
+
+	while (recv(socket, &request, sizeof(request), MSG_DONTWAIT) > 0)
+		count++;
+	return count;
+}
+
+static void a_helper_that_is_stuck_costs_one_wait(void **state)
+{
+	uint64_t ask_from_ns = 0;
+	int ends[2], fd = -1;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(connector_ask(ends[0], &ask_from_ns, i, &fd), -ETIMEDOUT);
+	assert_int_equal(count_requests(ends[1]), 1);
+	/* Nor is it waited for where there is no room for one more question. */
+	while (send(ends[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+		;
+	assert_int_equal(ask_once(ends[0], 1, &fd), -ETIMEDOUT);
+	assert_int_equal(fd, -1);
+	fd_close(&ends[0]);
+	fd_close(&ends[1]);
 }
 
 int main(void)
@@ -299,6 +335,7 @@ int main(void)
 		cmocka_unit_test(a_helper_that_lies_or_sleeps_is_of_no_use),
 		cmocka_unit_test(late_answers_are_nobodys),
 		cmocka_unit_test(too_many_in_flight_is_no_end),
+		cmocka_unit_test(a_helper_that_is_stuck_costs_one_wait),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
