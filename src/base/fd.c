@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Complete transfers on file descriptors. Files may be shorter than they said. */
+/* Complete transfers on file descriptors, and room for them. Files may be shorter than they said.
+ */
 #include "base/fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -20,6 +22,22 @@ void fd_close(int *fd)
 	close(*fd);
 	*fd = -1;
 	errno = saved_errno;
+}
+
+unsigned fd_make_room(unsigned count)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return count;
+	rlim_t before = files.rlim_cur;
+
+	files.rlim_cur = files.rlim_max - before < count ? files.rlim_max : before + count;
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		files.rlim_cur = before;
+	rlim_t more = files.rlim_cur - before;
+
+	return (unsigned)min_u64(count, more > before / 2 ? more : before / 2);
 }
 
 int fd_steal(int *fd)

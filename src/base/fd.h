@@ -25,6 +25,13 @@ int fd_steal(int *fd);
  */
 MUST_CHECK int fd_fill_standard(void);
 
+/*
+ * Lets this process open `count` more files than its limit (ulimit -Sn) lets it, for one who may
+ * open so many; as far as the hard limit goes. How many it may open: where there is no such room,
+ * half of what there was.
+ */
+unsigned fd_make_room(unsigned count);
+
 /* Moves *fd above stdin, stdout and stderr if it is one of their numbers. 0 or -errno. */
 MUST_CHECK int fd_lift(int *fd);
 

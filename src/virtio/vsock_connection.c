@@ -18,8 +18,9 @@
 
 /* ---- the table ---- */
 
-void vsock_table_init(struct vsock_table *table)
+void vsock_table_init(struct vsock_table *table, unsigned most)
 {
+	table->most = most;
 	TAILQ_INIT(&table->turns);
 	for (unsigned i = 0; i < VSOCK_BUCKETS; i++)
 		LIST_INIT(&table->buckets[i]);

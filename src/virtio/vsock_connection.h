@@ -74,14 +74,15 @@ struct vsock_table {
 	TAILQ_HEAD(vsock_turns, vsock_connection) turns;
 	uint32_t next_host_port;
 	unsigned used;
+	unsigned most; /* for which there are descriptors */
 };
 
-void vsock_table_init(struct vsock_table *table);
+void vsock_table_init(struct vsock_table *table, unsigned most);
 void vsock_table_close_all(struct vsock_table *table);
 
 static inline bool vsock_table_is_full(const struct vsock_table *table)
 {
-	return table->used == VSOCK_CONNECTIONS_MAX;
+	return table->used == table->most;
 }
 
 /* A connection that owns `fd` then, or NULL when the table is full. */

@@ -55,7 +55,8 @@ int vsock_host_open(const char *path, uint64_t cid, struct vsock_host **ret_host
 	host->cid = cid;
 	host->connector_fd = -1;
 	host->listener.fd = host->epoll_fd = host->wake_receive_fd = host->wake_transmit_fd = -1;
-	vsock_table_init(&host->table);
+	/* A guest shall not use up those of the process, which may be the VM's. */
+	vsock_table_init(&host->table, fd_make_room(VSOCK_CONNECTIONS_MAX));
 	pthread_mutex_init(&host->lock, NULL);
 	pthread_cond_init(&host->lent, NULL);
 	int r = unix_listener_open("--vsock", path, &host->listener);
@@ -386,7 +387,8 @@ static int serve(struct device_queue *queue)
 		bool stop = has_tag(events, count, VSOCK_TAG_STOP);
 
 		enter(host);
-		/* Those that come with the stop, too: each is an edge, and connections outlive a pause. */
+		/* Those that come with the stop, too: each is an edge, and connections outlive a
+		 * pause. */
 		take_events(host, events, count);
 		int r = stop ? 0 : serve_round(queue, &timeout_ms);
 

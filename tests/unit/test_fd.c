@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -206,6 +208,38 @@ static void an_event_is_taken_once_and_never_waited_for(void **state)
 	assert_false(fd_take_event(-1));
 }
 
+/* In a process of its own, whose limits can be lowered for good. */
+static unsigned room_with(rlim_t soft, rlim_t hard, unsigned wanted)
+{
+	const struct rlimit files = { soft, hard };
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(setrlimit(RLIMIT_NOFILE, &files) < 0 ? 255 : (int)fd_make_room(wanted));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return (unsigned)WEXITSTATUS(status);
+}
+
+static void room_is_made_as_far_as_there_is_any(void **state)
+{
+	struct rlimit before, after;
+
+	(void)state;
+	assert_int_equal(room_with(64, 200, 100), 100);
+	assert_int_equal(room_with(64, 164, 100), 100);
+	assert_int_equal(room_with(64, 150, 100), 86);
+	assert_int_equal(room_with(64, 70, 100), 32);
+	assert_int_equal(room_with(64, 64, 100), 32);
+	assert_int_equal(room_with(64, 64, 10), 10);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(fd_make_room(3), 3);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &after), 0);
+	assert_true(after.rlim_cur == before.rlim_cur + 3 || after.rlim_cur == after.rlim_max);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -219,6 +253,7 @@ int main(void)
 		cmocka_unit_test(reads_report_the_error),
 		cmocka_unit_test(write_full_reports_the_error),
 		cmocka_unit_test(an_event_is_taken_once_and_never_waited_for),
+		cmocka_unit_test(room_is_made_as_far_as_there_is_any),
 		cmocka_unit_test(write_full_goes_on_after_signals_and_short_writes),
 	};
 
