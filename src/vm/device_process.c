@@ -35,9 +35,15 @@ enum {
 
 int device_process_back(const struct device_birth *birth, struct vhost **ret_vhost)
 {
-	return device_is_kernels(birth->ops, birth->device)
-		       ? vhost_kernel_create(birth->ops, birth->device, NULL, ret_vhost)
-		       : vhost_thread_create(birth->ops, birth->device, NULL, ret_vhost);
+	int r = device_is_kernels(birth->ops, birth->device)
+			? vhost_kernel_create(birth->ops, birth->device, NULL, ret_vhost)
+			: vhost_thread_create(birth->ops, birth->device, NULL, ret_vhost);
+
+	if (r < 0)
+		log_error(
+			"device %s: its process cannot take it: %s; are memory and processes left?",
+			birth->ops->name, strerror(-r));
+	return r;
 }
 
 int device_process_serve(const struct device_birth *birth)
@@ -45,8 +51,9 @@ int device_process_serve(const struct device_birth *birth)
 	struct vhost *vhost;
 	int r = device_process_back(birth, &vhost);
 
-	if (r == 0)
-		r = vhost_user_serve(birth->socket, birth->ops->name, vhost, -1);
+	if (r < 0)
+		return 1;
+	r = vhost_user_serve(birth->socket, birth->ops->name, vhost, -1);
 	/* The front end waits for the end of the connection, which is that of this process. */
 	if (birth->ops->sync != NULL)
 		birth->ops->sync(birth->device);
@@ -315,15 +322,20 @@ bool device_process_report(const struct jail_process *process, const char *name)
 	return how.si_code != CLD_EXITED || how.si_status != 0;
 }
 
-int device_process_wait(struct device_process *process, const char *name)
+static int await(struct jail_process *jail, const char *name)
 {
-	int r = process->helper.pid > 0 ? wait_for_jail(&process->helper, name) : 0;
+	int r = wait_for_jail(jail, name);
 
-	if (r == 0)
-		r = wait_for_jail(&process->jail, name);
 	if (r == -ESRCH)
-		(void)device_process_report(&process->jail, name);
+		(void)device_process_report(jail, name);
 	return r;
+}
+
+int device_process_wait(struct device_process *process, const struct device_ops *ops)
+{
+	int r = process->helper.pid > 0 ? await(&process->helper, ops->helper->name) : 0;
+
+	return r == 0 ? await(&process->jail, ops->name) : r;
 }
 
 int device_process_connect(struct device_process *process, const struct device_ops *ops,

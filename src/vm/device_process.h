@@ -62,7 +62,7 @@ MUST_CHECK int device_process_start(const struct device_jail *jail, const struct
 void device_process_release(struct device_process *process);
 
 /* Waits until the jail is complete. 0 or -errno, logged. */
-MUST_CHECK int device_process_wait(struct device_process *process, const char *name);
+MUST_CHECK int device_process_wait(struct device_process *process, const struct device_ops *ops);
 
 /*
  * Puts it behind the contract, without waiting for it: what it offers is known.

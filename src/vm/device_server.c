@@ -65,6 +65,7 @@ static int serve_front_ends(const struct device_birth *birth)
 /* ---- the side that listens ---- */
 
 struct server {
+	const struct device_ops *ops;
 	const char *name;
 	struct device_process process;
 	struct unix_listener listener;
@@ -218,7 +219,7 @@ static void end_device(struct server *server, int result)
 /* With the device's process there already. */
 static int listen_and_serve(struct server *server, const char *socket_path)
 {
-	int r = device_process_wait(&server->process, server->name);
+	int r = device_process_wait(&server->process, server->ops);
 
 	if (r == 0)
 		r = open_signals(server);
@@ -238,6 +239,7 @@ int device_server_run(const struct device_class *class, const void *options,
 {
 	const struct device_ops *ops = class->ops;
 	struct server server = {
+		.ops = ops,
 		.name = ops->name,
 		.process.socket = -1,
 		.signal_fd = -1,

@@ -320,7 +320,7 @@ static int await_processes(struct devices *devices)
 
 		if (slot->process.jail.pid == 0)
 			continue;
-		r = device_process_wait(&slot->process, slot->ops->name);
+		r = device_process_wait(&slot->process, slot->ops);
 		if (r == 0)
 			r = watch_process(devices, slot);
 	}
