@@ -405,7 +405,10 @@ static int hold_queue(struct virtio_pci *device, unsigned index)
 
 bool virtio_pci_has_driver(struct virtio_pci *device)
 {
-	pthread_mutex_lock(&device->lock);
+	/* Who holds it is a vCPU, and so a driver: it may wait for the back half, and the loop must
+	 * not. */
+	if (!lock_in_loop(device))
+		return true;
 	bool has = virtio_pci_is_running(device);
 
 	pthread_mutex_unlock(&device->lock);
