@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +20,8 @@
 
 static const uint64_t small_page = 4096;
 static const uint64_t huge_page = 2 << 20;
+
+#define POPULATE_BYTES (UINT64_C(256) << 20)
 
 /* Whether a range of guest memory can be there at all. */
 static bool is_range(uint64_t gpa, uint64_t size, uint64_t page_size)
@@ -106,6 +109,40 @@ static int map_private(struct guest_memory *memory, uint8_t **ret_first)
 	return 0;
 }
 
+/* Who is to end may hold the signal back, to be looked at when the VM runs. */
+static bool is_asked_to_end(void)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 &&
+	       (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1 ||
+		       sigismember(&pending, SIGHUP) == 1);
+}
+
+/* Page by page where the kernel cannot do it at once (before Linux 5.14). Nothing is in them yet.
+ */
+static void touch(uint8_t *first, uint64_t size)
+{
+	for (uint64_t offset = 0; offset < size; offset += small_page)
+		*(volatile uint8_t *)(first + offset) = 0;
+}
+
+/* In pieces, since it may take minutes. */
+static int populate(uint8_t *first, uint64_t size)
+{
+	for (uint64_t done = 0, piece; done < size; done += piece) {
+		piece = min_u64(size - done, POPULATE_BYTES);
+		if (is_asked_to_end())
+			return -EINTR;
+		if (madvise(first + done, piece, MADV_POPULATE_WRITE) == 0)
+			continue;
+		if (errno != EINVAL)
+			return -errno;
+		touch(first + done, piece);
+	}
+	return 0;
+}
+
 static int map_regions(struct guest_memory *memory, unsigned flags)
 {
 	bool is_file = (flags & (GUEST_MEMORY_SHARED | GUEST_MEMORY_HUGE_PAGES)) != 0;
@@ -116,10 +153,7 @@ static int map_regions(struct guest_memory *memory, unsigned flags)
 		return r;
 	for (size_t i = 0; i < memory->count; i++)
 		memory->regions[i].hva = first + memory->regions[i].file_offset;
-	if ((flags & GUEST_MEMORY_PREALLOCATE) != 0 &&
-		madvise(first, memory->size, MADV_POPULATE_WRITE) < 0)
-		return -errno;
-	return 0;
+	return (flags & GUEST_MEMORY_PREALLOCATE) != 0 ? populate(first, memory->size) : 0;
 }
 
 int guest_memory_create(const struct guest_memory_range *ranges, size_t count, unsigned flags,

@@ -76,7 +76,8 @@ struct guest_memory {
  * touched. Private memory gets the host's transparent huge pages; a process that
  * has it must not fork(), which would copy its page tables and then its pages.
  * -EINVAL for bad ranges (huge pages want multiples of 2 MiB), -ENOMEM
- * when the host has not enough (huge pages), else -errno of memfd_create,
+ * when the host has not enough (huge pages), -EINTR when SIGINT, SIGTERM or SIGHUP
+ * is pending while all pages are allocated, else -errno of memfd_create,
  * ftruncate, mmap or madvise. Free with guest_memory_free().
  */
 MUST_CHECK int guest_memory_create(const struct guest_memory_range *ranges, size_t count,

@@ -142,7 +142,7 @@ static bool exceeds_host(const struct vm_config *config, uint64_t *ret_host_mib)
 	return config->memory_size / MIB > *ret_host_mib;
 }
 
-static int report_no_memory(const struct vm_config *config, int r)
+static void report_no_memory(const struct vm_config *config, int r)
 {
 	uint64_t mib = config->memory_size / MIB;
 
@@ -153,7 +153,6 @@ static int report_no_memory(const struct vm_config *config, int r)
 	else
 		log_error("no memory for a guest of %" PRIu64 " MiB: %s; pass a smaller --mem", mib,
 			strerror(-r));
-	return r;
 }
 
 /*
@@ -173,8 +172,12 @@ static int create_memory(struct vm *vm)
 			? -ENOMEM
 			: guest_memory_create(ranges, count, flags, &vm->memory);
 
+	if (r == -EINTR)
+		lifecycle_end(&vm->lifecycle, VM_END_STOPPED);
+	else if (r < 0)
+		report_no_memory(vm->config, r);
 	if (r < 0)
-		return report_no_memory(vm->config, r);
+		return r;
 	if (exceeds)
 		log_warn("the guest's memory of %" PRIu64 " MiB is more than the host has, %" PRIu64
 			 " MiB with its swap; if it uses it all, the host's kernel kills it: pass "
@@ -462,6 +465,8 @@ enum exit_status vm_run(const struct vm_config *config)
 
 	if (status == STATUS_OK)
 		end = control_run(&vm.control, &vm.lifecycle, vm.console);
+	else if (lifecycle_get(&vm.lifecycle) == VM_END_STOPPED)
+		end = VM_END_STOPPED;
 	if (end == VM_END_DEVICE)
 		devices_report_lost(vm.devices);
 	if (end != VM_RUNNING)

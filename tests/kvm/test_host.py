@@ -230,6 +230,13 @@ def test_preallocation_fails(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@needs_strace
+def test_preallocation_by_an_older_kernel(tmp_path):
+    """Before Linux 5.14 it cannot be asked for all pages at once."""
+    done = injected("madvise:error=EINVAL", trace="madvise", tmp_path=tmp_path, case=(*CASE, "--prealloc"))
+    assert done.returncode == vmm.OK, done.stderr
+
+
 def test_few_descriptors():
     """Every limit ends in a message or a VM, never in a hang."""
     for limit in range(3, 20):

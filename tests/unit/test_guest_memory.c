@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -232,6 +233,26 @@ static void test_preallocated(void **state)
 	guest_memory_free(memory);
 }
 
+/* It may take minutes, and whoever waits for its end shall not. */
+static void test_preallocation_ends_by_a_signal(void **state)
+{
+	const struct guest_memory_range range = { 0, 2 * MIB };
+	struct guest_memory *memory;
+	sigset_t set, before;
+	int number;
+
+	(void)state;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	assert_int_equal(sigprocmask(SIG_BLOCK, &set, &before), 0);
+	assert_int_equal(raise(SIGTERM), 0);
+	assert_int_equal(guest_memory_create(&range, 1, GUEST_MEMORY_PREALLOCATE, &memory), -EINTR);
+	assert_int_equal(sigwait(&set, &number), 0);
+	assert_int_equal(guest_memory_create(&range, 1, GUEST_MEMORY_PREALLOCATE, &memory), 0);
+	guest_memory_free(memory);
+	assert_int_equal(sigprocmask(SIG_SETMASK, &before, NULL), 0);
+}
+
 /* Private memory: no file, laid out as huge pages want it, given back and allocated as the other
  * kind is. */
 static void test_private(void **state)
@@ -431,6 +452,7 @@ int main(void)
 		cmocka_unit_test(test_bad_ranges),
 		cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_preallocated),
+		cmocka_unit_test(test_preallocation_ends_by_a_signal),
 		cmocka_unit_test(test_private),
 		cmocka_unit_test(test_huge_pages),
 		cmocka_unit_test(test_discard),
