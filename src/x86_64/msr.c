@@ -12,6 +12,7 @@
 /* Intel SDM volume 4, table 2-2. */
 #define MSR_MISC_ENABLE              0x1a0
 #define MSR_MISC_ENABLE_FAST_STRING  (1u << 0)
+#define MSR_MISC_ENABLE_NO_BTS       (1u << 11)
 #define MSR_MTRR_DEF_TYPE            0x2ff
 #define MSR_MTRR_DEF_TYPE_ENABLE     (1u << 11)
 #define MSR_MTRR_DEF_TYPE_WRITE_BACK 6u
@@ -19,7 +20,9 @@
 int msr_set_boot_state(const struct kvm_vcpu *vcpu)
 {
 	static const struct kvm_msr_entry entries[] = {
-		{ .index = MSR_MISC_ENABLE, .data = MSR_MISC_ENABLE_FAST_STRING },
+		/* KVM has no branch trace store, and what it said of that is overwritten here. */
+		{ .index = MSR_MISC_ENABLE,
+			.data = MSR_MISC_ENABLE_FAST_STRING | MSR_MISC_ENABLE_NO_BTS },
 		{ .index = MSR_MTRR_DEF_TYPE,
 			.data = MSR_MTRR_DEF_TYPE_ENABLE | MSR_MTRR_DEF_TYPE_WRITE_BACK },
 	};
