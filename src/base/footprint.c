@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Gives back the pages of the program's file, and of the stack. Only our own ELF headers are read. */
+/* Gives back the pages of the program's file, and of the stack. Only our own ELF headers are read.
+ */
 #include "base/footprint.h"
 
 #include <elf.h>
@@ -9,13 +10,15 @@
 
 #include "base/util.h"
 
-/* What may have been used of the main thread's, and far less than what the kernel leaves free below it. */
+/* What may have been used of the main thread's, and far less than what the kernel leaves free below
+ * it. */
 enum { STACK_USED = 128 << 10, STACK_MAX = 8 << 20 };
 
 /* Set by the linker: where the file begins in memory. */
 extern const ElfW(Ehdr) program_start __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 
-/* Below this call, but for the page that the next ones use. A thread's stack is short, and stays. */
+/* Below this call, but for the page that the next ones use. A thread's stack is short, and stays.
+ */
 static void drop_stack(void)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);

@@ -22,8 +22,8 @@ struct pci_host {
 	uint64_t window_size;
 	uint64_t window_used; /* bytes handed out to BARs at start */
 	uint8_t *ecam;        /* PCI_ECAM_SIZE bytes; only pages of devices are touched */
-	unsigned stride;                           /* from one device's devfn to the next */
-	unsigned next_devfn;                       /* behind all devices */
+	unsigned stride;      /* from one device's devfn to the next */
+	unsigned next_devfn;  /* behind all devices */
 	struct pci_device *devices[PCI_FUNCTIONS]; /* by devfn; NULL: nothing there */
 	/* Order: config_lock, then window_lock. Devices' own locks come after both. */
 	pthread_mutex_t config_lock;  /* config registers and their side effects */

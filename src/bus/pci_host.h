@@ -83,7 +83,8 @@ extern const struct bus_ops pci_window_bus_ops;
 
 /*
  * Config space from function 0 up to the last one in use: page aligned memory
- * that the guest may read by itself. Function 0 reads as ones there, others without a device as 0. No device: no bytes.
+ * that the guest may read by itself. Function 0 reads as ones there, others without a device as 0.
+ * No device: no bytes.
  */
 uint8_t *pci_host_ecam(struct pci_host *host, uint64_t *ret_size);
 

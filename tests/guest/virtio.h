@@ -221,7 +221,8 @@ static inline void find_regions(struct victim *victim)
 		      (uint64_t)get_config(victim, bar + 4, 4) << 32;
 	if (!map_high(victim->bar))
 		fail("too few page tables");
-	put_config(victim, CONFIG_COMMAND, 2, get_config(victim, CONFIG_COMMAND, 2) | COMMAND_MEMORY);
+	put_config(
+		victim, CONFIG_COMMAND, 2, get_config(victim, CONFIG_COMMAND, 2) | COMMAND_MEMORY);
 	victim->common = find_region(victim, CFG_COMMON);
 	victim->notify = find_region(victim, CFG_NOTIFY);
 	victim->isr = find_region(victim, CFG_ISR);

@@ -645,7 +645,8 @@ static void who_waits_for_a_place_gets_it(void **state)
 		close(fds[--count]);
 }
 
-/* What comes while the rings stop and start again is no news a second time: it must be taken then. */
+/* What comes while the rings stop and start again is no news a second time: it must be taken then.
+ */
 static void a_pause_loses_no_event(void **state)
 {
 	struct rig *rig = *state;
