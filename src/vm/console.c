@@ -126,8 +126,8 @@ static int open_kind(struct console *console)
 	return -EINVAL;
 }
 
-int console_open(const struct console_config *config, void (*quit)(void *owner), void *owner,
-	struct console **ret_console)
+int console_open(const struct console_config *config, void (*quit)(void *owner, bool failed),
+	void *owner, struct console **ret_console)
 {
 	if (config->kind == CONSOLE_NULL) {
 		*ret_console = NULL;

@@ -36,12 +36,12 @@ struct console;
  * Opens what the configuration names: the file (made with mode 0644 if it is
  * not there) or the socket (mode 0600; a stale one is replaced, anything else in its
  * place is refused). `quit` is called with `owner` in the console's thread when
- * the person at the terminal asks for the end of the VM.
+ * the person at the terminal asks for the end of the VM, or that thread has failed.
  *
  * *ret_console is NULL for CONSOLE_NULL. 0 or -errno; failures are logged.
  */
-MUST_CHECK int console_open(const struct console_config *config, void (*quit)(void *owner),
-	void *owner, struct console **ret_console);
+MUST_CHECK int console_open(const struct console_config *config,
+	void (*quit)(void *owner, bool failed), void *owner, struct console **ret_console);
 
 /* What to give to serial_create(): NULL for a console that leads nowhere. */
 const struct serial_backend *console_serial_backend(struct console *console);

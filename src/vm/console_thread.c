@@ -278,7 +278,7 @@ static void take_key(struct console *console, uint8_t key)
 	console->escape = false;
 	switch (key) {
 	case 'x':
-		console->quit(console->quit_owner);
+		console->quit(console->quit_owner, false);
 		break;
 	case 'a':
 	case CTRL_A:
@@ -506,7 +506,7 @@ void *console_thread(void *argument)
 	block_signals();
 	write_first(console);
 	if (console->sandbox != NULL && sandbox_enter(console->sandbox, "main_console") < 0) {
-		console->quit(console->quit_owner);
+		console->quit(console->quit_owner, true);
 		return NULL;
 	}
 	while (prepare_poll(console, fds, &deadline_ns)) {

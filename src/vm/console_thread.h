@@ -21,7 +21,7 @@ enum {
 struct console {
 	enum console_kind kind;
 	const char *path;
-	void (*quit)(void *owner);
+	void (*quit)(void *owner, bool failed);
 	void *quit_owner;
 	struct serial_backend backend;
 	struct serial *serial;

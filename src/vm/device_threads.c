@@ -22,6 +22,7 @@ struct request {
 
 struct device_threads {
 	const struct sandbox *sandbox;
+	struct lifecycle *lifecycle;
 	pthread_mutex_t mutex; /* all below */
 	pthread_cond_t changed;
 	struct request *request; /* that waits or is worked on; its maker waits for it */
@@ -30,13 +31,15 @@ struct device_threads {
 	pthread_t thread;
 };
 
-int device_threads_create(const struct sandbox *sandbox, struct device_threads **ret_threads)
+int device_threads_create(const struct sandbox *sandbox, struct lifecycle *lifecycle,
+	struct device_threads **ret_threads)
 {
 	struct device_threads *threads = calloc(1, sizeof(*threads));
 
 	if (threads == NULL)
 		return -ENOMEM;
 	threads->sandbox = sandbox;
+	threads->lifecycle = lifecycle;
 	pthread_mutex_init(&threads->mutex, NULL);
 	pthread_cond_init(&threads->changed, NULL);
 	*ret_threads = threads;
@@ -57,8 +60,10 @@ static void *make_threads(void *argument)
 	struct device_threads *threads = argument;
 	int r = sandbox_enter(threads->sandbox, "main_starter");
 
-	if (r < 0)
+	if (r < 0) {
+		lifecycle_end(threads->lifecycle, VM_END_HOST);
 		close_requests(threads);
+	}
 	pthread_mutex_lock(&threads->mutex);
 	while (!threads->closed) {
 		struct request *request = threads->request;

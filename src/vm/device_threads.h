@@ -10,12 +10,13 @@
 
 #include "jail/sandbox.h"
 #include "virtio/vhost_thread.h"
+#include "vm/lifecycle.h"
 
 struct device_threads;
 
-/* `sandbox` is borrowed. 0 or -ENOMEM. */
-MUST_CHECK int device_threads_create(
-	const struct sandbox *sandbox, struct device_threads **ret_threads);
+/* Both are borrowed; a thread without its sandbox ends the VM. 0 or -ENOMEM. */
+MUST_CHECK int device_threads_create(const struct sandbox *sandbox, struct lifecycle *lifecycle,
+	struct device_threads **ret_threads);
 
 /* For vhost_thread_create(). Its threads may be asked for from any thread, before the start too. */
 struct queue_threads device_threads_get(struct device_threads *threads);

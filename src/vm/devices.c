@@ -160,8 +160,9 @@ int devices_open(const struct vm_config *config, const struct sandbox *sandbox,
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_classes); i++)
 		r = open_device(devices, &(struct vm_device){ .class = standard_classes[i] });
 	if (r == 0)
-		r = config->multiprocess ? start_processes(devices, config, lifecycle)
-					 : device_threads_create(sandbox, &devices->threads);
+		r = config->multiprocess
+			    ? start_processes(devices, config, lifecycle)
+			    : device_threads_create(sandbox, lifecycle, &devices->threads);
 	if (r < 0) {
 		devices_free(devices);
 		return r;

@@ -102,9 +102,9 @@ static int open_host(struct vm *vm)
 	return 0;
 }
 
-static void quit_from_console(void *owner)
+static void quit_from_console(void *owner, bool failed)
 {
-	lifecycle_end(owner, VM_END_STOPPED);
+	lifecycle_end(owner, failed ? VM_END_HOST : VM_END_STOPPED);
 }
 
 static int open_control(struct vm *vm)

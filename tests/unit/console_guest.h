@@ -25,8 +25,9 @@ struct guest {
 	int saved_stdio[2];
 };
 
-static inline void guest_count_quit(void *owner)
+static inline void guest_count_quit(void *owner, bool failed)
 {
+	(void)failed;
 	struct guest *guest = owner;
 
 	atomic_fetch_add(&guest->quits, 1);

@@ -138,7 +138,8 @@ static void a_quiet_guest_costs_nothing(void **state)
 	down(&kept);
 }
 
-/* A socket that nobody is connected to: what is printed is lost, but costs no exit for each byte. */
+/* A socket that nobody is connected to: what is printed is lost, but costs no exit for each byte.
+ */
 static void nobody_listens_and_it_is_kept_again(void **state)
 {
 	char path[64];
