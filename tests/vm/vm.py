@@ -300,9 +300,9 @@ def end_piped(process, console):
 
 
 @contextlib.contextmanager
-def started(*args, **kwargs):
-    """A guest at a terminal whose init is up, with the arguments of command(); killed at the end if it still runs."""
-    argv = command(*args, **kwargs)
+def started(*args, wrapper=(), **kwargs):
+    """A guest at a terminal whose init is up, with the arguments of run(); killed at the end if it still runs."""
+    argv = [*wrapper, *(args[0] if isinstance(args[0], list) else command(*args, **kwargs))]
     with contextlib.ExitStack() as stack:
         guest = stack.enter_context(Guest(argv))
         if not is_up(guest.console):
