@@ -20,6 +20,7 @@ static const struct advice limits[] = {
 	{ EMFILE, "raise the limit on open files, 'ulimit -n'" },
 	{ ENFILE, "the host has too many open files: raise the sysctl fs.file-max" },
 	{ EAGAIN, "raise the limit on processes, 'ulimit -u' or pids.max of the cgroup" },
+	{ ENOMEM, "the host is short of memory, or 'ulimit -d' or 'ulimit -v' is too low" },
 };
 
 static const char *find(const struct advice *rows, size_t count, int error)

@@ -19,8 +19,13 @@ int thread_start(pthread_t *ret_thread, void *(*function)(void *argument), void 
 	if (error != 0)
 		return -error;
 	error = pthread_attr_setstacksize(&attributes, stack_size);
-	if (error == 0)
+	if (error == 0) {
+		errno = 0;
 		error = pthread_create(ret_thread, &attributes, function, argument);
+		/* Of either limit the C library says EAGAIN; errno is what the kernel said. */
+		if (error == EAGAIN && errno == ENOMEM)
+			error = ENOMEM;
+	}
 	pthread_attr_destroy(&attributes);
 	return -error;
 }

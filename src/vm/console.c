@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -207,10 +208,10 @@ int console_start(struct console *console, struct serial *serial, const struct s
 	r = console->wake_fd < 0 ? -errno : thread_start(&console->thread, console_thread, console);
 
 	if (r < 0) {
-		log_error(
-			"cannot start the console's thread: %s; check the limits on processes and "
-			"open files",
-			strerror(-r));
+		const char *limit = advice_limit(-r);
+
+		log_error("cannot start the console's thread: %s; %s", strerror(-r),
+			limit != NULL ? limit : "check the limits on processes and open files");
 		terminal_restore();
 		return r;
 	}

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/advice.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -289,7 +290,10 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	for (unsigned i = 0; r == 0 && i < devices->count; i++)
 		r = attach_device(devices, &devices->slots[i], memory, platform);
 	if (r < 0) {
-		log_error("cannot make the virtio devices: %s", strerror(-r));
+		const char *limit = advice_limit(-r);
+
+		log_error("cannot make the virtio devices: %s%s%s", strerror(-r),
+			limit != NULL ? "; " : "", limit != NULL ? limit : "");
 		return r;
 	}
 	uint8_t *config = pci_host_ecam(devices->host, &config_size);

@@ -5,6 +5,7 @@ strace makes system calls fail; so the release binary itself is tested.
 """
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -184,6 +185,22 @@ def test_more_vcpus_than_kvm_has():
 def test_address_space_limit():
     done = vmm.run(["prlimit", "--as=200000000", "--", vmm.CROSVM, "run", "-m", "1G", vmm.guest("machine")])
     assert_refused(done, "--mem")
+
+
+@pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, which needs memory of its own")
+def test_data_limit():
+    """Each of its sizes until there is a VM: threads, devices; each says that it is memory. The guest's, with -u, does not count."""
+    said = set()
+    for kib in range(160, 4096, 16):
+        done = vmm.run(["prlimit", f"--data={kib << 10}", "--", *vmm.command(*CASE, "-u")])
+        if done.returncode == vmm.OK:
+            break
+        if done.returncode == -signal.SIGSEGV and not said:
+            continue  # the kernel did not start the program
+        assert_refused(done, "Cannot allocate memory", "'ulimit -d'")
+        said.add(done.stderr)
+    assert done.returncode == vmm.OK and done.stderr.startswith(vmm.POWERED_OFF)
+    assert len(said) >= 2, said
 
 
 def host_mib():

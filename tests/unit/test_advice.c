@@ -17,6 +17,7 @@ static void a_limit_is_named(void **state)
 	assert_non_null(strstr(advice_limit(EMFILE), "ulimit -n"));
 	assert_non_null(strstr(advice_limit(EAGAIN), "ulimit -u"));
 	assert_non_null(strstr(advice_limit(ENFILE), "fs.file-max"));
+	assert_non_null(strstr(advice_limit(ENOMEM), "ulimit -d"));
 	assert_null(advice_limit(EPERM));
 	assert_null(advice_limit(0));
 	/* In a jail as well; nothing of the host's forbids it. */

@@ -185,7 +185,7 @@ def test_device_alone(initrd, image, traces, new_group, engine):
 
 # In KiB. The program, its start, the kernel in the guest's memory; it takes 32 MiB for all of them.
 FEW = [1 << 10, 4 << 10, 16 << 10]
-MANY = [int(256 * 1.15 ** step) for step in range(36)]
+MANY = [int(256 * 1.15 ** step) for step in range(31)]
 
 
 @pytest.mark.parametrize("options, limits", [
