@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * 128 bytes of storage, of which the first fourteen and the century are a
- * clock. Index and values come from the guest; every one of them is harmless.
+ * clock with an alarm. Index and values come from the guest; every one of them is
+ * harmless.
  */
 #include "bus/cmos.h"
 
@@ -14,8 +15,11 @@ enum {
 	CMOS_SIZE = 128, /* a power of two: index bit 7 masks the NMI */
 
 	RTC_SECONDS = 0x00,
+	RTC_SECONDS_ALARM = 0x01,
 	RTC_MINUTES = 0x02,
+	RTC_MINUTES_ALARM = 0x03,
 	RTC_HOURS = 0x04,
+	RTC_HOURS_ALARM = 0x05,
 	RTC_WEEKDAY = 0x06, /* 1 is Sunday */
 	RTC_DAY = 0x07,
 	RTC_MONTH = 0x08,
@@ -32,15 +36,25 @@ enum {
 	RTC_A_DEFAULT = 0x26, /* 32768 Hz oscillator, 1024 Hz rate */
 	RTC_B_24_HOURS = 1 << 1,
 	RTC_B_BINARY = 1 << 2,
+	RTC_B_ALARM = 1 << 5, /* AIE */
 	RTC_B_SET = 1 << 7,
+	RTC_C_ALARM = 1 << 5, /* AF */
+	RTC_C_IRQ = 1 << 7,
 	RTC_D_VALID = 1 << 7,
 	RTC_HOUR_PM = 1 << 7,
+	RTC_ALARM_ANY = 3 << 6, /* an alarm register with both bits matches always */
 };
 
 #define UPDATE_START_NS 999000000
 
+enum { MINUTE_S = 60, HOUR_S = 60 * 60, DAY_S = 24 * 60 * 60 };
+
 struct cmos {
+	struct irq_line irq;
+	struct cmos_timer timer;
 	pthread_mutex_t mutex; /* guards what follows */
+	time_t alarm;          /* what the timer is set to; 0: not set */
+	bool irq_level;
 	uint8_t index;
 	uint8_t bytes[CMOS_SIZE];
 };
@@ -95,11 +109,91 @@ static void update_clock(struct cmos *cmos, time_t now)
 	cmos->bytes[RTC_CENTURY] = encode(cmos, year / 100 % 100);
 }
 
+static bool matches(uint8_t alarm, uint8_t shown)
+{
+	return (alarm & RTC_ALARM_ANY) == RTC_ALARM_ANY || alarm == shown;
+}
+
+/* The first second after `now` that the alarm registers match, or 0. Under 150 steps. */
+static time_t next_alarm(const struct cmos *cmos, time_t now)
+{
+	const uint8_t *bytes = cmos->bytes;
+
+	for (time_t at = now + 1; at <= now + DAY_S;) {
+		unsigned of_day = (unsigned)(at % DAY_S);
+		unsigned of_hour = of_day % HOUR_S;
+		unsigned of_minute = of_day % MINUTE_S;
+
+		if (!matches(bytes[RTC_HOURS_ALARM], encode_hours(cmos, of_day / HOUR_S)))
+			at += HOUR_S - of_hour;
+		else if (!matches(bytes[RTC_MINUTES_ALARM], encode(cmos, of_hour / MINUTE_S)))
+			at += MINUTE_S - of_minute;
+		else if (!matches(bytes[RTC_SECONDS_ALARM], encode(cmos, of_minute)))
+			at++;
+		else
+			return at;
+	}
+	return 0;
+}
+
+static time_t seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec;
+}
+
+/* An alarm whose time has come is one, also before the timer tells, or after. */
+static void take_alarm(struct cmos *cmos, time_t now)
+{
+	if (cmos->alarm == 0 || now < cmos->alarm)
+		return;
+	cmos->alarm = 0;
+	cmos->bytes[RTC_C] |= RTC_C_ALARM;
+}
+
+static bool interrupts(const struct cmos *cmos)
+{
+	return (cmos->bytes[RTC_B] & RTC_B_ALARM) && (cmos->bytes[RTC_C] & RTC_C_ALARM);
+}
+
+/* After the registers changed: the line and the timer as they have it. */
+static void update_alarm(struct cmos *cmos)
+{
+	bool level = interrupts(cmos);
+	bool waits = (cmos->bytes[RTC_B] & (RTC_B_ALARM | RTC_B_SET)) == RTC_B_ALARM && !level;
+	time_t alarm = waits ? next_alarm(cmos, seconds_now()) : 0;
+
+	if (level != cmos->irq_level) {
+		cmos->irq_level = level;
+		irq_line_set(&cmos->irq, level);
+	}
+	if (alarm != cmos->alarm && cmos->timer.set != NULL) {
+		cmos->alarm = alarm;
+		cmos->timer.set(cmos->timer.owner, alarm);
+	}
+}
+
+/* It clears what it shows. */
+static uint8_t read_flags(struct cmos *cmos)
+{
+	if (cmos->alarm != 0)
+		take_alarm(cmos, seconds_now());
+	uint8_t flags = cmos->bytes[RTC_C] | (interrupts(cmos) ? RTC_C_IRQ : 0);
+
+	cmos->bytes[RTC_C] = 0;
+	update_alarm(cmos);
+	return flags;
+}
+
 static uint8_t read_register(struct cmos *cmos, uint8_t index)
 {
 	struct timespec now;
 	bool running = (cmos->bytes[RTC_B] & RTC_B_SET) == 0;
 
+	if (index == RTC_C)
+		return read_flags(cmos);
 	if (index != RTC_A && !is_time(index))
 		return cmos->bytes[index];
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -113,7 +207,6 @@ static uint8_t read_register(struct cmos *cmos, uint8_t index)
 
 static void write_register(struct cmos *cmos, uint8_t index, uint8_t value)
 {
-	struct timespec now;
 	bool running = (cmos->bytes[RTC_B] & RTC_B_SET) == 0;
 
 	switch (index) {
@@ -122,10 +215,8 @@ static void write_register(struct cmos *cmos, uint8_t index, uint8_t value)
 		return;
 	case RTC_B:
 		/* What SET stops must be the time of now, not of the last read. */
-		if (running && (value & RTC_B_SET)) {
-			clock_gettime(CLOCK_REALTIME, &now);
-			update_clock(cmos, now.tv_sec);
-		}
+		if (running && (value & RTC_B_SET))
+			update_clock(cmos, seconds_now());
 		break;
 	case RTC_C:
 	case RTC_D:
@@ -135,7 +226,10 @@ static void write_register(struct cmos *cmos, uint8_t index, uint8_t value)
 			return;
 		break;
 	}
+	if (cmos->alarm != 0)
+		take_alarm(cmos, seconds_now());
 	cmos->bytes[index] = value;
+	update_alarm(cmos);
 }
 
 static void cmos_read(void *device, uint64_t offset, uint8_t *data, unsigned size)
@@ -178,12 +272,15 @@ static void store_size(uint8_t *bytes, unsigned width, uint64_t size)
 		bytes[i] = (uint8_t)(units >> 8 * i);
 }
 
-int cmos_create(uint64_t ram_below_4gib, uint64_t ram_above_4gib, struct cmos **ret_cmos)
+int cmos_create(uint64_t ram_below_4gib, uint64_t ram_above_4gib, struct irq_line irq,
+	struct cmos_timer timer, struct cmos **ret_cmos)
 {
 	struct cmos *cmos = calloc(1, sizeof(*cmos));
 
 	if (cmos == NULL)
 		return -ENOMEM;
+	cmos->irq = irq;
+	cmos->timer = timer;
 	pthread_mutex_init(&cmos->mutex, NULL);
 	cmos->bytes[RTC_A] = RTC_A_DEFAULT;
 	cmos->bytes[RTC_B] = RTC_B_24_HOURS;
@@ -201,4 +298,15 @@ void cmos_free(struct cmos *cmos)
 		return;
 	pthread_mutex_destroy(&cmos->mutex);
 	free(cmos);
+}
+
+void cmos_timer_expired(struct cmos *cmos, time_t now)
+{
+	pthread_mutex_lock(&cmos->mutex);
+	take_alarm(cmos, now);
+	if (cmos->alarm != 0)
+		cmos->timer.set(cmos->timer.owner, cmos->alarm); /* the clock was set back */
+	else
+		update_alarm(cmos);
+	pthread_mutex_unlock(&cmos->mutex);
 }

@@ -8,7 +8,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "base/fd.h"
+#include "base/log.h"
 #include "bus/acpi_pm.h"
 #include "bus/cmos.h"
 #include "bus/i8042.h"
@@ -25,13 +31,18 @@ struct shared_irq {
 struct platform {
 	const struct guest_memory *memory;
 	struct lifecycle *lifecycle;
+	struct evloop *loop;
 	struct bus *ports;
 	struct bus *mmio;
 	struct serial *com1;
 	struct cmos *cmos;
 	struct i8042 *i8042;
 	struct acpi_pm *acpi_pm;
-	struct shared_irq com1_irq; /* nobody shares it */
+	int alarm_fd; /* owned timerfd; -1 until the guest wants an alarm; the CMOS's lock guards it
+		       */
+	bool alarm_refused;
+	struct shared_irq com1_irq; /* nobody shares it, nor the next */
+	struct shared_irq rtc_irq;
 	struct shared_irq sci;
 	struct shared_irq intx[GSI_PCI_COUNT];
 };
@@ -97,13 +108,56 @@ static int create_com1(struct platform *platform, const struct serial_backend *b
 		platform->com1);
 }
 
+/* In the control loop. */
+static void on_alarm(void *owner)
+{
+	struct platform *platform = owner;
+	struct timespec now;
+	uint64_t count;
+
+	if (read(platform->alarm_fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
+		return; /* it was set anew */
+	clock_gettime(CLOCK_REALTIME, &now);
+	cmos_timer_expired(platform->cmos, now.tv_sec);
+}
+
+/* Not before a guest wants it, since a VM's start counts its system calls. */
+static int open_alarm(struct platform *platform)
+{
+	int fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	int r = fd < 0 ? -errno : 0;
+
+	platform->alarm_fd = fd;
+	if (r == 0)
+		r = evloop_add(platform->loop, fd, on_alarm, platform);
+	if (r == 0)
+		return 0;
+	log_warn("cannot make a timer: %s; the guest's clock has no alarms", strerror(-r));
+	fd_close(&platform->alarm_fd);
+	platform->alarm_refused = true;
+	return r;
+}
+
+static void set_alarm(void *owner, time_t when)
+{
+	struct platform *platform = owner;
+	const struct itimerspec once = { .it_value.tv_sec = when };
+
+	if (platform->alarm_refused || (platform->alarm_fd < 0 && open_alarm(platform) < 0))
+		return;
+	(void)timerfd_settime(platform->alarm_fd, TFD_TIMER_ABSTIME, &once, NULL);
+}
+
 static int create_others(struct platform *platform)
 {
 	const struct power_sink power = { request_power, platform };
 	const struct irq_line sci = { set_shared_irq, &platform->sci };
+	const struct irq_line rtc_irq = { set_shared_irq, &platform->rtc_irq };
+	const struct cmos_timer alarm = { set_alarm, platform };
 	bool high = guest_memory_region_count(platform->memory) > 1;
 	int r = cmos_create(guest_memory_region(platform->memory, 0)->size,
-		high ? guest_memory_region(platform->memory, 1)->size : 0, &platform->cmos);
+		high ? guest_memory_region(platform->memory, 1)->size : 0, rtc_irq, alarm,
+		&platform->cmos);
 
 	if (r == 0)
 		r = i8042_create(power, &platform->i8042);
@@ -150,7 +204,7 @@ const struct port_range *platform_quiet_ports(size_t *ret_count)
 }
 
 int platform_create(const struct kvm_machine *machine, const struct guest_memory *memory,
-	struct lifecycle *lifecycle, const struct serial_backend *com1,
+	struct lifecycle *lifecycle, const struct serial_backend *com1, struct evloop *loop,
 	struct platform **ret_platform)
 {
 	struct platform *platform = calloc(1, sizeof(*platform));
@@ -159,7 +213,10 @@ int platform_create(const struct kvm_machine *machine, const struct guest_memory
 		return -ENOMEM;
 	platform->memory = memory;
 	platform->lifecycle = lifecycle;
+	platform->loop = loop;
+	platform->alarm_fd = -1;
 	platform->com1_irq = make_shared_irq(machine, GSI_COM1);
+	platform->rtc_irq = make_shared_irq(machine, GSI_RTC);
 	platform->sci = make_shared_irq(machine, GSI_SCI);
 	for (unsigned i = 0; i < GSI_PCI_COUNT; i++)
 		platform->intx[i] = make_shared_irq(machine, GSI_PCI_FIRST + i);
@@ -188,6 +245,8 @@ void platform_free(struct platform *platform)
 	bus_free(platform->ports);
 	bus_free(platform->mmio);
 	serial_free(platform->com1);
+	evloop_remove(platform->loop, platform->alarm_fd);
+	fd_close(&platform->alarm_fd);
 	cmos_free(platform->cmos);
 	i8042_free(platform->i8042);
 	acpi_pm_free(platform->acpi_pm);

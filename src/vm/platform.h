@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/evloop.h"
 #include "base/util.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
@@ -19,11 +20,12 @@
 struct platform;
 
 /*
- * `com1` is what COM1 talks to; NULL makes it a sink. The
- * platform keeps pointers to all arguments. 0 or -errno.
+ * `com1` is what COM1 talks to; NULL makes it a sink. `loop` calls the clock's
+ * alarms, and must not run while the platform is freed. The platform keeps pointers to all
+ * arguments. 0 or -errno.
  */
 MUST_CHECK int platform_create(const struct kvm_machine *machine, const struct guest_memory *memory,
-	struct lifecycle *lifecycle, const struct serial_backend *com1,
+	struct lifecycle *lifecycle, const struct serial_backend *com1, struct evloop *loop,
 	struct platform **ret_platform);
 void platform_free(struct platform *platform);
 

@@ -240,7 +240,7 @@ static int create_machine(struct vm *vm)
 static int create_devices(struct vm *vm)
 {
 	int r = platform_create(&vm->machine, vm->memory, &vm->lifecycle,
-		console_serial_backend(vm->console), &vm->platform);
+		console_serial_backend(vm->console), vm->control.loop, &vm->platform);
 
 	if (r < 0) {
 		log_error("cannot make the platform devices: %s", strerror(-r));

@@ -20,13 +20,14 @@ DefinitionBlock ("", "DSDT", 2, "CROSVM", "CROSVM", 0x00000001)
 			})
 		}
 
-		// Real-time clock, without an interrupt: it has no alarms
+		// Real-time clock; its interrupt is the alarm's
 		Device (RTC)
 		{
 			Name (_HID, EisaId ("PNP0B00"))
 			Name (_CRS, ResourceTemplate ()
 			{
 				IO (Decode16, 0x0070, 0x0070, 0x01, 0x02)
+				IRQNoFlags () {8}
 			})
 		}
 

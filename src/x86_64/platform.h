@@ -17,6 +17,7 @@ enum platform_port {
 
 enum platform_gsi {
 	GSI_COM1 = 4,
+	GSI_RTC = 8,
 	GSI_SCI = 9,
 	GSI_PCI_FIRST = 16, /* INTA of slot n pulls GSI 16 + n % 8 */
 	GSI_PCI_COUNT = 8,

@@ -36,6 +36,7 @@ enum op {
 	OP_RECEIVE,        /* count */
 	OP_TRANSMIT_READY, /* how much the host took */
 	OP_POWER_BUTTON,
+	OP_ALARM,
 	OPS,
 };
 
@@ -46,7 +47,8 @@ struct machine {
 	struct cmos *cmos;
 	struct i8042 *i8042;
 	struct acpi_pm *pm;
-	bool irqs[3];
+	bool irqs[4];
+	time_t alarm; /* what the CMOS waits for */
 	unsigned requests;
 	size_t pending; /* bytes that the host has not taken */
 	uint64_t dropped;
@@ -95,6 +97,23 @@ static void set_irq(void *owner, bool asserted)
 	*level = asserted;
 }
 
+static void set_alarm(void *owner, time_t when)
+{
+	struct machine *machine = owner;
+
+	require(when == 0 || machine->alarm == 0 || when != machine->alarm);
+	machine->alarm = when;
+}
+
+static void alarm_comes(struct machine *machine)
+{
+	time_t when = machine->alarm;
+
+	machine->alarm = 0;
+	if (when != 0)
+		cmos_timer_expired(machine->cmos, when);
+}
+
 static void count_request(void *owner, enum power_request request)
 {
 	struct machine *machine = owner;
@@ -121,7 +140,8 @@ static void machine_up(struct machine *machine)
 	r |= serial_create(
 		&machine->backend, (struct irq_line){ set_irq, &machine->irqs[0] }, &machine->com1);
 	r |= serial_create(NULL, (struct irq_line){ set_irq, &machine->irqs[1] }, &machine->com2);
-	r |= cmos_create(256 * MIB, GIB, &machine->cmos);
+	r |= cmos_create(256 * MIB, GIB, (struct irq_line){ set_irq, &machine->irqs[3] },
+		(struct cmos_timer){ set_alarm, machine }, &machine->cmos);
 	r |= i8042_create(power, &machine->i8042);
 	r |= acpi_pm_create((struct irq_line){ set_irq, &machine->irqs[2] }, power, &machine->pm);
 	require(r == 0);
@@ -202,6 +222,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		case OP_POWER_BUTTON:
 			acpi_pm_press_power_button(machine.pm);
+			break;
+		case OP_ALARM:
+			alarm_comes(&machine);
 			break;
 		case OPS:
 			break;

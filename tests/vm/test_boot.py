@@ -2,6 +2,7 @@
 """Every kernel comes up: each image format, number of vCPUs, size of memory and kind of initrd."""
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -110,6 +111,20 @@ def test_large_initrd(initrd, tmp_path):
         out.write(mark + record(b"TRAILER!!!", 0))
     done = vm.run("small", path, script="stat -c %s /large; tail -c 15 /large; echo", mem="512").check()
     assert done.output == f"{size}\n{mark.decode()}\n"
+
+
+# ---- the clock -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["small", "cloud-6.1"])
+def test_rtc_interrupts(tmp_path, name):
+    """Linux makes the clock's update interrupts of alarms; hwclock and rtcwake wait for such."""
+    initrd = vm.make_initramfs(tmp_path / "initrd.gz", "-f", f"{vm.ROOT / 'build/guest/rtc'}:/bin/rtc")
+    script = "rtc 3; sed -n 's/^ *8:.* \\([a-z0-9]*\\)$/irq \\1/p' /proc/interrupts"
+    lines = vm.run(name, initrd, script=script, cpus=2).check().output.splitlines()
+    assert lines[:3] == ["update 1"] * 3
+    late = re.fullmatch(r"alarm 1, late by (\d+)", lines[3])
+    assert late and int(late[1]) <= 2
+    assert lines[4:] == ["irq rtc0"]
 
 
 # ---- without privileges ------------------------------------------------------------------------
