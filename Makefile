@@ -163,6 +163,7 @@ SAN_ENV  := ASAN_OPTIONS=handle_segv=2:handle_sigbus=2:handle_sigill=2:handle_si
 CHECKS   := 'tools/check-includes' 'tools/check-includes --self-test' \
 	'tools/check-size src $(OBJ)' 'tools/check-size --self-test' \
 	'tools/audit-policies --self-test' \
+	'tools/plant-bugs --check' 'tools/plant-bugs --self-test' \
 	'tests/unit/check-hardening $(B)/crosvm $(OBJ)' \
 	'tests/unit/check-hardening build/guest/crosvm-wl' \
 	'tests/unit/check-policies $(B)/host/compile-policies seccomp/x86_64 seccomp/aarch64' \
@@ -300,6 +301,13 @@ proofs:
 	$(Q)tests/proofs/run -j $(JOBS) --self-test
 proofs-short:
 	$(Q)tests/proofs/run -j $(JOBS) --short
+
+# ---- planted bugs --------------------------------------------------------------
+
+## make planted        that the tests find the bugs of tests/planted, each built into a copy of the tree; half an hour
+.PHONY: planted
+planted:
+	$(Q)$(SAN_ENV) tools/plant-bugs -v -j $(JOBS)
 
 # ---- freestanding guests and the benchmark's floor ---------------------------
 
