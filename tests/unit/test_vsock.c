@@ -676,6 +676,48 @@ static void a_pause_loses_no_event(void **state)
 	}
 }
 
+/* Who takes no resets is not heard until it does, and then is told of each that it is owed. */
+static void resets_that_have_no_buffer_wait(void **state)
+{
+	enum { STRANGERS = SIZE + VSOCK_RESETS_MAX + SIZE };
+	struct rig *rig = *state;
+	struct ring *transmit = &rig->rings[VSOCK_TX];
+	unsigned owed = SIZE + VSOCK_RESETS_MAX;
+	uint16_t heard = 0;
+
+	for (uint32_t port = 0; port < STRANGERS; port++) {
+		struct virtio_vsock_hdr header = packet(VIRTIO_VSOCK_OP_RW, port, 7);
+
+		if (port < owed) {
+			send_raw(rig, &header, HEADER);
+			continue;
+		}
+		memcpy(at(rig, transmit->data + transmit->offered % SIZE * SLOT), &header, HEADER);
+		offer(transmit, HEADER, 0);
+	}
+	poll(NULL, 0, 20);
+	memcpy(&heard, transmit->used + 2, sizeof(heard));
+	assert_int_equal(heard, owed);
+	for (uint32_t port = 0; port < STRANGERS; port++)
+		expect(rig, VIRTIO_VSOCK_OP_RST, port);
+}
+
+static void a_buffer_without_room_for_data_breaks_the_queue(void **state)
+{
+	struct rig *rig = *state;
+	struct pollfd error = { .fd = rig->error_fd, .events = POLLIN };
+
+	/* The sixteenth of those that are there comes before it. */
+	for (uint32_t port = 0; port < SIZE; port++)
+		send_op(rig, VIRTIO_VSOCK_OP_RW, port, 7);
+	for (uint32_t port = 0; port < SIZE; port++)
+		wait_used(&rig->rings[VSOCK_RX]);
+	offer(&rig->rings[VSOCK_RX], HEADER, VRING_DESC_F_WRITE);
+	assert_int_equal(poll(&error, 1, 0), 0);
+	send_op(rig, VIRTIO_VSOCK_OP_RW, SIZE, 7);
+	assert_int_equal(poll(&error, 1, PATIENCE_MS), 1);
+}
+
 static void a_new_driver_hears_that_connections_are_cut(void **state)
 {
 	struct rig *rig = *state;
@@ -718,6 +760,8 @@ int main(void)
 		RIGGED(who_ends_its_half_early_is_heard),
 		RIGGED(who_waits_for_a_place_gets_it),
 		RIGGED(a_pause_loses_no_event),
+		RIGGED(resets_that_have_no_buffer_wait),
+		RIGGED(a_buffer_without_room_for_data_breaks_the_queue),
 		RIGGED(a_new_driver_hears_that_connections_are_cut),
 	};
 
