@@ -2,8 +2,8 @@
 /*
  * The rings' memory traps at each access, and what was loaded changes before
  * the next instruction: the worst that another vCPU can do, each time. So a
- * value that is loaded again after it was checked, or an index that is stored
- * in pieces, is found without luck.
+ * value that is loaded again after it was checked, an index that is stored in
+ * pieces, or a look that may overtake a store, is found without luck.
  */
 #include "unit/unit.h"
 
@@ -26,7 +26,9 @@ static struct {
 	unsigned page;
 	size_t offset;
 	bool by_store;
-	unsigned loads, second_loads;
+	bool is_over;
+	bool is_stored, is_fenced; /* since the last load: a store; after it a fence */
+	unsigned loads, second_loads, early_loads;
 	unsigned stores;
 	uint16_t indices[STORES_MAX]; /* the used index after each store */
 } trap;
@@ -54,20 +56,26 @@ static void accessed(int signal_number, siginfo_t *info, void *context)
 	if (!trap.by_store) {
 		trap.loads++;
 		trap.second_loads += trap.is_spent[trap.page][trap.offset];
+		trap.early_loads += trap.is_stored && !trap.is_fenced;
 	}
+	trap.is_stored = trap.by_store;
+	trap.is_fenced = false;
 	protect(PROT_READ | PROT_WRITE);
 	cpu->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
 
-/* The instruction is done. */
-static void traced(int signal_number, siginfo_t *info, void *context)
+/* Whether the instruction lets no load pass that comes after it: mfence, or one with a lock. */
+static bool is_fence(const uint8_t *instruction)
 {
-	ucontext_t *cpu = context;
+	return instruction[0] == 0xf0 || memcmp(instruction, "\x0f\xae\xf0", 3) == 0;
+}
+
+/* The access is done. */
+static void change_or_note(void)
+{
 	size_t unit = trap.units[trap.page];
 	size_t start = trap.offset / unit * unit;
 
-	(void)signal_number;
-	(void)info;
 	if (!trap.by_store) {
 		memset(trap.pages[trap.page] + start, 0xff, unit);
 		memset(trap.is_spent[trap.page] + start, 1, unit);
@@ -75,7 +83,21 @@ static void traced(int signal_number, siginfo_t *info, void *context)
 		memcpy(&trap.indices[trap.stores++], trap.pages[USED] + 2, 2);
 	}
 	protect(PROT_NONE);
-	cpu->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+	trap.page = PAGES;
+}
+
+/* An instruction is done: an access, or one between a store and the next access. */
+static void traced(int signal_number, siginfo_t *info, void *context)
+{
+	ucontext_t *cpu = context;
+
+	(void)signal_number;
+	(void)info;
+	if (trap.page < PAGES)
+		change_or_note();
+	trap.is_fenced |= is_fence((const void *)cpu->uc_mcontext.gregs[REG_RIP]);
+	if (!trap.is_stored || trap.is_over)
+		cpu->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
 }
 
 static void protect_all(int protection)
@@ -106,6 +128,8 @@ static void begin_traps(const struct guest_memory *memory)
 
 static void end_traps(void)
 {
+	trap.is_over = true;
+	__asm__ volatile("nop" ::: "memory"); /* whose trap is the last */
 	protect_all(PROT_READ | PROT_WRITE);
 	(void)signal(SIGSEGV, SIG_DFL);
 	(void)signal(SIGTRAP, SIG_DFL);
@@ -188,11 +212,39 @@ static void an_index_is_stored_at_once_and_last(void **state)
 	assert_int_equal(trap.indices[2], BASE + 1);
 }
 
+/* Else a driver that does the same, the other way round, and the device would each see nothing. */
+static void no_look_passes_a_store(void **state)
+{
+	struct driver driver;
+	struct virtqueue vq;
+
+	require_traps();
+	for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
+		struct virtqueue_config config = driver_config(SIZE);
+
+		config.event_idx = event_idx != 0;
+		driver_init(&driver, *state, SIZE);
+		assert_int_equal(virtqueue_init(&vq, *state, &config, 0), 0);
+		begin_traps(*state);
+		virtqueue_push(&vq, 3, 77);
+		(void)!virtqueue_publish(&vq);
+		unsigned looks = trap.loads;
+
+		(void)!virtqueue_enable_kicks(&vq);
+		end_traps();
+		assert_int_equal(looks, 1);
+		assert_int_equal(trap.loads, 2);
+		assert_int_equal(trap.stores, 4);
+		assert_int_equal(trap.early_loads, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_checked_is_not_loaded_again),
 		cmocka_unit_test(an_index_is_stored_at_once_and_last),
+		cmocka_unit_test(no_look_passes_a_store),
 	};
 
 	return cmocka_run_group_tests(tests, driver_make_memory, driver_free_memory);
