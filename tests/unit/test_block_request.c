@@ -18,6 +18,9 @@ enum { SECTORS = 2048, BUFFERS_MAX = 2048, STATUS_UNSET = 0xee };
 static const struct block_geometry plain = {
 	.size = SECTORS * SECTOR_SIZE, .block_size = 512, .discard = true, .id = "disk-1"
 };
+static const struct block_geometry huge = {
+	.size = 4096 * GIB, .block_size = 512, .discard = true, .id = ""
+};
 static const struct block_geometry read_only = {
 	.size = SECTORS * SECTOR_SIZE, .block_size = 512, .read_only = true, .id = "disk-1"
 };
@@ -524,6 +527,9 @@ static const struct segment_case {
 	{ "discard after the end", &plain, DISCARD, 1, 0, { SECTORS, 1, 0 }, IOERR },
 	{ "discard at 2^64 - 1", &plain, DISCARD, 1, 0, { UINT64_MAX, 1, 0 }, IOERR },
 	{ "discard at 2^55", &plain, DISCARD, 1, 0, { UINT64_C(1) << 55, 1, 0 }, IOERR },
+	{ "discard of 1 GiB", &huge, DISCARD, 1, 0, { 0, 1 << 21, 0 }, OK },
+	{ "discard of more", &huge, DISCARD, 1, 0, { 0, (1 << 21) + 1, 0 }, IOERR },
+	{ "discard of 2 TiB", &huge, DISCARD, 1, 0, { 0, UINT32_MAX, 0 }, IOERR },
 	{ "discard with unmap", &plain, DISCARD, 1, 0, { 8, 8, UNMAP }, UNSUP },
 	{ "discard with a reserved flag", &plain, DISCARD, 1, 0, { 8, 8, 1u << 31 }, UNSUP },
 	{ "discard on a read-only disk", &read_only, DISCARD, 1, 0, { 8, 8, 0 }, IOERR },
@@ -620,7 +626,6 @@ static void the_largest_read(void **state)
 	static struct iovec iov[] = { { NULL, sizeof(struct virtio_blk_outhdr) },
 		{ NULL, 0xfffff000u - 512 }, { NULL, 1 } };
 	struct virtio_blk_outhdr header = { .type = IN, .sector = 0 };
-	const struct block_geometry huge = { .size = 64 * GIB, .block_size = 512, .id = "" };
 	struct virtqueue_chain chain = {
 		.iov = iov,
 		.readable = 1,

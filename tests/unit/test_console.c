@@ -291,6 +291,8 @@ static void a_full_disk_is_reported_once(void **state)
 {
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+	int space[2];
+	char text[8];
 	struct capture capture;
 	struct guest guest;
 
@@ -305,6 +307,17 @@ static void a_full_disk_is_reported_once(void **state)
 		sleep_ms(50); /* long enough to try again */
 	}
 	wait_until(console_dropped_bytes(guest.console) == 120);
+	/* There is space again. */
+	assert_int_equal(pipe2(space, O_CLOEXEC), 0);
+	assert_int_equal(dup2(space[1], STDOUT_FILENO), STDOUT_FILENO);
+	close(space[1]);
+	do {
+		guest_send(&guest, "seen", 4);
+		sleep_ms(50);
+	} while (poll(&(struct pollfd){ .fd = space[0], .events = POLLIN }, 1, 0) == 0);
+	assert_int_equal(read(space[0], text, 4), 4);
+	assert_memory_equal(text, "seen", 4);
+	close(space[0]);
 	guest_down(&guest);
 	capture_end(&capture);
 	assert_non_null(strstr(capture.text, "No space left on device"));

@@ -399,6 +399,11 @@ static void who_comes_last_to_a_taken_place_answers_nowhere(void **state)
 	move_bar(host, &a, 2, of_b + SMALL_BAR);
 	assert_int_equal(a.pci.bar_gpas[2], 0);
 	assert_true(answers(host, &a, of_a));
+	/* A BAR around another one, which it begins before. */
+	move_bar(host, &a, 2, WINDOW + WINDOW_SIZE - SMALL_BAR);
+	move_bar(host, &b, 0, WINDOW + WINDOW_SIZE - LARGE_BAR);
+	assert_int_equal(a.pci.bar_gpas[2], WINDOW + WINDOW_SIZE - SMALL_BAR);
+	assert_int_equal(b.pci.bar_gpas[0], 0);
 	pci_host_free(host);
 }
 

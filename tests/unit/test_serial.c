@@ -482,12 +482,14 @@ static void read_only_registers_ignore_writes(void **state)
 
 	(void)state;
 	machine_up(&machine);
+	out(&machine, SCR, 0x5a);
 	for (unsigned value = 0; value < 0x100; value++) {
 		out(&machine, LSR, (uint8_t)value);
 		out(&machine, MSR, (uint8_t)value);
 		assert_int_equal(in(&machine, LSR), READY);
 		assert_int_equal(in(&machine, MSR), 0xb0);
 	}
+	assert_int_equal(in(&machine, SCR), 0x5a);
 	machine_down(&machine);
 }
 

@@ -185,6 +185,8 @@ static void rings_out_of_range_or_too_large_are_refused(void **state)
 	ring.size = SIZE * 2;
 	assert_int_equal(ops->set_vring(rig->vhost, 0, &ring), -EINVAL);
 	assert_int_equal(ops->start_vring(rig->vhost, 1), -EINVAL); /* never set */
+	assert_int_equal(ops->set_memory(rig->vhost, NULL), 0);
+	assert_int_equal(start(rig, 0, 0), -EINVAL); /* nowhere to look */
 	assert_int_equal(rig->device.starts, 0);
 	assert_int_equal(base, 77);
 }

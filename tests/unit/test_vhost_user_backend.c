@@ -96,6 +96,11 @@ static void rings_are_moved_while_they_run(void **state)
 		wait_for_used(&rig, ++done);
 		assert_true(is_copied(&rig, i % 4));
 	}
+	/* The memory alone, of which nothing may be used that was there before. */
+	assert_int_equal(try(&rig, front_memory(&rig)), 0);
+	offer_copy(&rig, 0, 99);
+	wait_for_used(&rig, ++done);
+	assert_true(is_copied(&rig, 0));
 	assert_int_equal(rig.device.starts, 1);
 	assert_int_equal(rig.device.stops, 0);
 	/* Other features are another driver. */
@@ -548,6 +553,37 @@ static void a_truckload_of_descriptors(void **state)
 	assert_int_equal(front_end(&rig), -EPROTO);
 }
 
+/* Eight regions and a ninth descriptor: the kernel leaves that out, and says so. */
+static void one_descriptor_too_many(void **state)
+{
+	enum { REGIONS = VHOST_USER_REGIONS_MAX, ALL = REGIONS + 1 };
+	struct rig rig;
+	char control[CMSG_SPACE(ALL * sizeof(int))] __attribute__((aligned(8))) = { 0 };
+	struct vhost_user_message message = front_empty(VHOST_USER_SET_MEM_TABLE);
+
+	(void)state;
+	front_connect(&rig);
+	message.size = vhost_user_memory_payload(REGIONS);
+	message.memory.count = REGIONS;
+	for (unsigned i = 0; i < REGIONS; i++)
+		message.memory.regions[i] = (struct vhost_user_region){
+			.gpa = i * 4096, .size = 4096, .user_address = i * 4096
+		};
+	struct iovec iov = { &message.request, 12 + message.size };
+	const struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control) };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&msg);
+	const int memory = guest_memory_fd(rig.memory);
+
+	*header = (struct cmsghdr){ CMSG_LEN(ALL * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+	for (unsigned i = 0; i < ALL; i++)
+		memcpy(CMSG_DATA(header) + i * sizeof(int), &memory, sizeof(int));
+	assert_int_equal(sendmsg(rig.socket, &msg, 0), 12 + message.size);
+	assert_int_equal(front_end(&rig), -EPROTO);
+}
+
 /* Descriptors that come beside each single byte of one message. */
 static void descriptors_in_portions(void **state)
 {
@@ -616,6 +652,7 @@ int main(void)
 		cmocka_unit_test(requests_that_are_none),
 		cmocka_unit_test(requests_out_of_order),
 		cmocka_unit_test(a_truckload_of_descriptors),
+		cmocka_unit_test(one_descriptor_too_many),
 		cmocka_unit_test(descriptors_in_portions),
 		cmocka_unit_test(strange_kick_descriptors),
 	};

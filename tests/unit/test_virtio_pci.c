@@ -184,6 +184,8 @@ static void the_whole_bar_can_be_accessed(void **state)
 			bar_write(machine, offset, size, offset);
 		}
 	assert_int_equal(bar_read(machine, BAR_ISR - 4, 8), UINT64_MAX);
+	assert_int_equal(bar_read(machine, BAR_ISR - 1, 2), UINT16_MAX);
+	assert_int_equal(bar_read(machine, BAR_TABLE - 1, 4), UINT32_MAX);
 	assert_int_equal(bar_read(machine, 0x6000, 4), UINT32_MAX);
 	assert_int_equal(get_status(machine), STATUS_RUNNING);
 }
@@ -615,7 +617,10 @@ static void lies_about_the_target_reach_nothing(void **state)
 	static const uint32_t lengths[] = { 0, 1, 2, 3, 4, 5, 8, 16, 0x80000000, 0xffffffff };
 	struct machine *machine = *state;
 	unsigned data = pci_cfg(machine) + CFG_DATA;
+	uint8_t behind[256];
+	const uint8_t *config = machine->config;
 
+	memcpy(behind, config + data + 4, sizeof(behind));
 	for (unsigned bar = 0; bar < 256; bar += 51)
 		for (unsigned o = 0; o < ARRAY_SIZE(offsets); o++)
 			for (unsigned l = 0; l < ARRAY_SIZE(lengths); l++) {
@@ -625,6 +630,7 @@ static void lies_about_the_target_reach_nothing(void **state)
 				config_write(machine, data + 3, 1, 0);
 				(void)config_read(machine, data - 4, 8);
 			}
+	assert_memory_equal(config + data + 4, behind, sizeof(behind));
 	aim(machine, 0, VIRTIO_PCI_COMMON_STATUS, 1);
 	config_write(machine, data, 1, 0);
 	assert_int_equal(get_status(machine), 0);
