@@ -5,6 +5,8 @@
  */
 #include "unit/unit.h"
 
+#include <pthread.h>
+
 #include "unit/virtio_machine.h"
 
 enum { DRIVERS_PART = 4 };
@@ -107,6 +109,31 @@ static void a_refusal_changes_nothing(void **state)
 	assert_int_equal(generation(machine), before);
 }
 
+static void *write_registers(void *argument)
+{
+	const struct machine *machine = argument;
+
+	for (uint64_t i = 0; i < 1000; i++)
+		bar_write(machine, VIRTIO_PCI_COMMON_Q_DESCLO, 8, i << 32 | i);
+	return NULL;
+}
+
+/* ThreadSanitizer sees what has no lock. */
+static void two_vcpus_write_at_once(void **state)
+{
+	struct machine *machine = *state;
+	pthread_t other;
+
+	assert_int_equal(pthread_create(&other, NULL, write_registers, machine), 0);
+	write_registers(machine);
+	for (unsigned i = 0; i < 1000; i++) {
+		uint64_t value = bar_read(machine, VIRTIO_PCI_COMMON_Q_DESCLO, 8);
+
+		assert_int_equal(value >> 32, (uint32_t)value);
+	}
+	pthread_join(other, NULL);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_machine, free_machine)
@@ -115,6 +142,7 @@ int main(void)
 		TEST(a_driver_that_is_not_there_is_not_told),
 		TEST(the_vmms_part_is_its_own),
 		TEST(a_refusal_changes_nothing),
+		TEST(two_vcpus_write_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

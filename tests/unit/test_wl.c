@@ -374,6 +374,32 @@ static void closing_takes_what_was_not_heard_of(void **state)
 	close(compositor);
 }
 
+/* A place of the table is another id's after a round of them, and free or not. */
+static void ids_go_around_and_are_not_mixed_up(void **state)
+{
+	enum { LATER = WL_HOST_ID + WL_HOST_VFDS_MAX + 1 };
+	struct wl_rig *rig = *state;
+	uint32_t words[1024], answer[8];
+	int compositor = connect_context(rig, CTX);
+	int file = memory_file(4096, F_SEAL_SHRINK);
+
+	assert_true(rig_send(compositor, "x", 1, &file, 1));
+	assert_int_equal(next(rig, words), WL_NEW_SIZE);
+	assert_int_equal(words[2], WL_HOST_ID);
+	assert_int_equal(next(rig, words), 16 + 4 + 1);
+	rig->host->table.next_host_id = WL_HOST_VFDS_MAX; /* the same place */
+	assert_true(rig_send(compositor, "x", 1, &file, 1));
+	assert_int_equal(next(rig, words), WL_NEW_SIZE);
+	assert_int_equal(words[2], LATER);
+	assert_int_equal(next(rig, words), 16 + 4 + 1);
+	assert_int_equal(DO(rig, answer, WL_CLOSE, 0, LATER - 1), WL_INVALID_ID);
+	assert_int_equal(DO(rig, answer, WL_CLOSE, 0, WL_HOST_ID + 1), WL_INVALID_ID);
+	must_close(rig, WL_HOST_ID);
+	must_close(rig, LATER);
+	close(file);
+	close(compositor);
+}
+
 static void too_many_descriptors_end_the_connection(void **state)
 {
 	struct wl_rig *rig = *state;
@@ -419,6 +445,7 @@ int main(void)
 		TEST(what_a_reader_leaves_waits),
 		TEST(who_never_reads_is_hung_up),
 		TEST(closing_takes_what_was_not_heard_of),
+		TEST(ids_go_around_and_are_not_mixed_up),
 		TEST(too_many_descriptors_end_the_connection),
 		TEST(a_guest_gets_a_bounded_number_of_descriptors),
 	};

@@ -5,7 +5,6 @@
  */
 #include "unit/wl_commands.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <sys/uio.h>
 
@@ -122,6 +121,66 @@ static void who_goes_leaves_nothing(void **state)
 	assert_null(rig->host->table.closed);
 }
 
+static void fill(struct wl_rig *rig, uint32_t id)
+{
+	while (rig->host->table.pending_count == 0)
+		assert_int_equal(send_bytes(rig, id, PIECE, 1), WL_OK);
+}
+
+/* Those of a message that waits are closed with it. */
+static void descriptors_on_their_way_are_not_left(void **state)
+{
+	struct wl_rig *rig = *state;
+	int compositor = connect_context(rig, CTX);
+	uint32_t answer[8];
+
+	new_memory(rig, MEMORY, 4096);
+	fill(rig, CTX);
+	assert_int_equal(DO(rig, answer, WL_SEND, 0, CTX, 1, MEMORY, 1), WL_OK);
+	assert_int_equal(rig->host->table.descriptors, 3);
+	close(compositor);
+	wl_host_flush(rig->host);
+	assert_int_equal(rig->host->table.descriptors, 2);
+}
+
+/* It says on, which nobody takes: others are heard all the same. */
+static void who_was_closed_is_not_listened_to(void **state)
+{
+	enum { OTHER = 9 };
+	struct wl_rig *rig = *state;
+	uint32_t words[1024];
+	int closed = connect_context(rig, CTX);
+	int other = connect_context(rig, OTHER);
+
+	fill(rig, CTX);
+	assert_true(rig_send(closed, "late", 4, NULL, 0));
+	must_close(rig, CTX);
+	assert_true(rig_send(other, "x", 1, NULL, 0));
+	assert_int_equal(next(rig, words), 16 + 1);
+	assert_int_equal(words[2], OTHER);
+	close(closed);
+	close(other);
+}
+
+/* A socket that another process has as well goes on with its events when we close it. */
+static void what_is_gone_has_no_events(void **state)
+{
+	struct wl_rig *rig = *state;
+	int compositor = connect_context(rig, CTX);
+	uint8_t bytes[PIECE];
+
+	fill(rig, CTX);
+	int kept = dup(wl_find(&rig->host->table, CTX)->fd);
+
+	wl_host_reset(rig->host);
+	while (recv(compositor, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	wl_host_flush(rig->host);
+	assert_int_equal(rig->host->table.descriptors, 0);
+	close(kept);
+	close(compositor);
+}
+
 static bool kernel_never_waits_for_pipes(void)
 {
 	char byte = 0;
@@ -170,18 +229,6 @@ static void a_pipe_that_waits_is_not_waited_for(void **state)
 	close(compositor);
 }
 
-static unsigned count_descriptors(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
-}
-
 /* A socket may bring a descriptor of its sender's process with each message. */
 static void descriptors_that_nobody_sent_are_closed(void **state)
 {
@@ -191,8 +238,12 @@ static void descriptors_that_nobody_sent_are_closed(void **state)
 	int pair[2], yes = 1;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	if (setsockopt(pair[0], SOL_SOCKET, SO_PASSPIDFD, &yes, sizeof(yes)) < 0)
+	if (setsockopt(pair[0], SOL_SOCKET, SO_PASSPIDFD, &yes, sizeof(yes)) < 0) {
+		close(pair[0]);
+		close(pair[1]);
+		close(compositor);
 		skip();
+	}
 	assert_true(rig_send(compositor, "x", 1, &pair[0], 1));
 	assert_int_equal(next(rig, words), WL_NEW_SIZE);
 	assert_int_equal(next(rig, words), 16 + 4 + 1);
@@ -214,6 +265,9 @@ int main(void)
 		TEST(a_full_pipe_is_tried_again),
 		TEST(small_pieces_share_their_room),
 		TEST(who_goes_leaves_nothing),
+		TEST(descriptors_on_their_way_are_not_left),
+		TEST(who_was_closed_is_not_listened_to),
+		TEST(what_is_gone_has_no_events),
 		TEST(a_pipe_that_waits_is_not_waited_for),
 		TEST(descriptors_that_nobody_sent_are_closed),
 	};

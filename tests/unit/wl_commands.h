@@ -7,24 +7,48 @@
 
 #include "unit/unit.h"
 
+#include <dirent.h>
+
 #include "unit/wl_rig.h"
 
 enum { CTX = 1, MEMORY = 2, PIPE = 3 };
 
+static inline unsigned count_descriptors(void)
+{
+	DIR *directory = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	assert_non_null(directory);
+	while (readdir(directory) != NULL)
+		count++;
+	closedir(directory);
+	return count;
+}
+
+struct counted_rig {
+	struct wl_rig rig; /* first */
+	unsigned descriptors;
+};
+
 static inline int make(void **state)
 {
-	struct wl_rig *rig = malloc(sizeof(*rig));
+	struct counted_rig *counted = malloc(sizeof(*counted));
 
-	assert_non_null(rig);
-	rig_open(rig);
-	*state = rig;
+	assert_non_null(counted);
+	counted->descriptors = count_descriptors();
+	rig_open(&counted->rig);
+	*state = counted;
 	return 0;
 }
 
+/* Nobody's descriptors are left, the device's or the test's. */
 static inline int unmake(void **state)
 {
-	rig_close(*state);
-	free(*state);
+	struct counted_rig *counted = *state;
+
+	rig_close(&counted->rig);
+	assert_int_equal(count_descriptors(), counted->descriptors);
+	free(counted);
 	return 0;
 }
 
