@@ -197,6 +197,8 @@ static const struct {
 	{ "PVH description of 4 bytes", { { EHDR(e_entry), 0 }, { ELF_NOTES + 28, 4, 4 } },
 		KERNEL_ENTRY_PVH, ELF_PVH_ENTRY },
 	{ "no notes", { { PHDR(2, p_type), PT_NULL } }, KERNEL_ENTRY_LONG_MODE, ELF_LOAD },
+	{ "more notes than are looked at", { { PHDR(2, p_filesz), ELF_FILE_SIZE - ELF_NOTES } },
+		KERNEL_ENTRY_LONG_MODE, ELF_LOAD },
 	{ "damaged notes", { { ELF_NOTES, 4, UINT32_MAX } }, KERNEL_ENTRY_LONG_MODE, ELF_LOAD },
 	{ "position independent", { { EHDR(e_type), ET_DYN } }, KERNEL_ENTRY_LONG_MODE, ELF_LOAD },
 	{ "last byte of the text", { { EHDR(e_entry), ELF_LOAD + ELF_TEXT_SIZE - 1 } },
@@ -361,6 +363,15 @@ static void test_compressed(void **state)
 	make_compressed(&file);
 	test_patch(&file, &(struct patch){ SHDR(1, sh_name), 1 });
 	check_compressed("without the section", &file, 8 * ZO_END, 16 * ZO_END);
+	make_compressed(&file);
+	test_patch(&file, &(struct patch){ SHDR(1, sh_name), sizeof(zo_names) - 5 });
+	check_compressed("with half a name", &file, 8 * ZO_END, 16 * ZO_END);
+	test_patch(&file, &(struct patch){ SHDR(1, sh_name), UINT32_MAX });
+	check_compressed("with a name that is nowhere", &file, 8 * ZO_END, 16 * ZO_END);
+	make_compressed(&file);
+	test_patch(&file, &(struct patch){ EHDR(e_shoff), ELF_TEXT });
+	test_patch(&file, &(struct patch){ EHDR(e_shnum), 65 });
+	check_compressed("with more sections than are looked at", &file, 8 * ZO_END, 16 * ZO_END);
 }
 
 /* Its section headers and their names come last. */

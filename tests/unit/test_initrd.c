@@ -3,6 +3,8 @@
 #include "unit.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "images.h"
 #include "x86_64/layout.h"
@@ -127,6 +129,17 @@ static void test_content(void **state)
 	guest_memory_free(memory);
 }
 
+static off_t missing; /* of what fstat() tells is there */
+
+int fstat(int fd, struct stat *buf)
+{
+	int r = (int)syscall(SYS_fstat, fd, buf);
+
+	if (r == 0)
+		buf->st_size += missing;
+	return r;
+}
+
 static void check_refused(int fd, int error, const char *message)
 {
 	struct guest_memory *memory = test_memory(TEST_MEMORY_MIB);
@@ -159,12 +172,25 @@ static void test_types(void **state)
 	close(fds[1]);
 }
 
+/* Somebody cuts it while we look. */
+static void test_shorter_than_it_was(void **state)
+{
+	int fd = memfd_create("shrinks", MFD_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, PAGE), 0);
+	missing = 1;
+	check_refused(fd, -ENOEXEC, "it is shorter than a moment ago");
+	missing = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_content),
 		cmocka_unit_test(test_types),
+		cmocka_unit_test(test_shorter_than_it_was),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

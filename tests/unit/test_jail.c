@@ -214,6 +214,21 @@ static void the_ids_are_one_user_and_one_group(void **state)
 	end(&rig);
 }
 
+static void it_goes_first_when_memory_runs_out(void **state)
+{
+	char ours[32], its[32];
+	struct rig rig;
+
+	start(&rig, state);
+	start_complete(&rig);
+	assert_true(rig_read_proc(getpid(), "oom_score_adj", ours, sizeof(ours)));
+	assert_true(rig_read_proc(rig.shared->pid, "oom_score_adj", its, sizeof(its)));
+	long expected = strtol(ours, NULL, 10) + 200;
+
+	assert_int_equal(strtol(its, NULL, 10), expected < 1000 ? expected : 1000);
+	end(&rig);
+}
+
 static unsigned count_entries(const char *path)
 {
 	DIR *directory = opendir(path);
@@ -274,6 +289,9 @@ static void open_many_files(void)
 		if (open_files[i] < 0)
 			abort();
 	}
+	for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++)
+		if (dup2(open_files[0], fd) < 0)
+			abort();
 }
 
 static void open_many_files_and_close_stdin(void)
@@ -619,6 +637,7 @@ static int act_in_vain(void *argument)
 	const struct rlimit more = { 100000, 100000 };
 
 	shared->seen[63] = setrlimit(RLIMIT_NOFILE, &more) < 0 ? errno : -1;
+	shared->seen[62] = prctl(PR_GET_SECUREBITS);
 	return 0;
 }
 
@@ -640,6 +659,7 @@ static void without_the_filter_nothing_is_in_reach(void **state)
 		}
 	}
 	assert_int_equal(rig.shared->seen[63], EPERM);
+	assert_int_equal(rig.shared->seen[62], 0xef); /* all, and all locked but KEEP_CAPS */
 	rig_free(&rig);
 }
 
@@ -694,6 +714,7 @@ int main(void)
 		BOTH(every_namespace_is_its_own),
 		BOTH(no_thread_has_a_privilege),
 		BOTH(the_ids_are_one_user_and_one_group),
+		BOTH(it_goes_first_when_memory_runs_out),
 		BOTH(the_root_is_empty_and_read_only),
 		BOTH(the_network_is_empty),
 		BOTH(the_descriptors_are_those_of_the_list),

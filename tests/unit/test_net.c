@@ -6,6 +6,11 @@
  */
 #include "unit/unit.h"
 
+#include <linux/if_tun.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
 #include "base/clock.h"
 #include "unit/capture.h"
 #include "unit/net_rig.h"
@@ -278,6 +283,45 @@ static void headers_need_their_features(void **state)
 	}
 }
 
+static const struct {
+	unsigned feature; /* the only one that makes it fit, besides GUEST_CSUM; 0: none does */
+	uint8_t flags;
+	uint8_t gso_type;
+} guest_headers[] = {
+	{ VIRTIO_NET_F_GUEST_TSO4, CSUM, VIRTIO_NET_HDR_GSO_TCPV4 },
+	{ VIRTIO_NET_F_GUEST_TSO6, CSUM, VIRTIO_NET_HDR_GSO_TCPV6 },
+	{ VIRTIO_NET_F_GUEST_USO4, CSUM, VIRTIO_NET_HDR_GSO_UDP_L4 },
+	{ VIRTIO_NET_F_GUEST_USO6, CSUM, VIRTIO_NET_HDR_GSO_UDP_L4 },
+	{ 0, 0, VIRTIO_NET_HDR_GSO_TCPV4 },
+	{ 0, CSUM, VIRTIO_NET_HDR_GSO_UDP },
+	{ 0, CSUM, 0x7f },
+};
+
+/* Frames that waited in the tap since another driver had it. */
+static void a_guest_gets_what_it_accepted(void **state)
+{
+	const uint64_t csum = BIT(VIRTIO_NET_F_GUEST_CSUM);
+	struct virtio_net_hdr header = { .flags = CSUM };
+
+	(void)state;
+	assert_true(net_header_fits_guest(csum, &header));
+	assert_int_equal(header.flags, CSUM);
+	assert_false(net_header_fits_guest(~csum, &header));
+	header.flags = VIRTIO_NET_HDR_F_DATA_VALID;
+	assert_true(net_header_fits_guest(~csum, &header));
+	assert_int_equal(header.flags, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(guest_headers); i++) {
+		uint64_t needed = guest_headers[i].feature != 0 ? BIT(guest_headers[i].feature) : 0;
+
+		header = (struct virtio_net_hdr){ .flags = guest_headers[i].flags,
+			.gso_type = guest_headers[i].gso_type };
+		if (net_header_fits_guest(csum | needed, &header) != (needed != 0) ||
+			net_header_fits_guest(csum, &header) ||
+			net_header_fits_guest(needed, &header))
+			fail_msg("header %zu", i);
+	}
+}
+
 static void only_good_headers_reach_the_network(void **state)
 {
 	struct rig *rig = new_rig(TRANSMIT, BIT(VIRTIO_NET_F_CSUM));
@@ -363,6 +407,18 @@ static void what_cannot_leave_costs_little(void **state)
 
 /* ---- control ---- */
 
+/* A socket has no offloads; a tap takes any. */
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, request);
+	long argument = va_arg(arguments, long);
+
+	va_end(arguments);
+	return request == TUNSETOFFLOAD ? 0 : (int)syscall(SYS_ioctl, fd, request, argument);
+}
+
 static const struct {
 	uint64_t feature;
 	const char *command; /* class, command, data */
@@ -387,6 +443,10 @@ static const struct {
 	{ BIT(VIRTIO_NET_F_MQ), "\4\1\1\0", 4, false },
 	{ 0, "\5\0\0\0\0\0\0\0\0\0", 10, false },
 	{ BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS), "\5\0\2\0\0\0\0\0\0\0", 10, false },
+	{ BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | BIT(VIRTIO_NET_F_GUEST_CSUM),
+		"\5\0\2\0\0\0\0\0\0\0", 10, true },
+	{ BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | BIT(VIRTIO_NET_F_GUEST_CSUM),
+		"\5\0\6\0\0\0\0\0\0\0", 10, false },
 	{ BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS), "\5\0\0\0\0\0\0\0\0", 9, false },
 	{ 0, "\6\0\0", 3, false },
 	{ 0, "\377\377\377", 3, false },
@@ -428,6 +488,7 @@ int main(void)
 		cmocka_unit_test(a_frame_leaves_from_any_buffers),
 		cmocka_unit_test(frames_of_bad_sizes_are_dropped),
 		cmocka_unit_test(headers_need_their_features),
+		cmocka_unit_test(a_guest_gets_what_it_accepted),
 		cmocka_unit_test(only_good_headers_reach_the_network),
 		cmocka_unit_test(a_full_network_is_waited_for),
 		cmocka_unit_test(what_cannot_leave_costs_little),

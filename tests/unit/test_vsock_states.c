@@ -22,6 +22,7 @@ struct rig {
 	char directory[32], path[48];
 	struct vsock_host *host;
 	uint8_t buffer[8192]; /* the guest's */
+	uint8_t start[10];    /* of what the guest gets */
 };
 
 static int make_rig(void **state)
@@ -92,16 +93,19 @@ static void take(struct rig *rig, uint16_t op, uint32_t guest_port, uint32_t fla
 /* The operation of the next packet for the guest, or -1. */
 static int make(struct rig *rig)
 {
+	const size_t cut = sizeof(rig->start);
 	struct vsock_room room = { .count = 1 };
 	struct virtio_vsock_hdr header;
 
-	room.iov[0] = (struct iovec){ rig->buffer, sizeof(rig->buffer) };
+	room.iov[0] = (struct iovec){ rig->start, cut };
+	room.iov[1] = (struct iovec){ rig->buffer, sizeof(rig->buffer) };
 	room.chains[0] = (struct virtqueue_chain){
-		.iov = room.iov, .writable = 1, .writable_bytes = sizeof(rig->buffer)
+		.iov = room.iov, .writable = 2, .writable_bytes = cut + sizeof(rig->buffer)
 	};
 	if (vsock_make_packets(rig->host, &room) == 0)
 		return -1;
-	memcpy(&header, rig->buffer, VSOCK_HEADER_SIZE);
+	memcpy(&header, rig->start, cut);
+	memcpy((uint8_t *)&header + cut, rig->buffer, VSOCK_HEADER_SIZE - cut);
 	return header.op;
 }
 
