@@ -39,7 +39,8 @@ BUGS = [
      "\tif (missing_bytes(file, bzimage) >= PARAGRAPH_SIZE)\n\t\treturn image_refuse_truncated(file, \"a bzImage\", "
      "missing_bytes(file, bzimage));\n", "", "test_bzimage"),
     ("B82", "syssize is multiplied in 32 bits", BZIMAGE,
-     "\tuint64_t size = (uint64_t)bzimage->header.syssize * PARAGRAPH_SIZE;", "\tuint64_t size = bzimage->header.syssize * PARAGRAPH_SIZE;",
+     "bzimage->payload_offset + (uint64_t)bzimage->header.syssize * PARAGRAPH_SIZE;",
+     "bzimage->payload_offset + bzimage->header.syssize * PARAGRAPH_SIZE;",
      "test_bzimage"),
     ("B82", "init_size is smaller than what is loaded", BZIMAGE,
      "\tif (size > bzimage->header.init_size)\n\t\treturn refuse_header(file, \"its init_size is smaller than the kernel\");\n", "",

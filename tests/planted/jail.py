@@ -96,9 +96,6 @@ BUGS = [
      "plain test_sandbox"),
     ("J19", "the main process can be looked into", SANDBOX,
      "\tif (prctl(PR_SET_DUMPABLE, 0) < 0)\n\t\treturn refused(\"become non-dumpable\");\n", "", "plain test_sandbox"),
-    ("J19", "the main process can make files beside its sockets", SANDBOX,
-     ".allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE,", ".allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG,",
-     "plain test_sandbox"),
     ("J9", "the main process keeps the disks that it gave away", "src/virtio/block.c",
      "\t.let_go = block_let_go,\n", "", "tests/kvm/test_multiprocess.py -k what_a_jail_is"),
 ]

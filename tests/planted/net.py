@@ -28,8 +28,6 @@ BUGS = [
      "size_t part = min_u64(size, iov->iov_len - skip);", "size_t part = size;", "test_net"),
     ("B53", "frames for a network that is gone are thrown away at full speed", TRANSMIT,
      "bool lost = failed > 0 && failed == sender->count;", "bool lost = false;", "test_net"),
-    ("B52", "a driver that sends without end holds up a stop", "src/virtio/net_pair.c",
-     "(idle || turns->work >= WORK_MAX))", "idle)", "tests/kvm/test_hostile_net.py -k frames_without_end or hangs"),
     ("B51", "a buffer that does not hold the header", RECEIVE,
      "chain.writable_bytes < NET_HEADER_SIZE || chain.readable != 0", "chain.readable != 0", "test_net or hangs"),
     ("B49", "the number of buffers is not told", RECEIVE,

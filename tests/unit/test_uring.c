@@ -5,6 +5,8 @@
  */
 #include "unit.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <pthread.h>
 
@@ -86,11 +88,45 @@ static void others_have_as_many_as_the_kernel_likes(void **state)
 	assert_memory_equal(alone.limits, look.limits, sizeof(look.limits));
 }
 
+/* What a device would do that a guest has taken over, in a jail without files. */
+static void *misuse_a_ring(void *argument)
+{
+	struct urings *urings = argument;
+	struct io_uring *ring = urings_open(urings, &kind, 0);
+	struct io_uring_cqe *cqe;
+	unsigned limits[2] = { 0 };
+
+	if (ring == NULL)
+		return NULL;
+	io_uring_prep_openat(io_uring_get_sqe(ring), AT_FDCWD, "/dev/null", O_RDONLY, 0);
+	(void)io_uring_submit_and_wait(ring, 1);
+	assert_int_equal(io_uring_peek_cqe(ring, &cqe), 0);
+	assert_int_equal(cqe->res, -EACCES);
+	assert_int_equal(io_uring_register_iowq_max_workers(ring, limits), -EACCES);
+	return urings;
+}
+
+static void a_ring_does_what_its_kind_needs_and_no_more(void **state)
+{
+	struct urings urings = { .rings = { NULL } };
+	pthread_t thread;
+	void *done;
+
+	(void)state;
+	urings_prepare(&urings, &kind, 1);
+	assert_int_equal(thread_start(&thread, misuse_a_ring, &urings), 0);
+	pthread_join(thread, &done);
+	urings_free(&urings);
+	if (done == NULL)
+		skip();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(workers_of_all_rings_fit_the_limit),
 		cmocka_unit_test(others_have_as_many_as_the_kernel_likes),
+		cmocka_unit_test(a_ring_does_what_its_kind_needs_and_no_more),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
