@@ -31,6 +31,7 @@ static const struct {
 	{ "syssize one too many", { { BZ(syssize), BZ_PAYLOAD_SIZE / 16 + 1 } }, -ENOEXEC,
 		"truncated: 16 bytes are missing" },
 	{ "syssize huge", { { BZ(syssize), UINT32_MAX } }, -ENOEXEC, "truncated" },
+	{ "syssize of 4 GiB and a bit", { { BZ(syssize), 0x10000040 } }, -ENOEXEC, "truncated" },
 	{ "syssize 0", { { BZ(syssize), 0 } }, -ENOEXEC, "no code at its 64-bit entry" },
 	{ "no code at the entry", { { BZ(syssize), 0x200 / 16 } }, -ENOEXEC,
 		"no code at its 64-bit entry" },
