@@ -553,34 +553,44 @@ static void a_truckload_of_descriptors(void **state)
 	assert_int_equal(front_end(&rig), -EPROTO);
 }
 
-/* Eight regions and a ninth descriptor: the kernel leaves that out, and says so. */
-static void one_descriptor_too_many(void **state)
+/* A table of eight regions, with so many descriptors. */
+static void send_regions(struct rig *rig, unsigned fd_count)
 {
 	enum { REGIONS = VHOST_USER_REGIONS_MAX, ALL = REGIONS + 1 };
-	struct rig rig;
 	char control[CMSG_SPACE(ALL * sizeof(int))] __attribute__((aligned(8))) = { 0 };
 	struct vhost_user_message message = front_empty(VHOST_USER_SET_MEM_TABLE);
+	const int memory = guest_memory_fd(rig->memory);
 
-	(void)state;
-	front_connect(&rig);
 	message.size = vhost_user_memory_payload(REGIONS);
 	message.memory.count = REGIONS;
 	for (unsigned i = 0; i < REGIONS; i++)
 		message.memory.regions[i] = (struct vhost_user_region){
 			.gpa = i * 4096, .size = 4096, .user_address = i * 4096
 		};
-	struct iovec iov = { &message.request, 12 + message.size };
-	const struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
+	struct iovec iov[] = { { &message.request, 12 }, { &message.u64, message.size } };
+	const struct msghdr msg = { .msg_iov = iov,
+		.msg_iovlen = 2,
 		.msg_control = control,
-		.msg_controllen = sizeof(control) };
+		.msg_controllen = CMSG_SPACE(fd_count * sizeof(int)) };
 	struct cmsghdr *header = CMSG_FIRSTHDR(&msg);
-	const int memory = guest_memory_fd(rig.memory);
 
-	*header = (struct cmsghdr){ CMSG_LEN(ALL * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
-	for (unsigned i = 0; i < ALL; i++)
+	*header = (struct cmsghdr){ CMSG_LEN(fd_count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+	for (unsigned i = 0; i < fd_count; i++)
 		memcpy(CMSG_DATA(header) + i * sizeof(int), &memory, sizeof(int));
-	assert_int_equal(sendmsg(rig.socket, &msg, 0), 12 + message.size);
+	assert_int_equal(sendmsg(rig->socket, &msg, 0), 12 + message.size);
+}
+
+/* A ninth the kernel leaves out, and says so. */
+static void one_descriptor_too_many(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	front_connect(&rig);
+	send_regions(&rig, VHOST_USER_REGIONS_MAX);
+	assert_int_equal(front_end(&rig), 0);
+	front_connect(&rig);
+	send_regions(&rig, VHOST_USER_REGIONS_MAX + 1);
 	assert_int_equal(front_end(&rig), -EPROTO);
 }
 

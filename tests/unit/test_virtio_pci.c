@@ -621,6 +621,10 @@ static void lies_about_the_target_reach_nothing(void **state)
 	const uint8_t *config = machine->config;
 
 	memcpy(behind, config + data + 4, sizeof(behind));
+	bar_write(machine, BAR_TABLE, 8, UINT64_MAX);
+	aim(machine, 0, BAR_TABLE, 8);
+	(void)config_read(machine, data, 4);
+	assert_memory_equal(config + data + 4, behind, sizeof(behind));
 	for (unsigned bar = 0; bar < 256; bar += 51)
 		for (unsigned o = 0; o < ARRAY_SIZE(offsets); o++)
 			for (unsigned l = 0; l < ARRAY_SIZE(lengths); l++) {
