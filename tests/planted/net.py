@@ -34,7 +34,7 @@ BUGS = [
      "used = (uint16_t)(used + give_end(receiver, end));", "(void)give_end(receiver, end);", "test_net_large"),
     ("B26", "the driver is told of all its buffer, not of what was written", RECEIVE,
      "\t\tgive(receiver, chain, bytes);", "\t\tgive(receiver, chain, chain->bytes);", "test_net"),
-    ("B44", "a receive queue without buffers waits for the tap alone", RECEIVE,
+    ("B44", "a network with frames is looked at again and again while there are no buffers", RECEIVE,
      "side->wants_kick = batch->count == 0;", "side->wants_kick = false;", "test_net"),
     ("B7", "a command that is longer than any is copied whole", CONTROL,
      "size_t part = min_u64(chain->iov[i].iov_len, sizeof(command) - size);", "size_t part = chain->iov[i].iov_len;",

@@ -99,6 +99,15 @@ static void what_does_not_fit_is_dropped(void **state)
 	free_rig(rig);
 }
 
+static uint64_t cpu_time_ns(void)
+{
+	struct timespec used;
+
+	assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used), 0);
+	return (uint64_t)used.tv_sec * NS_PER_S + (uint64_t)used.tv_nsec;
+}
+
+/* And nobody looks for either meanwhile. */
 static void frames_wait_for_buffers(void **state)
 {
 	struct rig *rig = new_rig(RECEIVE, 0);
@@ -106,6 +115,11 @@ static void frames_wait_for_buffers(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 5; i++)
 		network_sends(rig, FRAME, (uint8_t)i);
+	sleep_ms(20);
+	uint64_t before = cpu_time_ns();
+
+	sleep_ms(200);
+	assert_true(cpu_time_ns() - before < 5 * NS_PER_MS);
 	for (unsigned i = 0; i < 5; i++) {
 		offer_buffer(rig, i, 2048);
 		kick(rig);
