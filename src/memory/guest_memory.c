@@ -149,11 +149,14 @@ static int map_regions(struct guest_memory *memory, unsigned flags)
 	uint8_t *first = NULL;
 	int r = is_file ? map_memfd(memory, flags, &first) : map_private(memory, &first);
 
-	if (r < 0)
+	if (first == NULL)
 		return r;
 	for (size_t i = 0; i < memory->count; i++)
 		memory->regions[i].hva = first + memory->regions[i].file_offset;
-	return (flags & GUEST_MEMORY_PREALLOCATE) != 0 ? populate(first, memory->size) : 0;
+	for (size_t i = 0; r == 0 && (flags & GUEST_MEMORY_PREALLOCATE) != 0 && i < memory->count;
+		i++)
+		r = populate(memory->regions[i].hva, memory->regions[i].size);
+	return r;
 }
 
 int guest_memory_create(const struct guest_memory_range *ranges, size_t count, unsigned flags,
