@@ -381,7 +381,7 @@ static int serve(struct device_queue *queue)
 {
 	struct vsock_host *host = queue->device->host;
 	struct epoll_event events[EVENTS];
-	int count = 0, timeout_ms;
+	int count = 0, timeout_ms = -1;
 
 	for (;;) {
 		bool stop = has_tag(events, count, VSOCK_TAG_STOP);
