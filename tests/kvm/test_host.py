@@ -72,7 +72,8 @@ def test_kvm_cannot_be_opened(error, says, tmp_path):
 
 
 def ioctls(tmp_path):
-    """The ioctls of each thread before the first KVM_RUN, in order; strace's when= counts in each thread."""
+    """The ioctls of each thread before the first KVM_RUN, in order; strace's when= counts in each thread. What the main
+    thread does once vCPU 0 is on its way is none: a sandbox kills who makes the call that strace puts in its place."""
     log = tmp_path / "ioctls"
     subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", "trace=ioctl", "--", *vmm.command(*CASE)], check=True,
                    stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
@@ -81,7 +82,7 @@ def ioctls(tmp_path):
         thread, call = line.split(maxsplit=1)
         if "KVM_RUN" in call:
             return list(threads.values())
-        if call.startswith("ioctl("):
+        if call.startswith("ioctl(") and "KVM_REGISTER_COALESCED_MMIO" not in call:
             threads.setdefault(thread, []).append(call)
     raise AssertionError("the vCPU never ran")
 
@@ -250,7 +251,7 @@ def test_preallocation_fails(tmp_path):
 @needs_strace
 def test_preallocation_by_an_older_kernel(tmp_path):
     """Before Linux 5.14 it cannot be asked for all pages at once."""
-    done = injected("madvise:error=EINVAL", trace="madvise", tmp_path=tmp_path, case=(*CASE, "--prealloc"))
+    done = injected("madvise:error=EINVAL:when=3", trace="madvise", tmp_path=tmp_path, case=(*CASE, "--prealloc"))
     assert done.returncode == vmm.OK, done.stderr
 
 
