@@ -278,14 +278,16 @@ def test_serial_socket_clients_come_and_go(tmp_path):
 def test_serial_socket_without_a_descriptor_for_a_client(tmp_path):
     """It waits until there is one, and the VM looks for it now and then only."""
     path, control = tmp_path / "console", str(tmp_path / "control")
-    with vmm.started(vmm.command(*ECHO, "--serial", f"unix={path}", "-s", control, "--log-level", "debug")) as process:
+    argv = vmm.command(*ECHO, "--serial", f"unix={path}", "-s", control, "--log-level", "debug")
+    # poll() wants a limit of four at least, so those shall be in use.
+    with vmm.started(["sh", "-c", 'exec "$0" "$@" 3</dev/null', *argv]) as process:
         with connect(path) as client:
             client.sendall(b"first")
             receive_until(client, b"first")
         # Who answers has all descriptors that it needs.
         assert vmm.run([vmm.CROSVM, "version", control]).returncode == vmm.OK
         limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (4, limits[1]))
         with connect(path) as client:
             client.sendall(b"hello")
             vmm.read_until(process.stderr, b"Too many open files")
