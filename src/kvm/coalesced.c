@@ -19,18 +19,22 @@ struct kvm_coalesced_mmio_ring *kvm_coalesced_ring(
 	return (void *)((uint8_t *)vcpu->run + KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE);
 }
 
-int kvm_coalesced_add(const struct kvm_machine *machine, uint16_t port, unsigned size)
+static int change_zone(
+	const struct kvm_machine *machine, unsigned long request, uint16_t port, unsigned size)
 {
 	struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = size, .pio = 1 };
 
-	return ioctl(machine->fd, KVM_REGISTER_COALESCED_MMIO, &zone) < 0 ? -errno : 0;
+	return ioctl(machine->fd, request, &zone) < 0 ? -errno : 0;
+}
+
+int kvm_coalesced_add(const struct kvm_machine *machine, uint16_t port, unsigned size)
+{
+	return change_zone(machine, KVM_REGISTER_COALESCED_MMIO, port, size);
 }
 
 int kvm_coalesced_remove(const struct kvm_machine *machine, uint16_t port, unsigned size)
 {
-	struct kvm_coalesced_mmio_zone zone = { .addr = port, .size = size, .pio = 1 };
-
-	return ioctl(machine->fd, KVM_UNREGISTER_COALESCED_MMIO, &zone) < 0 ? -errno : 0;
+	return change_zone(machine, KVM_UNREGISTER_COALESCED_MMIO, port, size);
 }
 
 unsigned kvm_coalesced_count(const struct kvm_coalesced_mmio_ring *ring)
