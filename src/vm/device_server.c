@@ -66,7 +66,6 @@ static int serve_front_ends(const struct device_birth *birth)
 
 struct server {
 	const struct device_ops *ops;
-	const char *name;
 	struct device_process process;
 	struct unix_listener listener;
 	int signal_fd;
@@ -101,7 +100,7 @@ static int open_signals(struct server *server)
 		r = server->signal_fd < 0 ? -errno : 0;
 	}
 	if (r < 0)
-		log_error("device %s: cannot receive signals: %s", server->name, strerror(-r));
+		log_error("device %s: cannot receive signals: %s", server->ops->name, strerror(-r));
 	return r;
 }
 
@@ -148,7 +147,7 @@ static int time_left_ms(const struct server *server)
 /* It has a front end that keeps it, or does not take what it asked for. */
 static int give_up(const struct server *server, const char *what)
 {
-	log_error("device %s: its process does not %s, and is killed", server->name, what);
+	log_error("device %s: its process does not %s, and is killed", server->ops->name, what);
 	return -ECHILD;
 }
 
@@ -208,10 +207,10 @@ static void end_device(struct server *server, int result)
 
 	fd_close(&process->socket);
 	if (result == -ECHILD) {
-		(void)device_process_report(&process->jail, server->name);
-		(void)device_process_report(&process->helper, server->name);
+		(void)device_process_report(&process->jail, server->ops->name);
+		(void)device_process_report(&process->helper, server->ops->name);
 	} else if (process->jail.pid > 0 && poll(&pidfd, 1, END_MS) == 0) {
-		log_warn("device %s: its process does not end, and is killed", server->name);
+		log_warn("device %s: its process does not end, and is killed", server->ops->name);
 	}
 	device_process_end(process);
 }
@@ -230,7 +229,8 @@ static int listen_and_serve(struct server *server, const char *socket_path)
 	r = serve(server);
 	unix_listener_close(&server->listener);
 	if (r < 0 && r != -ECHILD)
-		log_error("device %s: cannot wait for front ends: %s", server->name, strerror(-r));
+		log_error("device %s: cannot wait for front ends: %s", server->ops->name,
+			strerror(-r));
 	return r;
 }
 
@@ -240,7 +240,6 @@ int device_server_run(const struct device_class *class, const void *options,
 	const struct device_ops *ops = class->ops;
 	struct server server = {
 		.ops = ops,
-		.name = ops->name,
 		.process.socket = -1,
 		.signal_fd = -1,
 		.front_end = -1,
