@@ -255,11 +255,13 @@ static void frames_of_bad_sizes_are_dropped(void **state)
 
 enum { CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM };
 
-static const struct {
-	unsigned feature; /* the only one that makes it good, besides CSUM; 0: none does */
+struct header_case {
+	unsigned feature; /* the only one that lets it pass, besides CSUM; 0: none does */
 	uint8_t flags;
 	uint8_t gso_type;
-} headers[] = {
+};
+
+static const struct header_case headers[] = {
 	{ VIRTIO_NET_F_HOST_TSO4, CSUM, VIRTIO_NET_HDR_GSO_TCPV4 },
 	{ VIRTIO_NET_F_HOST_TSO6, CSUM, VIRTIO_NET_HDR_GSO_TCPV6 },
 	{ VIRTIO_NET_F_HOST_USO, CSUM, VIRTIO_NET_HDR_GSO_UDP_L4 },
@@ -297,11 +299,8 @@ static void headers_need_their_features(void **state)
 	}
 }
 
-static const struct {
-	unsigned feature; /* the only one that makes it fit, besides GUEST_CSUM; 0: none does */
-	uint8_t flags;
-	uint8_t gso_type;
-} guest_headers[] = {
+/* With GUEST_CSUM in the place of CSUM. */
+static const struct header_case guest_headers[] = {
 	{ VIRTIO_NET_F_GUEST_TSO4, CSUM, VIRTIO_NET_HDR_GSO_TCPV4 },
 	{ VIRTIO_NET_F_GUEST_TSO6, CSUM, VIRTIO_NET_HDR_GSO_TCPV6 },
 	{ VIRTIO_NET_F_GUEST_USO4, CSUM, VIRTIO_NET_HDR_GSO_UDP_L4 },
