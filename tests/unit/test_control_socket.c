@@ -6,7 +6,6 @@
  */
 #include "unit/unit.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "unit/capture.h"
+#include "unit/count_entries.h"
 #include "vm/control_socket.h"
 
 struct rig {
@@ -129,18 +129,6 @@ static void expect_end(struct rig *rig, int fd)
 
 	run_until_readable(rig, fd);
 	assert_true(recv(fd, &byte, 1, MSG_DONTWAIT) <= 0);
-}
-
-static unsigned open_descriptors(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
 }
 
 /* ---- the path ---- */
@@ -327,7 +315,7 @@ static void descriptors_are_closed(void **state)
 	expect_answer(rig, fd, "x");
 	assert_false(rig->with_descriptors);
 	for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
-		unsigned before = open_descriptors();
+		unsigned before = count_fds();
 		int ends[2];
 		char byte;
 
@@ -338,7 +326,7 @@ static void descriptors_are_closed(void **state)
 		assert_true(rig->with_descriptors);
 		assert_int_equal(read(ends[0], &byte, 1), 0); /* not EAGAIN: no writer is left */
 		close(ends[0]);
-		assert_int_equal(open_descriptors(), before);
+		assert_int_equal(count_fds(), before);
 	}
 	close(fd);
 }
@@ -359,7 +347,7 @@ static void a_message_of_no_bytes_ends_the_connection(void **state)
 static void a_client_that_dies_before_its_reply(void **state)
 {
 	struct rig *rig = *state;
-	unsigned before = open_descriptors();
+	unsigned before = count_fds();
 
 	for (unsigned i = 0; i < 100; i++) {
 		int fd = connect_client(rig);
@@ -372,7 +360,7 @@ static void a_client_that_dies_before_its_reply(void **state)
 		assert_int_equal(control_socket_clients(rig->socket), 0);
 	}
 	assert_int_equal(rig->messages, 100);
-	assert_int_equal(open_descriptors(), before);
+	assert_int_equal(count_fds(), before);
 }
 
 /* ---- many clients ---- */
@@ -426,7 +414,7 @@ static void a_flood_is_no_delay(void **state)
 static void a_thousand_connects(void **state)
 {
 	struct rig *rig = *state;
-	unsigned before = open_descriptors();
+	unsigned before = count_fds();
 
 	for (unsigned i = 0; i < 1000; i++) {
 		int fd = connect_client(rig);
@@ -437,7 +425,7 @@ static void a_thousand_connects(void **state)
 	}
 	run(rig);
 	assert_int_equal(control_socket_clients(rig->socket), 0);
-	assert_int_equal(open_descriptors(), before);
+	assert_int_equal(count_fds(), before);
 }
 
 /*
@@ -448,7 +436,7 @@ static void a_crowd_that_stays(void **state)
 {
 	enum { CROWD = CONTROL_CLIENTS_MAX + 100 };
 	struct rig *rig = *state;
-	unsigned before = open_descriptors();
+	unsigned before = count_fds();
 	struct rlimit limit;
 	int fds[CROWD];
 
@@ -474,7 +462,7 @@ static void a_crowd_that_stays(void **state)
 	for (unsigned i = 0; i < 50; i++)
 		run(rig);
 	assert_int_equal(control_socket_clients(rig->socket), 0);
-	assert_int_equal(open_descriptors(), before);
+	assert_int_equal(count_fds(), before);
 }
 
 /* Those who listen to events are silent and stay all the same. */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/thread.h"
+#include "unit/count_entries.h"
 #include "unit/jail_rig.h"
 
 static const bool AS_ROOT = false, AS_USER = true;
@@ -227,18 +228,6 @@ static void it_goes_first_when_memory_runs_out(void **state)
 
 	assert_int_equal(strtol(its, NULL, 10), expected < 1000 ? expected : 1000);
 	end(&rig);
-}
-
-static unsigned count_entries(const char *path)
-{
-	DIR *directory = opendir(path);
-	unsigned count = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
 }
 
 static void the_root_is_empty_and_read_only(void **state)

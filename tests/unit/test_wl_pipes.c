@@ -247,13 +247,13 @@ static void descriptors_that_nobody_sent_are_closed(void **state)
 	assert_true(rig_send(compositor, "x", 1, &pair[0], 1));
 	assert_int_equal(next(rig, words), WL_NEW_SIZE);
 	assert_int_equal(next(rig, words), 16 + 4 + 1);
-	unsigned before = count_descriptors();
+	unsigned before = count_fds();
 
 	for (unsigned i = 0; i < 20; i++) {
 		assert_true(rig_send(pair[1], "y", 1, NULL, 0));
 		assert_int_equal(next(rig, words), 16 + 1);
 	}
-	assert_int_equal(count_descriptors(), before);
+	assert_int_equal(count_fds(), before);
 	close(pair[0]);
 	close(pair[1]);
 	close(compositor);

@@ -6,7 +6,6 @@
  */
 #pragma once
 
-#include <dirent.h>
 #include <linux/virtio_config.h>
 #include <poll.h>
 #include <pthread.h>
@@ -19,6 +18,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "unit/copier.h"
+#include "unit/count_entries.h"
 #include "unit/virtio_driver.h"
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
@@ -46,18 +46,6 @@ struct rig {
 	int socket; /* the front end's end */
 	int kick_fd, call_fd, error_fd;
 };
-
-static inline unsigned count_fds(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
-}
 
 static inline void *serve_in_thread(void *argument)
 {

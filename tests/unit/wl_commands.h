@@ -7,23 +7,10 @@
 
 #include "unit/unit.h"
 
-#include <dirent.h>
-
+#include "unit/count_entries.h"
 #include "unit/wl_rig.h"
 
 enum { CTX = 1, MEMORY = 2, PIPE = 3 };
-
-static inline unsigned count_descriptors(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
-}
 
 struct counted_rig {
 	struct wl_rig rig; /* first */
@@ -35,7 +22,7 @@ static inline int make(void **state)
 	struct counted_rig *counted = malloc(sizeof(*counted));
 
 	assert_non_null(counted);
-	counted->descriptors = count_descriptors();
+	counted->descriptors = count_fds();
 	rig_open(&counted->rig);
 	*state = counted;
 	return 0;
@@ -47,7 +34,7 @@ static inline int unmake(void **state)
 	struct counted_rig *counted = *state;
 
 	rig_close(&counted->rig);
-	assert_int_equal(count_descriptors(), counted->descriptors);
+	assert_int_equal(count_fds(), counted->descriptors);
 	free(counted);
 	return 0;
 }
