@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,18 @@ static inline void capture_begin(struct capture *capture)
 	if (capture->saved_stderr < 0 || capture->memfd < 0 ||
 		dup2(capture->memfd, STDERR_FILENO) < 0)
 		capture_die("capture stderr");
+}
+
+/* Until another thread has written something. */
+static inline void capture_await(const struct capture *capture)
+{
+	char byte;
+
+	for (unsigned ms = 0; pread(capture->memfd, &byte, 1, 0) == 0; ms++) {
+		if (ms == 20000)
+			capture_die("nothing was written to stderr");
+		(void)poll(NULL, 0, 1);
+	}
 }
 
 static inline void capture_end(struct capture *capture)
