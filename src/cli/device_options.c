@@ -95,6 +95,16 @@ static struct vm_device *find_device(
 	return NULL;
 }
 
+/* Also those that other programs serve. */
+static unsigned count_devices(const struct vm_config *config, const struct device_class *class)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < config->device_count; i++)
+		count += config->devices[i].class == class;
+	return count;
+}
+
 /* To the options that there are. */
 static int add_to(struct vm_device *device, const char *option, char *spec)
 {
@@ -107,7 +117,7 @@ int device_options_add_session(struct vm_config *config)
 {
 	struct wl_options options = { .socket_count = 1 };
 
-	if (find_device(config, &wl_device_class) != NULL)
+	if (count_devices(config, &wl_device_class) > 0)
 		return 0;
 	int r = wl_find_session(
 		getenv("XDG_RUNTIME_DIR"), getenv("WAYLAND_DISPLAY"), &options.sockets[0]);
@@ -189,8 +199,8 @@ static int apply_type(void *target, const char *option, const char *value)
 	const struct device_class *class = device_options_find_class(value);
 
 	if (class == NULL || !foreign_device_is_known(class)) {
-		log_error("%s: type=%s is no device that a back end may serve; block, net, rng "
-			  "and vsock are",
+		log_error("%s: type=%s is no device that a back end may serve; block, net, rng, "
+			  "vsock and wl are",
 			option, value);
 		return -EINVAL;
 	}
@@ -217,12 +227,6 @@ int device_options_add_foreign(struct vm_config *config, const char *option, cha
 		return r;
 	if (options.class == NULL || options.path == NULL) {
 		log_error("%s: say type=T,socket=PATH", option);
-		return -EINVAL;
-	}
-	if (options.class->ops->window_size > 0) {
-		log_error("%s: a %s device shows files to the guest, which another program "
-			  "cannot; pass --%s",
-			option, options.class->ops->name, options.class->ops->name);
 		return -EINVAL;
 	}
 	return vm_config_add_foreign(config, option, options.class, options.path);
@@ -331,6 +335,15 @@ static int check_compositor(const char *option, const char *path)
 }
 
 /* They may come and go, but what is something else will not become one. */
+/* A VM has one window, beside its memory. */
+static int check_window(const struct vm_config *config)
+{
+	if (count_devices(config, &wl_device_class) <= 1)
+		return 0;
+	log_error("--vhost-user: a VM has one wl device; several sockets make one of our own");
+	return -EINVAL;
+}
+
 static int check_compositors(const struct vm_config *config)
 {
 	const struct vm_device *device = find_device(config, &wl_device_class);
@@ -364,6 +377,8 @@ int device_options_check(const struct vm_config *config)
 		r = check_single(config);
 	if (r == 0)
 		r = check_balloon(config);
+	if (r == 0)
+		r = check_window(config);
 	if (r == 0)
 		r = check_compositors(config);
 	return r == 0 ? check_serial(config) : r;

@@ -21,6 +21,7 @@
 
 #include "base/util.h"
 #include "memory/guest_memory.h"
+#include "virtio/window.h"
 
 /* What each of our back halves can do with a ring. */
 #define VHOST_RING_FEATURES                                                                        \
@@ -57,6 +58,17 @@ struct vhost_ops {
 	 */
 	int (*change_config)(
 		struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size);
+	/*
+	 * VHOST_USER_GET_SHMEM_CONFIG: how many bytes of addresses the device shows
+	 * files in; 0: none. NULL where nobody asks.
+	 */
+	uint64_t (*window_size)(struct vhost *vhost);
+	/*
+	 * VHOST_USER_SET_BACKEND_REQ_FD: where it asks for that (window.h), while no ring
+	 * runs. What it points to outlives the back half, or is taken away before it goes
+	 * (NULL). A back half in another process gets window->fd. NULL: it has none.
+	 */
+	int (*set_window)(struct vhost *vhost, const struct window *window);
 	/* Fixes a ring while it is stopped. */
 	int (*set_vring)(struct vhost *vhost, unsigned index, const struct vhost_ring *ring);
 	/* VHOST_USER_SET_VRING_ENABLE with 1: the ring runs. */

@@ -273,6 +273,21 @@ static int set_memory(struct vhost *vhost, const struct guest_memory *memory)
 	return 0;
 }
 
+static uint64_t window_size(struct vhost *vhost)
+{
+	return from_vhost(vhost)->ops->window_size;
+}
+
+static int set_window(struct vhost *vhost, const struct window *window)
+{
+	struct vhost_thread *self = from_vhost(vhost);
+
+	if (self->ops->window_size == 0 || self->running != 0)
+		return -EINVAL;
+	self->ops->set_window(self->device, window);
+	return 0;
+}
+
 static int set_error_fd(struct vhost *vhost, int error_fd)
 {
 	from_vhost(vhost)->error_fd = error_fd;
@@ -314,6 +329,8 @@ static const struct vhost_ops vhost_thread_ops = {
 	.get_config = get_config,
 	.set_config = set_config,
 	.change_config = change_config,
+	.window_size = window_size,
+	.set_window = set_window,
 	.set_vring = set_vring,
 	.start_vring = start_vring,
 	.stop_vring = stop_vring,

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "virtio/device.h"
 #include "virtio/vhost_user_message.h"
+#include "virtio/window_channel.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -48,6 +49,9 @@ struct server {
 	uint64_t protocol_features; /* agreed on */
 	uint64_t status;            /* of the driver, as far as it is told */
 	int error_fd;               /* owned; the last one set, for all rings */
+	uint64_t window_size;       /* of the device; 0: it has none */
+	struct window_channel channel;
+	int channel_fd; /* owned; -1: nobody serves the window */
 	unsigned queue_count;
 	struct back_ring rings[DEVICE_QUEUES_MAX];
 };
@@ -132,8 +136,7 @@ static void stop_ring(struct server *server, unsigned index)
 	ring->running = false;
 }
 
-/* The ring that a message changes, which does not run meanwhile; the others do. NULL: there is
- * none. */
+/* The ring that a message changes, which does not run meanwhile; NULL: there is none. */
 static struct back_ring *hold_ring(struct server *server, uint64_t index)
 {
 	struct back_ring *ring = find_ring(server, index);
@@ -171,21 +174,24 @@ static int set_features(struct server *server, struct vhost_user_message *messag
 
 static int set_owner(struct server *server, struct vhost_user_message *message)
 {
-	(void)server;
-	(void)message;
+	(void)server, (void)message;
 	return 0;
+}
+
+static uint64_t protocol_features(const struct server *server)
+{
+	return PROTOCOL_FEATURES | (server->window_size > 0 ? VHOST_USER_WINDOW_FEATURES : 0);
 }
 
 static int answer_protocol_features(struct server *server, struct vhost_user_message *message)
 {
-	(void)server;
-	message->u64 = PROTOCOL_FEATURES;
+	message->u64 = protocol_features(server);
 	return 0;
 }
 
 static int set_protocol_features(struct server *server, struct vhost_user_message *message)
 {
-	if ((message->u64 & ~PROTOCOL_FEATURES) != 0)
+	if ((message->u64 & ~protocol_features(server)) != 0)
 		return -EINVAL;
 	server->protocol_features = message->u64;
 	return 0;
@@ -406,6 +412,22 @@ static int answer_status(struct server *server, struct vhost_user_message *messa
 	return 0;
 }
 
+static int answer_windows(struct server *server, struct vhost_user_message *message)
+{
+	message->windows = (struct vhost_user_windows){ 1, 0, { server->window_size } };
+	return 0;
+}
+
+/* Once: what the device has mapped it takes away where it did. */
+static int set_channel(struct server *server, struct vhost_user_message *message)
+{
+	if (server->channel_fd >= 0)
+		return -EBUSY;
+	server->channel_fd = vhost_user_message_take_fd(message, 0);
+	window_channel_init(&server->channel, server->channel_fd, server->window_size);
+	return back(server)->set_window(server->vhost, &server->channel.window);
+}
+
 /* What is done around a handler. */
 enum {
 	ANSWERS = 1, /* it puts the answer into the message, whose size becomes reply_size */
@@ -423,8 +445,7 @@ static const struct row {
 	[VHOST_USER_GET_FEATURES] = { answer_features, ANSWERS, 8, 0 },
 	[VHOST_USER_SET_FEATURES] = { set_features, MOVES, 0, 0 },
 	[VHOST_USER_SET_OWNER] = { set_owner, 0, 0, 0 },
-	[VHOST_USER_RESET_OWNER] = { set_owner, 0, 0,
-		0 }, /* to be ignored, says the specification */
+	[VHOST_USER_RESET_OWNER] = { set_owner, 0, 0, 0 }, /* ignored, says the specification */
 	[VHOST_USER_SET_MEM_TABLE] = { set_memory, MOVES, 0, 0 },
 	[VHOST_USER_SET_VRING_NUM] = { set_ring_size, STARTS, 0, 0 },
 	[VHOST_USER_SET_VRING_ADDR] = { set_ring_address, STARTS, 0, 0 },
@@ -438,6 +459,9 @@ static const struct row {
 	[VHOST_USER_GET_QUEUE_NUM] = { answer_queue_count, ANSWERS, 8,
 		BIT(VHOST_USER_PROTOCOL_F_MQ) },
 	[VHOST_USER_SET_VRING_ENABLE] = { enable_ring, STARTS, 0, 0 },
+	[VHOST_USER_SET_BACKEND_REQ_FD] = { set_channel, MOVES, 0, VHOST_USER_WINDOW_FEATURES },
+	[VHOST_USER_GET_SHMEM_CONFIG] = { answer_windows, ANSWERS,
+		sizeof(struct vhost_user_windows), VHOST_USER_WINDOW_FEATURES },
 	[VHOST_USER_GET_CONFIG] = { answer_config, ANSWERS, 0, BIT(VHOST_USER_PROTOCOL_F_CONFIG) },
 	[VHOST_USER_SET_CONFIG] = { set_config, 0, 0, BIT(VHOST_USER_PROTOCOL_F_CONFIG) },
 	[VHOST_USER_RESET_DEVICE] = { reset_device, 0, 0, BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) },
@@ -548,6 +572,9 @@ static void close_server(struct server *server)
 	(void)!reset_device(server, &none);
 	(void)!back(server)->set_error_fd(server->vhost, -1);
 	fd_close(&server->error_fd);
+	if (server->window_size > 0)
+		(void)!back(server)->set_window(server->vhost, NULL);
+	fd_close(&server->channel_fd);
 	forget_memory(server);
 }
 
@@ -559,6 +586,8 @@ int vhost_user_serve(int socket, const char *name, struct vhost *vhost, int stop
 		.vhost = vhost,
 		.queue_count = vhost->ops->queue_count(vhost),
 		.error_fd = -1,
+		.window_size = vhost->ops->window_size == NULL ? 0 : vhost->ops->window_size(vhost),
+		.channel_fd = -1,
 	};
 
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)

@@ -19,7 +19,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "virtio/device.h"
-#include "virtio/vhost_user_message.h"
+#include "virtio/vhost_user_connection.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -39,7 +39,10 @@
 	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                    \
 		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE))
 
-enum { ERRNO_END = 4096 };
+/* Without these a device cannot show its files to the guest. */
+#define WINDOW_FEATURES                                                                            \
+	(VHOST_USER_WINDOW_FEATURES | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                       \
+		BIT(VHOST_USER_PROTOCOL_F_CONFIG))
 
 struct front_ring {
 	struct vhost_ring place;
@@ -50,11 +53,9 @@ struct vhost_user_frontend {
 	struct vhost vhost; /* first: what the front half holds */
 	struct vhost_user_peer peer;
 	const struct guest_memory *memory;
-	bool dead;
-	struct vhost_user_credit credit;
+	struct vhost_user_connection connection;
 	uint64_t features;
 	uint64_t own_features; /* of these, what the other side does not know of */
-	uint64_t protocol_features;
 	unsigned queue_count;
 	int error_fd;    /* borrowed */
 	bool is_touched; /* a reset has something to undo */
@@ -70,84 +71,7 @@ static struct vhost_user_frontend *from_vhost(const struct vhost *vhost)
 
 static bool speaks(const struct vhost_user_frontend *self, unsigned protocol_feature)
 {
-	return (self->protocol_features & BIT(protocol_feature)) != 0;
-}
-
-/* The connection is of no use any more. Gives `error` back. */
-static int give_up(struct vhost_user_frontend *self, int error, const char *what)
-{
-	if (self->dead)
-		return -ENOTCONN;
-	self->dead = true;
-	/* Makes the socket readable too, so that the control loop comes to look. */
-	(void)shutdown(self->peer.socket, SHUT_RDWR);
-	log_warn("%s: the device's process %s %s; the device is lost", self->peer.name,
-		error == -ENOTCONN    ? "hung up"
-		: error == -ETIMEDOUT ? "did not answer in time"
-		: error == -EPROTO    ? "broke the protocol"
-				      : strerror(-error),
-		what);
-	if (self->peer.lost != NULL)
-		self->peer.lost(self->peer.owner);
-	return error;
-}
-
-/* Sends, and if `reply` is not NULL waits for the answer with a payload of reply_size. */
-static int talk(struct vhost_user_frontend *self, struct vhost_user_message *message,
-	struct vhost_user_message *reply, uint32_t reply_size)
-{
-	char what[32];
-
-	if (self->dead)
-		return -ENOTCONN;
-	uint64_t deadline_ns = vhost_user_credit_deadline(&self->credit);
-
-	message->flags |= VHOST_USER_VERSION;
-	int r = vhost_user_send(self->peer.socket, message, deadline_ns);
-
-	if (r == 0 && reply != NULL)
-		r = vhost_user_receive_reply(
-			self->peer.socket, message->request, reply_size, reply, deadline_ns);
-	vhost_user_credit_charge(&self->credit);
-	if (r == 0)
-		return 0;
-	snprintf(what, sizeof(what), "at request %u", message->request);
-	return give_up(self, r, what);
-}
-
-/* A request without an answer of its own. With REPLY_ACK the other side says whether it worked. */
-static int tell(struct vhost_user_frontend *self, struct vhost_user_message *message)
-{
-	struct vhost_user_message reply = { 0 };
-
-	if (!speaks(self, VHOST_USER_PROTOCOL_F_REPLY_ACK))
-		return talk(self, message, NULL, 0);
-	message->flags = VHOST_USER_FLAG_NEED_REPLY;
-	int r = talk(self, message, &reply, sizeof(reply.u64));
-
-	if (r == 0 && reply.u64 != 0)
-		r = self->peer.takes_changes && reply.u64 < ERRNO_END ? -(int)reply.u64 : -EIO;
-	return r;
-}
-
-static int tell_u64(struct vhost_user_frontend *self, uint32_t request, uint64_t value)
-{
-	struct vhost_user_message message = {
-		.request = request, .size = sizeof(value), .u64 = value
-	};
-
-	return tell(self, &message);
-}
-
-static int ask_u64(struct vhost_user_frontend *self, uint32_t request, uint64_t *ret_value)
-{
-	struct vhost_user_message message = { .request = request };
-	struct vhost_user_message reply = { 0 };
-	int r = talk(self, &message, &reply, sizeof(reply.u64));
-
-	if (r == 0)
-		*ret_value = reply.u64;
-	return r;
+	return vhost_user_speaks(&self->connection, protocol_feature);
 }
 
 /* Ring messages go without an answer: the one that starts the ring has it. */
@@ -160,7 +84,7 @@ static int send_state(
 		.state = { .index = index, .num = number },
 	};
 
-	return talk(self, &message, NULL, 0);
+	return vhost_user_talk(&self->connection, &message, NULL, 0);
 }
 
 static int send_address(
@@ -177,7 +101,7 @@ static int send_address(
 		},
 	};
 
-	return talk(self, &message, NULL, 0);
+	return vhost_user_talk(&self->connection, &message, NULL, 0);
 }
 
 static int send_eventfd(
@@ -191,7 +115,7 @@ static int send_eventfd(
 		.fds = { eventfd },
 	};
 
-	return talk(self, &message, NULL, 0);
+	return vhost_user_talk(&self->connection, &message, NULL, 0);
 }
 
 static int send_memory(struct vhost_user_frontend *self)
@@ -199,7 +123,7 @@ static int send_memory(struct vhost_user_frontend *self)
 	struct vhost_user_message message;
 
 	vhost_user_message_of_memory(self->memory, &message);
-	return tell(self, &message);
+	return vhost_user_tell(&self->connection, &message);
 }
 
 static int get_features(struct vhost *vhost, uint64_t *ret_features)
@@ -207,7 +131,7 @@ static int get_features(struct vhost *vhost, uint64_t *ret_features)
 	struct vhost_user_frontend *self = from_vhost(vhost);
 
 	*ret_features = self->features;
-	return self->dead ? -ENOTCONN : 0;
+	return self->connection.dead ? -ENOTCONN : 0;
 }
 
 /* Every start of the device comes through here: the other side gets all it needs anew. */
@@ -215,7 +139,7 @@ static int set_features(struct vhost *vhost, uint64_t features)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 
-	if (self->dead)
+	if (self->connection.dead)
 		return -ENOTCONN;
 	if ((features & ~self->features) != 0)
 		return -EINVAL;
@@ -223,7 +147,7 @@ static int set_features(struct vhost *vhost, uint64_t features)
 		if (self->rings[i].running)
 			return -EINVAL;
 	self->is_touched = true;
-	int r = tell_u64(self, VHOST_USER_SET_FEATURES,
+	int r = vhost_user_tell_u64(&self->connection, VHOST_USER_SET_FEATURES,
 		(features & ~self->own_features) | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
 
 	return r == 0 ? send_memory(self) : r;
@@ -251,12 +175,13 @@ static int fetch_config(struct vhost_user_frontend *self)
 		.config.size = size,
 	};
 	struct vhost_user_message reply = { 0 };
-	int r = talk(self, &message, &reply, vhost_user_config_payload(size));
+	int r = vhost_user_talk(
+		&self->connection, &message, &reply, vhost_user_config_payload(size));
 
 	if (r < 0)
 		return r;
 	if (reply.config.offset != 0 || reply.config.size != size)
-		return give_up(self, -EPROTO, "at the configuration space");
+		return vhost_user_give_up(&self->connection, -EPROTO, "at the configuration space");
 	memcpy(self->config, reply.config.data, size);
 	if (self->peer.fit_config != NULL)
 		self->peer.fit_config(self->config, self->queue_count);
@@ -268,7 +193,7 @@ static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint3
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 
-	if (self->dead)
+	if (self->connection.dead)
 		return -ENOTCONN;
 	if (!is_within(offset, size, whole_config(self)))
 		return -EINVAL;
@@ -291,7 +216,7 @@ static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t
 	};
 	bool is_driver = flags == VHOST_USER_CONFIG_BY_DRIVER;
 
-	if (self->dead)
+	if (self->connection.dead)
 		return -ENOTCONN;
 	if (!is_within(offset, size, is_driver ? self->peer.config_size : whole_config(self)))
 		return -EINVAL;
@@ -300,7 +225,7 @@ static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t
 	memcpy(message.config.data, data, size);
 	self->is_touched = true;
 	self->config_is_stale = true;
-	return tell(self, &message);
+	return vhost_user_tell(&self->connection, &message);
 }
 
 static int set_config(struct vhost *vhost, uint32_t offset, const uint8_t *data, uint32_t size)
@@ -333,7 +258,7 @@ static int set_vring(struct vhost *vhost, unsigned index, const struct vhost_rin
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 
-	if (self->dead)
+	if (self->connection.dead)
 		return -ENOTCONN;
 	if (index >= self->queue_count || self->rings[index].running)
 		return -EINVAL;
@@ -350,7 +275,7 @@ static int start_vring(struct vhost *vhost, unsigned index)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 
-	if (self->dead)
+	if (self->connection.dead)
 		return -ENOTCONN;
 	if (index >= self->queue_count || self->rings[index].running)
 		return -EINVAL;
@@ -375,7 +300,7 @@ static int start_vring(struct vhost *vhost, unsigned index)
 	if (r == 0)
 		r = send_eventfd(self, VHOST_USER_SET_VRING_KICK, index, place->kick_fd);
 	if (r == 0)
-		r = tell(self, &enable);
+		r = vhost_user_tell(&self->connection, &enable);
 	self->config_is_stale = true;
 	self->rings[index].running = r == 0;
 	return r;
@@ -387,7 +312,7 @@ static void settle(const struct vhost_user_frontend *self, const struct vhost_ri
 	uint64_t deadline_ns = clock_monotonic_ns() + VHOST_USER_SETTLE_MS * NS_PER_MS;
 	struct virtqueue probe;
 
-	if (self->dead || probe_ring(self, place, &probe) < 0)
+	if (self->connection.dead || probe_ring(self, place, &probe) < 0)
 		return;
 	while (!virtqueue_is_settled(&probe) && clock_monotonic_ns() < deadline_ns)
 		(void)poll(NULL, 0, 1);
@@ -409,12 +334,12 @@ static int stop_vring(struct vhost *vhost, unsigned index, uint16_t *ret_base)
 		settle(self, &self->rings[index].place);
 	self->rings[index].running = false;
 	self->config_is_stale = true;
-	int r = talk(self, &message, &reply, sizeof(reply.state));
+	int r = vhost_user_talk(&self->connection, &message, &reply, sizeof(reply.state));
 
 	if (r < 0)
 		return r;
 	if (reply.state.index != index || reply.state.num > UINT16_MAX)
-		return give_up(self, -EPROTO, "at a ring's base");
+		return vhost_user_give_up(&self->connection, -EPROTO, "at a ring's base");
 	*ret_base = (uint16_t)reply.state.num;
 	return 0;
 }
@@ -432,20 +357,44 @@ static int reset(struct vhost *vhost)
 	struct vhost_user_frontend *self = from_vhost(vhost);
 	struct vhost_user_message message = { .request = VHOST_USER_RESET_DEVICE };
 
-	if (self->dead)
+	if (self->connection.dead)
 		return -ENOTCONN;
 	if (!self->is_touched)
 		return 0;
 	self->config_is_stale = true;
-	int r = speaks(self, VHOST_USER_PROTOCOL_F_RESET_DEVICE) ? tell(self, &message) : 0;
+	int r = speaks(self, VHOST_USER_PROTOCOL_F_RESET_DEVICE)
+			? vhost_user_tell(&self->connection, &message)
+			: 0;
 
 	self->is_touched = r < 0;
 	return r;
 }
 
+/* No answer is waited for: the device need not run yet. */
+static int set_window(struct vhost *vhost, const struct window *window)
+{
+	struct vhost_user_frontend *self = from_vhost(vhost);
+	struct vhost_user_message channel = {
+		.request = VHOST_USER_SET_BACKEND_REQ_FD,
+		.fd_count = 1,
+		.fds = { window->fd },
+	};
+	struct vhost_user_message place = {
+		.request = VHOST_USER_SET_CONFIG,
+		.size = vhost_user_config_payload(sizeof(window->gpa)),
+		.config = { .offset = self->peer.config_size,
+			.size = sizeof(window->gpa),
+			.flags = VHOST_USER_CONFIG_BY_VMM },
+	};
+	int r = vhost_user_talk(&self->connection, &channel, NULL, 0);
+
+	memcpy(place.config.data, &window->gpa, sizeof(window->gpa));
+	return r == 0 ? vhost_user_talk(&self->connection, &place, NULL, 0) : r;
+}
+
 static int event_fd(const struct vhost *vhost)
 {
-	return from_vhost(vhost)->peer.socket;
+	return from_vhost(vhost)->connection.socket;
 }
 
 /* Between calls there is nothing to read: what is there breaks the protocol. */
@@ -453,11 +402,12 @@ static int handle_event(struct vhost *vhost)
 {
 	struct vhost_user_frontend *self = from_vhost(vhost);
 	char byte;
-	ssize_t n = recv(self->peer.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t n = recv(self->connection.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	return give_up(self, n > 0 ? -EPROTO : -ENOTCONN, "between requests");
+	return vhost_user_give_up(
+		&self->connection, n > 0 ? -EPROTO : -ENOTCONN, "between requests");
 }
 
 static void vhost_user_frontend_free(struct vhost *vhost)
@@ -469,15 +419,15 @@ static void vhost_user_frontend_free(struct vhost *vhost)
 		if (self->rings[i].running)
 			(void)!stop_vring(vhost, i, &base);
 	/* Nothing will follow; the other side's end tells that it is done. */
-	if (self->peer.syncs && !self->dead) {
-		uint64_t deadline_ns = vhost_user_credit_deadline(&self->credit);
+	if (self->peer.syncs && !self->connection.dead) {
+		uint64_t deadline_ns = vhost_user_credit_deadline(&self->connection.credit);
 
-		(void)shutdown(self->peer.socket, SHUT_WR);
-		if (fd_wait(self->peer.socket, POLLIN, deadline_ns) < 0)
+		(void)shutdown(self->connection.socket, SHUT_WR);
+		if (fd_wait(self->connection.socket, POLLIN, deadline_ns) < 0)
 			log_warn("%s: what was written last is still on its way to the disk",
 				self->peer.name);
 	}
-	fd_close(&self->peer.socket);
+	fd_close(&self->connection.socket);
 	free(self);
 }
 
@@ -488,6 +438,7 @@ static const struct vhost_ops vhost_user_frontend_ops = {
 	.get_config = get_config,
 	.set_config = set_config,
 	.change_config = change_config,
+	.set_window = set_window,
 	.set_vring = set_vring,
 	.start_vring = start_vring,
 	.stop_vring = stop_vring,
@@ -498,24 +449,35 @@ static const struct vhost_ops vhost_user_frontend_ops = {
 	.free = vhost_user_frontend_free,
 };
 
+static uint64_t protocol_features(const struct vhost_user_frontend *self)
+{
+	return PROTOCOL_FEATURES | (self->peer.has_window ? WINDOW_FEATURES : 0);
+}
+
 static int agree_on_features(struct vhost_user_frontend *self)
 {
 	struct vhost_user_message owner = { .request = VHOST_USER_SET_OWNER };
 	uint64_t protocol = 0;
-	int r = talk(self, &owner, NULL, 0);
+	int r = vhost_user_talk(&self->connection, &owner, NULL, 0);
 
 	if (r == 0)
-		r = ask_u64(self, VHOST_USER_GET_FEATURES, &self->features);
+		r = vhost_user_ask_u64(&self->connection, VHOST_USER_GET_FEATURES, &self->features);
 	if (r == 0 && (self->features & REQUIRED_FEATURES) != REQUIRED_FEATURES)
-		return give_up(self, -EPROTO, "with features that we cannot do without");
+		return vhost_user_give_up(
+			&self->connection, -EPROTO, "with features that we cannot do without");
 	self->features &= DEVICE_FEATURES | VHOST_RING_FEATURES;
 	if (r == 0)
-		r = ask_u64(self, VHOST_USER_GET_PROTOCOL_FEATURES, &protocol);
-	protocol &= PROTOCOL_FEATURES;
+		r = vhost_user_ask_u64(
+			&self->connection, VHOST_USER_GET_PROTOCOL_FEATURES, &protocol);
+	protocol &= protocol_features(self);
+	if (r == 0 && self->peer.has_window && (protocol & WINDOW_FEATURES) != WINDOW_FEATURES)
+		return vhost_user_give_up(
+			&self->connection, -EPROTO, "without memory that it shows to the guest");
 	/* Before they are agreed on there is no acknowledgement. */
 	if (r == 0)
-		r = tell_u64(self, VHOST_USER_SET_PROTOCOL_FEATURES, protocol);
-	self->protocol_features = protocol;
+		r = vhost_user_tell_u64(
+			&self->connection, VHOST_USER_SET_PROTOCOL_FEATURES, protocol);
+	self->connection.protocol_features = protocol;
 	return r;
 }
 
@@ -525,11 +487,12 @@ static int count_queues(struct vhost_user_frontend *self)
 	uint64_t least = max_u64(max_u64(self->peer.queues, self->peer.queues_min), 1);
 	uint64_t count = least;
 	int r = speaks(self, VHOST_USER_PROTOCOL_F_MQ)
-			? ask_u64(self, VHOST_USER_GET_QUEUE_NUM, &count)
+			? vhost_user_ask_u64(&self->connection, VHOST_USER_GET_QUEUE_NUM, &count)
 			: 0;
 
 	if (r == 0 && count < least)
-		r = give_up(self, -EPROTO, "with fewer queues than the device needs");
+		r = vhost_user_give_up(
+			&self->connection, -EPROTO, "with fewer queues than the device needs");
 	self->queue_count = (unsigned)min_u64(
 		self->peer.queues != 0 ? self->peer.queues : count, DEVICE_QUEUES_MAX);
 	return r;
@@ -546,7 +509,8 @@ static int greet(struct vhost_user_frontend *self)
 	if (speaks(self, VHOST_USER_PROTOCOL_F_CONFIG))
 		return fetch_config(self);
 	if (self->peer.features_without_config == 0)
-		return give_up(self, -EPROTO, "without a configuration space");
+		return vhost_user_give_up(
+			&self->connection, -EPROTO, "without a configuration space");
 	self->features &= self->peer.features_without_config | VHOST_RING_FEATURES;
 	if (self->peer.own != NULL) {
 		self->own_features = self->peer.own->features;
@@ -559,9 +523,10 @@ static int greet(struct vhost_user_frontend *self)
 /* The other side need not run yet: what it is told waits in the socket. */
 static int introduce(struct vhost_user_frontend *self, const struct vhost_user_offer *known)
 {
-	int r = tell_u64(self, VHOST_USER_SET_PROTOCOL_FEATURES, PROTOCOL_FEATURES);
+	uint64_t protocol = protocol_features(self);
+	int r = vhost_user_tell_u64(&self->connection, VHOST_USER_SET_PROTOCOL_FEATURES, protocol);
 
-	self->protocol_features = PROTOCOL_FEATURES;
+	self->connection.protocol_features = protocol;
 	self->features = known->features & (DEVICE_FEATURES | VHOST_RING_FEATURES);
 	self->queue_count = self->peer.queues;
 	memcpy(self->config, known->config, self->peer.config_size);
@@ -585,9 +550,16 @@ int vhost_user_frontend_create(const struct vhost_user_peer *peer,
 	}
 	self->vhost.ops = &vhost_user_frontend_ops;
 	self->peer = *peer;
+	self->connection = (struct vhost_user_connection){
+		.socket = peer->socket,
+		.name = peer->name,
+		.lost = peer->lost,
+		.owner = peer->owner,
+		.tells_reasons = peer->takes_changes,
+		.credit = vhost_user_credit_new(),
+	};
 	self->memory = memory;
 	self->error_fd = -1;
-	self->credit = vhost_user_credit_new();
 	r = peer->known != NULL ? introduce(self, peer->known) : greet(self);
 	self->peer.known = self->peer.own = NULL;
 	if (r < 0) {

@@ -54,6 +54,7 @@ struct vhost_user_peer {
 	uint16_t queue_size;   /* the most entries of a queue */
 	uint32_t config_size;  /* with the next, VHOST_USER_CONFIG_MAX at most */
 	uint32_t control_size; /* struct device_ops */
+	bool has_window;       /* the device shows files to the guest: vhost_ops.set_window */
 	/* It is ours: the VMM may change the space (vhost_ops.change_config), refusals say why. */
 	bool takes_changes;
 	/* Likewise: it makes durable what the driver wrote before it hangs up. */

@@ -23,17 +23,20 @@ _Static_assert(offsetof(struct vhost_user_memory, regions) == MEMORY_HEADER_SIZE
 /* How many descriptors a request carries. */
 enum fds {
 	FDS_NONE,
+	FDS_ONE,
 	FDS_RING,   /* one, or none with VHOST_USER_VRING_NO_FD */
 	FDS_REGION, /* one for each region of the table */
 };
 
-/* The requests that there are. A size of a table or of a config access is checked by its count. */
-static const struct rule {
+struct rule {
 	bool known;
 	uint16_t min_size;
 	uint16_t max_size;
 	enum fds fds;
-} rules[VHOST_USER_REQUESTS] = {
+};
+
+/* The requests that there are. A size of a table or of a config access is checked by its count. */
+static const struct rule rules[VHOST_USER_REQUESTS] = {
 	[VHOST_USER_GET_FEATURES] = { true, 0, 0, FDS_NONE },
 	[VHOST_USER_SET_FEATURES] = { true, 8, 8, FDS_NONE },
 	[VHOST_USER_SET_OWNER] = { true, 0, 0, FDS_NONE },
@@ -51,6 +54,7 @@ static const struct rule {
 	[VHOST_USER_SET_PROTOCOL_FEATURES] = { true, 8, 8, FDS_NONE },
 	[VHOST_USER_GET_QUEUE_NUM] = { true, 0, 0, FDS_NONE },
 	[VHOST_USER_SET_VRING_ENABLE] = { true, 8, 8, FDS_NONE },
+	[VHOST_USER_SET_BACKEND_REQ_FD] = { true, 0, 0, FDS_ONE },
 	[VHOST_USER_GET_CONFIG] = { true, CONFIG_HEADER_SIZE, sizeof(struct vhost_user_config),
 		FDS_NONE },
 	[VHOST_USER_SET_CONFIG] = { true, CONFIG_HEADER_SIZE, sizeof(struct vhost_user_config),
@@ -58,7 +62,19 @@ static const struct rule {
 	[VHOST_USER_RESET_DEVICE] = { true, 0, 0, FDS_NONE },
 	[VHOST_USER_SET_STATUS] = { true, 8, 8, FDS_NONE },
 	[VHOST_USER_GET_STATUS] = { true, 0, 0, FDS_NONE },
+	[VHOST_USER_GET_SHMEM_CONFIG] = { true, 0, 0, FDS_NONE },
 };
+
+static const struct rule back_rules[VHOST_USER_BACK_REQUESTS] = {
+	[VHOST_USER_BACKEND_SHMEM_MAP] = { true, 40, 40, FDS_ONE },
+	[VHOST_USER_BACKEND_SHMEM_UNMAP] = { true, 40, 40, FDS_NONE },
+};
+
+/* What one end may ask of the other. */
+static const struct rules {
+	const struct rule *rules;
+	uint32_t count;
+} front_asks = { rules, ARRAY_SIZE(rules) }, back_asks = { back_rules, ARRAY_SIZE(back_rules) };
 
 void vhost_user_message_release(struct vhost_user_message *message)
 {
@@ -238,6 +254,8 @@ static bool fds_are_right(const struct vhost_user_message *message, enum fds fds
 		return message->fd_count == ((message->u64 & VHOST_USER_VRING_NO_FD) != 0 ? 0 : 1);
 	case FDS_REGION:
 		return message->fd_count == message->memory.count;
+	case FDS_ONE:
+		return message->fd_count == 1;
 	case FDS_NONE:
 		break;
 	}
@@ -260,16 +278,23 @@ static bool count_is_right(const struct vhost_user_message *message)
 	}
 }
 
-static bool header_is_right(const struct vhost_user_message *message)
+/* The rule for a request; NULL: it is none. */
+static const struct rule *find_rule(
+	const struct rules *asks, const struct vhost_user_message *message)
 {
-	if (message->request >= VHOST_USER_REQUESTS || !rules[message->request].known)
-		return false;
-	return (message->flags & ~VHOST_USER_FLAG_NEED_REPLY) == VHOST_USER_VERSION &&
-	       message->size >= rules[message->request].min_size &&
-	       message->size <= rules[message->request].max_size;
+	uint32_t request = message->request;
+
+	return request < asks->count && asks->rules[request].known ? &asks->rules[request] : NULL;
 }
 
-static int receive_request(int socket, struct vhost_user_message *message, uint64_t deadline_ns)
+static bool header_is_right(const struct rule *rule, const struct vhost_user_message *message)
+{
+	return (message->flags & ~VHOST_USER_FLAG_NEED_REPLY) == VHOST_USER_VERSION &&
+	       message->size >= rule->min_size && message->size <= rule->max_size;
+}
+
+static int receive_request(const struct rules *asks, int socket, struct vhost_user_message *message,
+	uint64_t deadline_ns)
 {
 	size_t done = 0;
 	int r = receive_until(socket, message, &done, HEADER_SIZE, HEADER_SIZE, deadline_ns);
@@ -278,7 +303,9 @@ static int receive_request(int socket, struct vhost_user_message *message, uint6
 		return -EPROTO;
 	if (r < 0)
 		return r;
-	if (!header_is_right(message))
+	const struct rule *rule = find_rule(asks, message);
+
+	if (rule == NULL || !header_is_right(rule, message))
 		return -EPROTO;
 	size_t size = HEADER_SIZE + message->size;
 
@@ -287,20 +314,30 @@ static int receive_request(int socket, struct vhost_user_message *message, uint6
 		return -EPROTO;
 	if (r < 0)
 		return r;
-	return count_is_right(message) && fds_are_right(message, rules[message->request].fds)
-		       ? 0
-		       : -EPROTO;
+	return count_is_right(message) && fds_are_right(message, rule->fds) ? 0 : -EPROTO;
+}
+
+static int receive_whole_request(const struct rules *asks, int socket,
+	struct vhost_user_message *ret_message, uint64_t deadline_ns)
+{
+	ret_message->fd_count = 0;
+	int r = receive_request(asks, socket, ret_message, deadline_ns);
+
+	if (r < 0)
+		vhost_user_message_release(ret_message);
+	return r;
 }
 
 int vhost_user_receive_request(
 	int socket, struct vhost_user_message *ret_message, uint64_t deadline_ns)
 {
-	ret_message->fd_count = 0;
-	int r = receive_request(socket, ret_message, deadline_ns);
+	return receive_whole_request(&front_asks, socket, ret_message, deadline_ns);
+}
 
-	if (r < 0)
-		vhost_user_message_release(ret_message);
-	return r;
+int vhost_user_receive_back_request(
+	int socket, struct vhost_user_message *ret_message, uint64_t deadline_ns)
+{
+	return receive_whole_request(&back_asks, socket, ret_message, deadline_ns);
 }
 
 static int receive_reply(int socket, uint32_t request, uint32_t size,

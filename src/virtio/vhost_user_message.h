@@ -22,6 +22,7 @@
 enum {
 	VHOST_USER_REGIONS_MAX = 8,
 	VHOST_USER_CONFIG_MAX = 256,
+	VHOST_USER_WINDOWS_MAX = 256,
 	VHOST_USER_VERSION = 1,
 	VHOST_USER_FLAG_VERSION_MASK = 3,
 	VHOST_USER_FLAG_REPLY = 1 << 2,
@@ -50,22 +51,40 @@ enum vhost_user_request {
 	VHOST_USER_SET_PROTOCOL_FEATURES = 16,
 	VHOST_USER_GET_QUEUE_NUM = 17,
 	VHOST_USER_SET_VRING_ENABLE = 18,
+	VHOST_USER_SET_BACKEND_REQ_FD = 21,
 	VHOST_USER_GET_CONFIG = 24,
 	VHOST_USER_SET_CONFIG = 25,
 	VHOST_USER_RESET_DEVICE = 34,
 	VHOST_USER_SET_STATUS = 39,
 	VHOST_USER_GET_STATUS = 40,
+	VHOST_USER_GET_SHMEM_CONFIG = 44,
 	VHOST_USER_REQUESTS, /* all are below */
+};
+
+/* What the back end asks, on a channel of its own. */
+enum vhost_user_back_request {
+	VHOST_USER_BACKEND_SHMEM_MAP = 9,
+	VHOST_USER_BACKEND_SHMEM_UNMAP = 10,
+	VHOST_USER_BACK_REQUESTS, /* all are below */
 };
 
 /* Protocol features, as bit numbers. */
 enum {
 	VHOST_USER_PROTOCOL_F_MQ = 0,
 	VHOST_USER_PROTOCOL_F_REPLY_ACK = 3,
+	VHOST_USER_PROTOCOL_F_BACKEND_REQ = 5,
 	VHOST_USER_PROTOCOL_F_CONFIG = 9,
+	VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD = 10,
 	VHOST_USER_PROTOCOL_F_RESET_DEVICE = 13,
 	VHOST_USER_PROTOCOL_F_STATUS = 16,
+	VHOST_USER_PROTOCOL_F_SHMEM = 20,
 };
+
+/* Those that a device with a window (window.h) needs beside its acknowledgements. */
+#define VHOST_USER_WINDOW_FEATURES                                                                 \
+	(UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |                                        \
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |                             \
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_SHMEM)
 
 /*
  * Who changes the configuration space: the flags of SET_CONFIG. The specification
@@ -93,6 +112,22 @@ struct vhost_user_config {
 	uint8_t data[VHOST_USER_CONFIG_MAX];
 };
 
+/* A piece of a file for a window; flags: 0, or 1 for memory that the guest may write to. */
+struct vhost_user_mapping {
+	uint8_t shmid; /* which of the device's windows */
+	uint8_t padding[7];
+	uint64_t fd_offset;
+	uint64_t offset; /* in the window */
+	uint64_t size;
+	uint64_t flags;
+};
+
+struct vhost_user_windows {
+	uint32_t count;
+	uint32_t padding;
+	uint64_t sizes[VHOST_USER_WINDOWS_MAX]; /* by shmid */
+};
+
 struct vhost_user_message {
 	uint32_t request;
 	uint32_t flags;
@@ -103,6 +138,8 @@ struct vhost_user_message {
 		struct vhost_vring_addr addr;
 		struct vhost_user_memory memory;
 		struct vhost_user_config config;
+		struct vhost_user_mapping mapping;
+		struct vhost_user_windows windows;
 	};
 	unsigned fd_count;
 	int fds[VHOST_USER_REGIONS_MAX];
@@ -139,6 +176,10 @@ MUST_CHECK int vhost_user_send(
  * or -errno. On failure *ret_message owns nothing.
  */
 MUST_CHECK int vhost_user_receive_request(
+	int socket, struct vhost_user_message *ret_message, uint64_t deadline_ns);
+
+/* The same of a request of the back end's. */
+MUST_CHECK int vhost_user_receive_back_request(
 	int socket, struct vhost_user_message *ret_message, uint64_t deadline_ns);
 
 /*

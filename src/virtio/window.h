@@ -24,14 +24,14 @@ struct window_ops {
 	 * guest; -EEXIST where something is; -ENOSPC: too many.
 	 */
 	int (*map)(void *owner, uint64_t offset, uint64_t size, int fd, bool writable);
-	/* Takes away what one map put there. -ENOENT: nothing begins at `offset`. */
-	int (*unmap)(void *owner, uint64_t offset);
+	/* Takes away what one map put there. -ENOENT: none did, of that size. */
+	int (*unmap)(void *owner, uint64_t offset, uint64_t size);
 };
 
 struct window {
 	const struct window_ops *ops;
 	void *owner;
-	uint64_t gpa; /* where the guest sees it */
+	uint64_t gpa; /* where the guest sees it; 0: that is told later */
 	uint64_t size;
-	int fd; /* that the back half needs for it in a jail, borrowed; -1: none */
+	int fd; /* for a back half in another process: its end of a window_channel, borrowed */
 };

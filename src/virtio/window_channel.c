@@ -1,73 +1,101 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Requests with a file one way, results the other. The device may say anything, or stop reading. */
+/* Requests with a file one way, results the other. Either end may say anything, or stop reading. */
 #include "virtio/window_channel.h"
 
 #include <errno.h>
 
-#include "base/fd.h"
-#include "base/fd_passing.h"
+#include "virtio/vhost_user_message.h"
 
-struct request {
-	uint64_t offset;
-	uint64_t size;     /* 0: unmap */
-	uint32_t writable; /* 0 or 1 */
-	uint32_t padding;
-};
+enum { SHMID = 0, WRITABLE = 1, ERRNO_END = 4096 };
+
+/* Nobody waits for less: KVM may hold the VMM's half, and its own end ends the wait. */
+static const uint64_t never_ns = UINT64_MAX;
 
 /* ---- the device's half ---- */
 
-static int ask(struct window_channel *channel, const struct request *request, int fd)
+static int ask(struct window_channel *channel, struct vhost_user_message *request)
 {
-	int socket = channel->window.fd;
-	CLEANUP_FD int none = -1;
-	int32_t result = 0;
+	struct vhost_user_message reply = { 0 };
 
+	request->flags = VHOST_USER_VERSION | VHOST_USER_FLAG_NEED_REPLY;
+	request->size = sizeof(request->mapping);
 	pthread_mutex_lock(&channel->lock);
-	int r = fd_send(socket, request, sizeof(*request), fd);
+	int r = vhost_user_send(channel->socket, request, never_ns);
 
 	if (r == 0)
-		r = fd_receive(socket, &result, sizeof(result), &none);
+		r = vhost_user_receive_reply(
+			channel->socket, request->request, sizeof(reply.u64), &reply, never_ns);
 	pthread_mutex_unlock(&channel->lock);
-	return r < 0 ? r : result;
+	if (r < 0 || reply.u64 == 0)
+		return r;
+	return reply.u64 < ERRNO_END ? -(int)reply.u64 : -EIO;
 }
 
 static int map(void *owner, uint64_t offset, uint64_t size, int fd, bool writable)
 {
-	const struct request request = { offset, size, writable, 0 };
+	struct vhost_user_message request = {
+		.request = VHOST_USER_BACKEND_SHMEM_MAP,
+		.mapping = { .offset = offset, .size = size, .flags = writable ? WRITABLE : 0 },
+		.fd_count = 1,
+		.fds = { fd },
+	};
 
-	return size == 0 ? -EINVAL : ask(owner, &request, fd);
+	return ask(owner, &request);
 }
 
-static int unmap(void *owner, uint64_t offset)
+static int unmap(void *owner, uint64_t offset, uint64_t size)
 {
-	const struct request request = { .offset = offset };
+	struct vhost_user_message request = {
+		.request = VHOST_USER_BACKEND_SHMEM_UNMAP,
+		.mapping = { .offset = offset, .size = size },
+	};
 
-	return ask(owner, &request, -1);
+	return ask(owner, &request);
 }
 
 static const struct window_ops channel_ops = { .map = map, .unmap = unmap };
 
-void window_channel_init(
-	struct window_channel *ret_channel, int socket, uint64_t gpa, uint64_t size)
+void window_channel_init(struct window_channel *ret_channel, int socket, uint64_t size)
 {
-	ret_channel->window = (struct window){
-		.ops = &channel_ops,
-		.owner = ret_channel,
-		.gpa = gpa,
-		.size = size,
-		.fd = socket,
+	*ret_channel = (struct window_channel){
+		.window = { .ops = &channel_ops, .owner = ret_channel, .size = size, .fd = -1 },
+		.socket = socket,
 	};
 	pthread_mutex_init(&ret_channel->lock, NULL);
 }
 
 /* ---- the VMM's half ---- */
 
-static int32_t do_request(const struct window *window, const struct request *request, int fd)
+/* A file is shown from its beginning: what our devices ask for. */
+static int do_request(const struct window *window, const struct vhost_user_message *message)
 {
-	if (request->size == 0)
-		return window->ops->unmap(window->owner, request->offset);
-	return window->ops->map(
-		window->owner, request->offset, request->size, fd, request->writable != 0);
+	const struct vhost_user_mapping *mapping = &message->mapping;
+
+	if (mapping->shmid != SHMID || mapping->fd_offset != 0 ||
+		(mapping->flags & ~(uint64_t)WRITABLE) != 0)
+		return -EINVAL;
+	if (message->request == VHOST_USER_BACKEND_SHMEM_UNMAP)
+		return window->ops->unmap(window->owner, mapping->offset, mapping->size);
+	return window->ops->map(window->owner, mapping->offset, mapping->size, message->fds[0],
+		(mapping->flags & WRITABLE) != 0);
+}
+
+static int serve_request(int socket, const struct window *window)
+{
+	struct vhost_user_message message = { 0 };
+	int r = vhost_user_receive_back_request(socket, &message, never_ns);
+
+	if (r < 0)
+		return r;
+	int result = do_request(window, &message);
+
+	vhost_user_message_release(&message);
+	if ((message.flags & VHOST_USER_FLAG_NEED_REPLY) == 0)
+		return 0;
+	message.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_REPLY;
+	message.size = sizeof(message.u64);
+	message.u64 = (uint64_t)-result;
+	return vhost_user_send(socket, &message, never_ns);
 }
 
 int window_channel_serve(int socket, const struct window *window)
@@ -75,15 +103,7 @@ int window_channel_serve(int socket, const struct window *window)
 	int r;
 
 	do {
-		CLEANUP_FD int fd = -1;
-		struct request request;
-
-		r = fd_receive(socket, &request, sizeof(request), &fd);
-		if (r < 0)
-			break;
-		int32_t result = do_request(window, &request, fd);
-
-		r = fd_send(socket, &result, sizeof(result), -1);
+		r = serve_request(socket, window);
 	} while (r == 0);
-	return r == -ENOTCONN || r == -EPIPE || r == -ECONNRESET ? 0 : r;
+	return r == -ENOTCONN ? 0 : r;
 }

@@ -39,6 +39,23 @@ static void wl_config_read(struct device *device, uint32_t offset, uint8_t *data
 static void wl_set_window(struct device *device, const struct window *window)
 {
 	device->host->table.window = window;
+	device->host->table.window_gpa = window != NULL ? window->gpa : 0;
+}
+
+/* All that the VMM says is where the window is, when that came by a message. */
+static int wl_config_change(
+	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+	struct wl_host *host = device->host;
+	uint64_t gpa;
+
+	if (offset != 0 || size != sizeof(gpa))
+		return -EINVAL;
+	memcpy(&gpa, data, sizeof(gpa));
+	pthread_mutex_lock(&host->lock);
+	host->table.window_gpa = gpa;
+	pthread_mutex_unlock(&host->lock);
+	return 0;
 }
 
 static int wl_start(struct device *device, uint64_t features)
@@ -71,15 +88,12 @@ static void wl_free_device(struct device *device)
 static unsigned wl_fds(const struct device *device, int ret_fds[DEVICE_FDS_MAX])
 {
 	const struct wl_host *host = device->host;
-	const struct window *window = host->table.window;
 	unsigned count = 0;
 
 	ret_fds[count++] = host->in_epoll_fd;
 	ret_fds[count++] = host->out_epoll_fd;
 	if (host->connector_fd >= 0)
 		ret_fds[count++] = host->connector_fd;
-	if (window != NULL && window->fd >= 0)
-		ret_fds[count++] = window->fd;
 	return count;
 }
 
@@ -134,13 +148,14 @@ static const struct device_helper_ops wl_helper_ops = {
 	.attach = wl_helper_attach,
 };
 
-/* What it holds at once, and what a message or a command adds before it is counted. */
-enum { SPARE_FDS = WL_DESCRIPTORS_MAX + WL_FDS_MAX + 4 };
+/* What it holds at once, what a message or a command adds before it is counted, the window's. */
+enum { SPARE_FDS = WL_DESCRIPTORS_MAX + WL_FDS_MAX + 4 + 1 };
 
 #define WL_OPS(id)                                                                                 \
 	{                                                                                          \
 		.name = "wl", .virtio_id = (id), .pci_class = 0x0780, .queue_size = WL_QUEUE_SIZE, \
-		.window_size = WL_WINDOW_SIZE, .queue_count = wl_queue_count,                      \
+		.window_size = WL_WINDOW_SIZE, .control_size = sizeof(uint64_t),                   \
+		.queue_count = wl_queue_count, .config_change = wl_config_change,                  \
 		.features = wl_features, .config_read = wl_config_read,                            \
 		.set_window = wl_set_window, .start = wl_start, .serve = wl_serve,                 \
 		.let_go = wl_let_go, .fds = wl_fds, .spare_fds = SPARE_FDS,                        \

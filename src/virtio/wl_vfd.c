@@ -120,7 +120,8 @@ static void unmap(struct wl_table *table, struct wl_vfd *vfd)
 			*at = vfd->next_mapped;
 			break;
 		}
-	(void)!table->window->ops->unmap(table->window->owner, vfd->offset);
+	(void)!table->window->ops->unmap(
+		table->window->owner, vfd->offset, align_up(vfd->size, WINDOW_PAGE));
 	vfd->size = 0;
 }
 
@@ -176,7 +177,7 @@ int wl_map(struct wl_table *table, struct wl_vfd *vfd, uint64_t size, bool writa
 	struct wl_vfd **link;
 	uint64_t offset;
 
-	if (table->window == NULL || size == 0 || length > UINT32_MAX)
+	if (table->window == NULL || table->window_gpa == 0 || size == 0 || length > UINT32_MAX)
 		return -ENOSPC;
 	int r = find_place(table, length, &offset, &link);
 
@@ -338,7 +339,7 @@ int wl_adopt(struct wl_table *table, int fd, bool trans_flags, struct wl_vfd **r
 
 struct wl_new wl_describe(const struct wl_table *table, const struct wl_vfd *vfd)
 {
-	uint64_t gpa = vfd->size != 0 ? table->window->gpa + vfd->offset : 0;
+	uint64_t gpa = vfd->size != 0 ? table->window_gpa + vfd->offset : 0;
 
 	return (struct wl_new){
 		.id = vfd->id,

@@ -57,6 +57,7 @@ struct wl_vfd {
 
 struct wl_table {
 	const struct window *window; /* NULL: there is none */
+	uint64_t window_gpa;         /* 0: not known, and of no use so far */
 	struct wl_vfd *mapped;
 	struct wl_vfd *closed;  /* by the guest; they live until their data are sent */
 	unsigned descriptors;   /* held by all vfds, their pending data included */

@@ -355,6 +355,7 @@ int device_process_connect(struct device_process *process, const struct device_o
 		.control_size = ops->control_size,
 		.takes_changes = true,
 		.syncs = ops->sync != NULL,
+		.has_window = ops->window_size > 0,
 		.queues = process->queues,
 		.known = &offer,
 	};

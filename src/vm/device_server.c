@@ -246,12 +246,6 @@ int device_server_run(const struct device_class *class, const void *options,
 	};
 	struct device *device;
 
-	if (ops->window_size > 0) {
-		log_error("device %s: it shows files to the guest, which takes 'crosvm run' in "
-			  "front of it",
-			ops->name);
-		return -EINVAL;
-	}
 	int r = class->open(options, &device);
 
 	if (r < 0)

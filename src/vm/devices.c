@@ -23,7 +23,6 @@
 #include "virtio/pci.h"
 #include "virtio/vhost_kernel.h"
 #include "virtio/vhost_thread.h"
-#include "virtio/window_channel.h"
 #include "vm/device_process.h"
 #include "vm/device_threads.h"
 #include "vm/device_watch.h"
@@ -59,8 +58,7 @@ struct devices {
 	struct device_watch *watch;     /* of the devices' processes; NULL: there are none */
 	struct device_threads *threads; /* of the devices in this process; NULL: there are none */
 	struct vm_window *window;       /* of the one device that wants it; or NULL */
-	struct window_channel channel;  /* that device's way to it, where it has a process */
-	int window_socket;              /* our end of it, until it is served; -1: none */
+	int window_socket; /* our end of another process' way to it, until served; -1: none */
 	const struct sandbox *sandbox;
 	int failure_fd; /* borrowed; -1: nobody asks */
 	unsigned count;
@@ -92,39 +90,6 @@ static int open_device(struct devices *devices, const struct vm_device *wanted)
 	return r;
 }
 
-/* Where the window will be is known before there is one: beyond the PCI window. */
-static int open_channel(struct devices *devices, const struct vm_config *config,
-	struct device_slot *slot, int *ret_fd)
-{
-	uint64_t gpa = layout_device_window(layout_pci_window(config->memory_size));
-	int ends[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
-		int error = errno;
-
-		log_error("device %s: cannot make a socket pair: %s", slot->ops->name,
-			strerror(error));
-		return -error;
-	}
-	devices->window_socket = ends[0];
-	*ret_fd = ends[1];
-	window_channel_init(&devices->channel, ends[1], gpa, slot->ops->window_size);
-	slot->ops->set_window(slot->device, &devices->channel.window);
-	return 0;
-}
-
-static int start_process(
-	struct devices *devices, const struct vm_config *config, struct device_slot *slot)
-{
-	CLEANUP_FD int window_fd = -1; /* the device's, which gets a copy */
-	int r = slot->ops->window_size == 0 ? 0 : open_channel(devices, config, slot, &window_fd);
-
-	if (r == 0)
-		r = device_process_start(&config->jail, slot->ops, slot->device, SOCK_STREAM,
-			device_process_serve, &slot->process);
-	return r;
-}
-
 /* All files are open by now, and there is one thread still. */
 static int start_processes(
 	struct devices *devices, const struct vm_config *config, struct lifecycle *lifecycle)
@@ -139,7 +104,8 @@ static int start_processes(
 
 		/* Another program serves its rings: there is nothing to jail. */
 		if (slot->foreign.name == NULL)
-			r = start_process(devices, config, slot);
+			r = device_process_start(&config->jail, slot->ops, slot->device,
+				SOCK_STREAM, device_process_serve, &slot->process);
 	}
 	return r;
 }
@@ -237,16 +203,42 @@ static int create_vhost(
 	return r;
 }
 
-/* Its place is beyond the PCI window, which is beyond the RAM. A device's process knows it. */
-static int give_window(struct devices *devices, const struct device_slot *slot,
-	const struct kvm_machine *machine, uint64_t pci_window_gpa)
+/* The two ends of a window_channel. */
+static int open_channel(const struct device_slot *slot, int ends[2])
 {
-	uint64_t gpa = layout_device_window(pci_window_gpa);
-	int r = vm_window_create(
-		machine, WINDOW_SLOT, gpa, slot->ops->window_size, &devices->window);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)
+		return 0;
+	int error = errno;
 
-	if (r == 0 && slot->process.jail.pid == 0)
-		slot->ops->set_window(slot->device, vm_window_get(devices->window));
+	log_error("device %s: cannot make a socket pair: %s", slot->ops->name, strerror(error));
+	return -error;
+}
+
+/* To a device of another process, which gets its end of the channel. */
+static int send_window(struct devices *devices, const struct device_slot *slot, struct vhost *vhost)
+{
+	struct window window = *vm_window_get(devices->window);
+	int ends[2];
+	int r = open_channel(slot, ends);
+
+	if (r < 0)
+		return r;
+	devices->window_socket = ends[0];
+	window.fd = ends[1];
+	r = vhost->ops->set_window(vhost, &window);
+	fd_close(&ends[1]);
+	return r;
+}
+
+/* Takes the back half away again if it cannot have it. */
+static int give_window(struct devices *devices, const struct device_slot *slot, struct vhost *vhost)
+{
+	bool is_here = slot->foreign.name == NULL && slot->process.jail.pid == 0;
+	int r = is_here ? vhost->ops->set_window(vhost, vm_window_get(devices->window))
+			: send_window(devices, slot, vhost);
+
+	if (r < 0)
+		vhost->ops->free(vhost);
 	return r;
 }
 
@@ -264,6 +256,8 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 	struct vhost *vhost;
 	int r = create_vhost(slot, memory, &vhost);
 
+	if (r == 0 && slot->ops->window_size > 0)
+		r = give_window(devices, slot, vhost);
 	if (r == 0)
 		r = virtio_pci_create(&identity, vhost, devices->host, &fabric, &slot->pci);
 	if (r == 0)
@@ -285,8 +279,10 @@ int devices_attach(struct devices *devices, const struct kvm_machine *machine,
 	if (r == 0 && devices->watch != NULL)
 		r = device_watch_start(devices->watch, loop);
 	for (unsigned i = 0; r == 0 && i < devices->count; i++)
-		if (devices->slots[i].device != NULL && devices->slots[i].ops->window_size > 0)
-			r = give_window(devices, &devices->slots[i], machine, pci_window_gpa);
+		if (devices->slots[i].ops->window_size > 0)
+			r = vm_window_create(machine, WINDOW_SLOT,
+				layout_device_window(pci_window_gpa),
+				devices->slots[i].ops->window_size, &devices->window);
 	for (unsigned i = 0; r == 0 && i < devices->count; i++)
 		r = attach_device(devices, &devices->slots[i], memory, platform);
 	if (r < 0) {
@@ -344,12 +340,13 @@ static int serve_window(struct devices *devices)
 
 int devices_start(struct devices *devices)
 {
-	if (devices->watch != NULL) {
-		int r = await_processes(devices);
+	int r = devices->watch != NULL ? await_processes(devices) : 0;
 
-		return r == 0 ? serve_window(devices) : r;
-	}
-	return devices->threads != NULL ? device_threads_start(devices->threads) : 0;
+	if (r == 0)
+		r = serve_window(devices);
+	if (r == 0 && devices->threads != NULL)
+		r = device_threads_start(devices->threads);
+	return r;
 }
 
 void devices_give_up(struct devices *devices)

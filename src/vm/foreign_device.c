@@ -64,6 +64,7 @@ static const struct foreign_kind {
 	{ &net_device_class, 2, NET_FRAME_FEATURES, NULL, NULL, false },
 	{ &rng_device_class, 1, 0, NULL, NULL, false }, /* the device has no configuration space */
 	{ &vsock_device_class, 3, 0, NULL, NULL, false },
+	{ &wl_device_class, 2, 0, NULL, NULL, false }, /* what of its space there is, is ours */
 };
 
 static const struct foreign_kind *find_kind(const struct device_class *class)
@@ -167,6 +168,7 @@ int foreign_device_greet(struct foreign_device *device, struct device *own,
 		.config_used = kind->config_used,
 		.fit_config = kind->fit_config,
 		.drops_work = kind->drops_work,
+		.has_window = ops->window_size > 0,
 		.queues_min = kind->queues_min,
 		.features_without_config = kind->features_without_config,
 		.own = own == NULL ? NULL : &offer,

@@ -159,7 +159,7 @@ static int map(void *owner, uint64_t offset, uint64_t size, int fd, bool writabl
 	return r;
 }
 
-static int unmap(void *owner, uint64_t offset)
+static int unmap(void *owner, uint64_t offset, uint64_t size)
 {
 	struct vm_window *window = owner;
 	int r = -ENOENT;
@@ -168,7 +168,8 @@ static int unmap(void *owner, uint64_t offset)
 	for (unsigned i = 0; r < 0 && i < window->used; i++) {
 		struct mapping *mapping = &window->mappings[i];
 
-		if (mapping->hva == NULL || mapping->is_left || mapping->offset != offset)
+		if (mapping->hva == NULL || mapping->is_left || mapping->offset != offset ||
+			mapping->size != size)
 			continue;
 		remove_mapping(window, mapping);
 		r = 0;

@@ -16,7 +16,7 @@
 #include "virtio/vhost_thread.h"
 #include "virtio/vhost_user_backend.h"
 
-enum { MESSAGES = 48, USER_ADDRESS = 0x1000000 };
+enum { MESSAGES = 48, USER_ADDRESS = 0x1000000, WINDOW_SIZE = 0x10000 };
 
 struct peer {
 	struct guest_memory *memory;
@@ -43,6 +43,16 @@ static void fill_memory(const struct peer *peer, struct vhost_user_message *mess
 	}
 }
 
+/* The window that the device was given: not two, and none in the end. */
+static const struct window *given;
+
+static void take_window(struct device *device, const struct window *window)
+{
+	(void)device;
+	require(window == NULL || (given == NULL && window->size == WINDOW_SIZE));
+	given = window;
+}
+
 /* A message that a good front end would send. */
 static struct vhost_user_message good_message(const struct peer *peer, uint32_t request)
 {
@@ -57,13 +67,19 @@ static struct vhost_user_message good_message(const struct peer *peer, uint32_t 
 	case VHOST_USER_GET_QUEUE_NUM:
 	case VHOST_USER_RESET_DEVICE:
 	case VHOST_USER_GET_STATUS:
+	case VHOST_USER_GET_SHMEM_CONFIG:
 		message.size = 0;
+		break;
+	case VHOST_USER_SET_BACKEND_REQ_FD:
+		message.size = 0;
+		message.fds[message.fd_count++] = peer->call_fd;
 		break;
 	case VHOST_USER_SET_FEATURES:
 		message.u64 = UINT64_C(1) << 32;
 		break;
 	case VHOST_USER_SET_PROTOCOL_FEATURES:
-		message.u64 = UINT64_C(1) << 0 | 1 << 3 | 1 << 9 | 1 << 13 | 1 << 16;
+		message.u64 = UINT64_C(1) << 0 | 1 << 3 | 1 << 9 | 1 << 13 | 1 << 16 |
+			      VHOST_USER_WINDOW_FEATURES;
 		break;
 	case VHOST_USER_SET_MEM_TABLE:
 		fill_memory(peer, &message);
@@ -113,7 +129,7 @@ enum {
 static void put_message(const struct peer *peer, struct input *input)
 {
 	uint8_t faults = take(input);
-	struct vhost_user_message message = good_message(peer, take(input) % 44);
+	struct vhost_user_message message = good_message(peer, take(input) % VHOST_USER_REQUESTS);
 	uint8_t bytes[12 + sizeof(struct vhost_user_memory)] = { 0 };
 
 	if (faults & OTHER_RING)
@@ -190,6 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct peer peer = { .kick_fd = -1, .call_fd = -1 };
 	struct input input = { data, size };
 	struct device device = { 0 };
+	struct device_ops ops = copier_ops;
 	struct vhost *vhost;
 	int sockets[2];
 
@@ -203,9 +220,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
 	peer.socket = sockets[0];
 	put_program(&peer, &input);
-	require(vhost_thread_create(&copier_ops, &device, NULL, &vhost) == 0);
+	ops.window_size = WINDOW_SIZE;
+	ops.set_window = take_window;
+	require(vhost_thread_create(&ops, &device, NULL, &vhost) == 0);
 	(void)!vhost_user_serve(sockets[1], "fuzz", vhost, -1);
-	require(device.starts == device.stops);
+	require(device.starts == device.stops && given == NULL);
 	require((device.features & ~(UINT64_C(0x30) | VHOST_RING_FEATURES)) == 0);
 	vhost->ops->free(vhost);
 	close(sockets[0]);

@@ -5,7 +5,8 @@
  * in the socket before they are asked for, so nothing is waited for, and where
  * they end the peer has hung up. The front end is driven through the contract in
  * any order. Checked: it fits the contract, what it gives is in bounds, once
- * lost it stays lost, and no descriptor is left over.
+ * lost it stays lost, and no descriptor is left over. A device with a window asks
+ * for what the rest of the input says.
  */
 #include <errno.h>
 #include <linux/virtio_config.h>
@@ -14,6 +15,7 @@
 #include "fuzz/vhost_user.h"
 #include "virtio/device.h"
 #include "virtio/vhost_user_frontend.h"
+#include "virtio/window_channel.h"
 
 enum { CONFIG_SIZE = 12, SIZE = 8, CALLS = 24 };
 
@@ -161,6 +163,54 @@ static void call(struct machine *machine, struct input *input)
 	}
 }
 
+static int say_no(void *owner, uint64_t offset, uint64_t size, int fd, bool writable)
+{
+	(void)owner, (void)size, (void)writable;
+	require(fd >= 0);
+	return offset % 2 == 0 ? 0 : -EINVAL;
+}
+
+static int say_nothing(void *owner, uint64_t offset, uint64_t size)
+{
+	(void)owner, (void)offset, (void)size;
+	return 0;
+}
+
+/* A good request before what the input has, which may be one. */
+static void ask_for_memory(struct input *input)
+{
+	static const struct window_ops ops = { .map = say_no, .unmap = say_nothing };
+	const struct window window = { .ops = &ops };
+	const struct vhost_user_message good = {
+		.request = VHOST_USER_BACKEND_SHMEM_MAP,
+		.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_NEED_REPLY,
+		.size = sizeof(struct vhost_user_mapping),
+	};
+	uint8_t bytes[12 + sizeof(struct vhost_user_mapping)];
+	int sockets[2];
+
+	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
+	for (unsigned i = 0; i < 8; i++) {
+		memcpy(bytes, &good.request, 12);
+		memcpy(bytes + 12, &good.mapping, sizeof(good.mapping));
+		for (unsigned faults = i == 0 ? 0 : take(input) % 4; faults > 0; faults--)
+			bytes[take(input) % sizeof(bytes)] = take(input);
+		send_reply(sockets[1], bytes, i == 7 ? take(input) % sizeof(bytes) : sizeof(bytes),
+			i == 0 ? 1 : take(input) % 3);
+	}
+	(void)shutdown(sockets[1], SHUT_WR);
+	require(window_channel_serve(sockets[0], &window) <= 0);
+	close(sockets[0]);
+	close(sockets[1]);
+}
+
+static void give_window(const struct machine *machine)
+{
+	const struct window window = { .gpa = 1 << 20, .fd = machine->eventfd };
+
+	require(machine->vhost->ops->set_window(machine->vhost, &window) <= 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -177,12 +227,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int fd_before = next_fd();
 
 	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
+	uint8_t shape = take(&input);
 	const struct vhost_user_peer peer = {
 		.name = "fuzz",
 		.socket = sockets[0],
 		.queue_size = SIZE,
 		.config_size = CONFIG_SIZE,
-		.queues = take(&input) % 4,
+		.has_window = (shape & 4) != 0,
+		.queues = shape % 4,
 	};
 
 	put_replies(&input, sockets[1]);
@@ -192,11 +244,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		unsigned queues = machine.vhost->ops->queue_count(machine.vhost);
 
 		require(queues > 0 && queues <= DEVICE_QUEUES_MAX);
+		if (peer.has_window)
+			give_window(&machine);
 		for (unsigned i = 0; i < CALLS && input.size > 0; i++)
 			call(&machine, &input);
 		machine.vhost->ops->free(machine.vhost);
 	}
 	close(sockets[1]);
+	if (peer.has_window)
+		ask_for_memory(&input);
 	require(next_fd() == fd_before);
 	return 0;
 }

@@ -124,8 +124,8 @@ def manifest(name, disk=None, memory=True):
         files.update({(RING, os.O_RDWR): 2, ("/dev/net/tun", os.O_RDWR): 1})
     elif name == "vsock":  # the listener, the way to the helper; two to wake its threads
         files.update({(SOCKET, os.O_RDWR): 2, (EVENT, os.O_RDWR): 2, (EPOLL, os.O_RDWR): 1})
-    elif name == "wl":  # the way to the helper, the window's
-        files.update({(SOCKET, os.O_RDWR): 2, (EPOLL, os.O_RDWR): 2})
+    elif name == "wl":  # the way to the helper, and with a guest's memory the window's
+        files.update({(SOCKET, os.O_RDWR): 2 if memory else 1, (EPOLL, os.O_RDWR): 2})
     return queues if memory else 0, files
 
 

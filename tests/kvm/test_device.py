@@ -41,19 +41,20 @@ def spec(name, place):
         disk.write_bytes(bytes(1 << 20))
         yield [f"path={disk}"], (), (str(disk), os.O_RDWR)
     else:
-        yield {"vsock": [f"cid=42,socket={place / 'vsock'}"], "balloon": ["reporting"], "rng": []}[name], (), None
+        yield {"vsock": [f"cid=42,socket={place / 'vsock'}"], "balloon": ["reporting"], "rng": [],
+               "wl": [place / "wayland-0"]}[name], (), None
 
 
 @pytest.mark.no_kvm
-@pytest.mark.parametrize("name", [name for name in jails.KINDS if name != "wl"])
+@pytest.mark.parametrize("name", jails.KINDS)
 def test_jailed(tmp_path, name):
-    """And vsock's helper."""
+    """And the helpers."""
     path = tmp_path / "sock"
     with spec(name, tmp_path) as (words, fds, disk), \
             vmm.started([vmm.CROSVM, "device", name, "--socket-path", path, *words], pass_fds=fds) as back_end:
         test_foreign.wait_for_socket(path, back_end)
         found = vmm.device_processes(back_end.pid)
-        assert set(found) == ({"vsock", "vsock-to"} if name == "vsock" else {name})
+        assert set(found) == {name, f"{name}-to"} & {name, *jails.HELPERS}
         for kind, pid in found.items():
             # One socket, of the pair with its parent: it has no listener.
             jails.check_jail(pid, back_end.pid, jails.manifest(kind, disk, memory=False), guest=False)
@@ -278,14 +279,6 @@ def test_sockets_in_two_directories(tmp_path):
     assert done.stderr.count("\n") == 1 + done.stderr.count("no compositor at") == 3
     with vmm.started(vmm.command("hang", None, *words), until=b"hanging") as process:
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
-
-
-@pytest.mark.no_kvm
-def test_wl_needs_a_vm(tmp_path):
-    done = vmm.run([vmm.CROSVM, "device", "wl", "--socket-path", tmp_path / "sock", "/run/wayland-0"])
-    assert done.returncode == vmm.HOST
-    assert "shows files to the guest, which takes 'crosvm run'" in done.stderr and done.stderr.count("\n") == 1
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_dead_helper_ends_the_server(tmp_path):

@@ -231,7 +231,7 @@ def refused(*specs, status=vmm.USAGE):
 @pytest.mark.parametrize("spec, says", [
     ("type=block", "say type=T,socket=PATH"),
     ("socket=/x", "say type=T,socket=PATH"),
-    ("type=floppy,socket=/x", "block, net, rng and vsock are"),
+    ("type=floppy,socket=/x", "block, net, rng, vsock and wl are"),
     ("type=block,socket=/x,ro", "'ro'"),
 ])
 def test_bad_words(spec, says):

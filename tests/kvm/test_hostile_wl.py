@@ -12,6 +12,7 @@ import threading
 
 import oracle
 import pytest
+import test_foreign
 import vmm
 
 CASES = ["commands", "descriptors", "reuse", "read-only", "ends"]
@@ -106,14 +107,25 @@ def compositor(tmp_path):
     running.end()
 
 
-@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+@contextlib.contextmanager
+def served(where, tmp_path, path):
+    """The options of a VM with the device there."""
+    if where == "device":
+        back_end = tmp_path / "wl.sock"
+        with test_foreign.device("wl", back_end, path):
+            yield ["--vhost-user", f"type=wl,socket={back_end}"]
+    else:
+        yield [*(["-u"] if where == "jailed" else []), "--wayland-sock", path]
+
+
+@pytest.mark.parametrize("where", ["threads", "jailed", "device"])
 @pytest.mark.parametrize("case", CASES)
-def test_driver_that_breaks_the_rules(tmp_path, path, case, jailed):
-    argv = vmm.command("hostile_wl", case, *jailed, "--wayland-sock", path,
-                       params=f"times={100 if jailed else SLOTS + 10}")
-    with oracle.hostile(tmp_path, argv, case) as running:
-        running.begin()
-        running.check()
+def test_driver_that_breaks_the_rules(tmp_path, path, case, where):
+    with served(where, tmp_path, path) as options:
+        argv = vmm.command("hostile_wl", case, *options, params=f"times={SLOTS + 10 if where == 'threads' else 100}")
+        with oracle.hostile(tmp_path, argv, case) as running:
+            running.begin()
+            running.check()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a compositor to another user")

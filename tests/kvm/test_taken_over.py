@@ -78,9 +78,14 @@ def victim(tmp_path, kind):
         yield process, vmm.device_processes(process.pid)[kind]
 
 
-def packet_sockets(pid):
-    """A wayland device's window, and the way to the helper."""
-    return [end for end in jails.sockets_of(pid) if end.type == socket.SOCK_SEQPACKET]
+def way_to_helper(pid):
+    return next(end for end in jails.sockets_of(pid) if end.type == socket.SOCK_SEQPACKET)
+
+
+def streams(pid):
+    """The control connection is the last; the one before came by it: a wayland device's window."""
+    return [end for end in jails.sockets_of(pid) if end.type == socket.SOCK_STREAM
+            and not end.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
 
 
 def check_end(process, line):
@@ -132,9 +137,7 @@ def test_kill_main(tmp_path):
 @pytest.mark.parametrize("kind", jails.KINDS)
 def test_message_that_nobody_asked_for(tmp_path, kind):
     with victim(tmp_path, kind) as (process, pid):
-        *_, control = [end for end in jails.sockets_of(pid) if end.type == socket.SOCK_STREAM
-                       and not end.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-        control.send(struct.pack("<IIIQ", GET_FEATURES, VERSION | REPLY, 8, 0))
+        streams(pid)[-1].send(struct.pack("<IIIQ", GET_FEATURES, VERSION | REPLY, 8, 0))
         check_end(process, f"{kind}: the device's process broke the protocol")
 
 
@@ -143,7 +146,7 @@ def test_message_that_nobody_asked_for(tmp_path, kind):
 def test_what_is_no_number_for_a_helper(tmp_path, kind, message):
     with victim(tmp_path, kind) as (process, pid):
         helper = vmm.device_processes(process.pid)[f"{kind}-to"]
-        packet_sockets(pid)[-1].send(message)
+        way_to_helper(pid).send(message)
         check_end(process, f"device {kind}-to: its process {helper} ended with status 0\n")
 
 
@@ -153,8 +156,19 @@ PAGE = 4096
 WINDOW_SIZE = 16 << 30
 
 
-def window_request(offset, size, writable=1):
-    return struct.pack("<QQII", offset, size, writable, 0)
+MAP, UNMAP, NEED_REPLY = 9, 10, 8  # of vhost-user's back end
+
+
+def request(number, payload, flags=VERSION | NEED_REPLY):
+    return struct.pack("<III", number, flags, len(payload)) + payload
+
+
+def map_request(offset, size, flags=1, shmid=0, fd_offset=0):
+    return request(MAP, struct.pack("<QQQQQ", shmid, fd_offset, offset, size, flags))
+
+
+def unmap_request(offset, size):
+    return request(UNMAP, struct.pack("<QQQQQ", 0, 0, offset, size, 0))
 
 
 def memory_file(size, seals):
@@ -168,34 +182,39 @@ def test_window_requests_that_are_refused(tmp_path):
     """One after the other; a good one between them is done."""
     sealed, open_ = memory_file(2 * PAGE, fcntl.F_SEAL_SHRINK), memory_file(2 * PAGE, 0)
     null, text = os.open("/dev/null", os.O_RDWR), os.open(tmp_path / "text", os.O_RDWR | os.O_CREAT)
-    refused = [(window_request(0, PAGE), [open_]), (window_request(0, PAGE), [null]), (window_request(0, PAGE), [text]),
-               (window_request(0, PAGE), []), (window_request(0, 3 * PAGE), [sealed]), (window_request(0, 1), [sealed]),
-               (window_request(1, PAGE), [sealed]), (window_request(WINDOW_SIZE, PAGE), [sealed]),
-               (window_request(WINDOW_SIZE - PAGE, 2 * PAGE), [sealed]), (window_request(2**64 - PAGE, PAGE), [sealed]),
-               (window_request(PAGE, 2**64 - PAGE), [sealed]), (window_request(PAGE, 0), []),
-               (window_request(2**64 - 1, 0), [])]
+    refused = [(map_request(0, PAGE), [open_]), (map_request(0, PAGE), [null]), (map_request(0, PAGE), [text]),
+               (map_request(0, 3 * PAGE), [sealed]), (map_request(0, 1), [sealed]), (map_request(0, 0), [sealed]),
+               (map_request(1, PAGE), [sealed]), (map_request(WINDOW_SIZE, PAGE), [sealed]),
+               (map_request(WINDOW_SIZE - PAGE, 2 * PAGE), [sealed]), (map_request(2**64 - PAGE, PAGE), [sealed]),
+               (map_request(PAGE, 2**64 - PAGE), [sealed]), (map_request(0, PAGE, flags=2), [sealed]),
+               (map_request(0, PAGE, shmid=1), [sealed]), (map_request(0, PAGE, fd_offset=PAGE), [sealed]),
+               (unmap_request(PAGE, 0), []), (unmap_request(0, 2 * PAGE), []), (unmap_request(2**64 - 1, 1), [])]
     with victim(tmp_path, "wl") as (process, pid):
-        end = packet_sockets(pid)[0]
+        end = streams(pid)[0]
         before = len(os.listdir(f"/proc/{process.pid}/fd"))
 
         def ask(message, fds):
             socket.send_fds(end, [message], fds)
-            return struct.unpack("<i", end.recv(100))[0]
+            number, flags, size, result = struct.unpack("<IIIQ", end.recv(100))
+            assert (number, flags, size) == (message[0], VERSION | REPLY, 8)
+            return result
 
         for message, fds in refused:
-            assert ask(message, fds) < 0, message
-            assert ask(window_request(0, PAGE), [sealed]) == 0
-            assert ask(window_request(0, PAGE), [sealed]) == -errno.EEXIST
-            assert ask(window_request(0, 0), []) == 0
+            assert ask(message, fds) > 0, message
+            assert ask(map_request(0, PAGE), [sealed]) == 0
+            assert ask(map_request(0, PAGE), [sealed]) == errno.EEXIST
+            assert ask(unmap_request(0, PAGE), []) == 0
         assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
     for fd in (sealed, open_, null, text):
         os.close(fd)
 
 
-@pytest.mark.parametrize("message, fds", [(b"short", 0), (bytes(1 << 16), 0), (window_request(0, PAGE), 2),
-                                          (window_request(0, PAGE), 253)], ids=["short", "long", "two-fds", "253-fds"])
+@pytest.mark.parametrize("message, fds", [
+    (request(MAP, bytes(39)), 1), (bytes(1 << 16), 0), (map_request(0, PAGE), 0), (map_request(0, PAGE), 2),
+    (map_request(0, PAGE), 253), (request(1, b""), 0), (request(MAP, bytes(40), flags=2), 1), (unmap_request(0, PAGE), 1),
+], ids=["short", "long", "no-fd", "two-fds", "253-fds", "another", "version", "needless-fd"])
 def test_window_messages_that_are_none(tmp_path, message, fds):
     with victim(tmp_path, "wl") as (process, pid):
-        socket.send_fds(packet_sockets(pid)[0], [message], [0] * fds)
+        socket.send_fds(streams(pid)[0], [message], [0] * fds)
         check_end(process, "a device asks for shared memory, and breaks the protocol")

@@ -8,6 +8,7 @@ import re
 import socket
 
 import pytest
+import test_foreign
 import vmm
 
 ID_FIRST, ID_LATER = 0x105e, 0x107f
@@ -94,6 +95,22 @@ def test_refused(option, specs, says):
     done = vmm.run(vmm.command("machine", "pci", *options))
     assert (done.returncode, done.stdout) == (vmm.USAGE, ""), done.stderr
     assert done.stderr.startswith(f"crosvm: --{option}: ") and says in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("jailed", [[], ["-u"]], ids=["threads", "jailed"])
+def test_one_that_another_program_serves(runtime, tmp_path, jailed):
+    """It is the one that a VM has, whatever the session has."""
+    path = tmp_path / "device"
+    with test_foreign.device("wl", path, runtime / "wayland-0"):
+        assert wl_ids(*jailed, "--vhost-user", f"type=wl,socket={path}", XDG_RUNTIME_DIR=str(runtime)) == [ID_FIRST]
+
+
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("other", [("--wl", "/a"), ("--vhost-user", "type=wl,socket=/b")], ids=["ours", "theirs"])
+def test_two(other):
+    done = vmm.run(vmm.command("machine", "pci", "--vhost-user", "type=wl,socket=/a", *other))
+    assert (done.returncode, done.stdout) == (vmm.USAGE, "")
+    assert "a VM has one wl device" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_as_much_as_there_may_be():

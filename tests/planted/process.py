@@ -4,6 +4,7 @@
 MESSAGE = "src/virtio/vhost_user_message.c"
 FRONT = "src/virtio/vhost_user_frontend.c"
 BACK = "src/virtio/vhost_user_backend.c"
+CHANNEL = "src/virtio/window_channel.c"
 
 BUGS = [
     ("B91", "descriptors too many stay open", MESSAGE,
@@ -14,9 +15,9 @@ BUGS = [
      "\tif (r == 0 && (msg.msg_flags & MSG_CTRUNC) != 0)\n\t\tr = -EPROTO; /* more than eight: the kernel has closed the others */\n",
      "", "test_vhost_user_backend"),
     ("D2M", "a request that is in no table", MESSAGE,
-     "if (message->request >= VHOST_USER_REQUESTS || !rules", "if (!rules", "test_vhost_user_backend"),
+     "return request < asks->count && asks->rules[request].known ?", "return asks->rules[request].known ?", "test_vhost_user_backend"),
     ("D2M", "a payload of any length", MESSAGE,
-     " &&\n\t       message->size <= rules[message->request].max_size;", ";", "test_vhost_user_backend"),
+     "message->size >= rule->min_size && message->size <= rule->max_size;", "message->size >= rule->min_size;", "test_vhost_user_backend"),
     ("D2M", "a table with more regions than its message", MESSAGE,
      "return message->memory.count <= VHOST_USER_REGIONS_MAX &&\n\t\t       message->size == vhost_user_memory_payload(message->memory.count);",
      "return message->memory.count <= VHOST_USER_REGIONS_MAX;", "test_vhost_user_backend"),
@@ -64,8 +65,25 @@ BUGS = [
      "self->queue_count = (unsigned)min_u64(\n\t\tself->peer.queues != 0 ? self->peer.queues : count, DEVICE_QUEUES_MAX);",
      "self->queue_count = (unsigned)(self->peer.queues != 0 ? self->peer.queues : count);", "test_vhost_user_frontend"),
     ("D2M", "what nobody asked for is left in the socket", FRONT,
-     "return give_up(self, n > 0 ? -EPROTO : -ENOTCONN, \"between requests\");", "return n > 0 ? 0 : give_up(self, -ENOTCONN, \"between requests\");",
+     "\treturn vhost_user_give_up(\n\t\t&self->connection, n > 0 ? -EPROTO : -ENOTCONN, \"between requests\");",
+     "\treturn n > 0 ? 0 : vhost_user_give_up(&self->connection, -ENOTCONN, \"between requests\");",
      "test_vhost_user_frontend"),
+    ("D2M", "a device without a way to its window", FRONT,
+     "self->peer.has_window && (protocol & WINDOW_FEATURES)", "false && (protocol & WINDOW_FEATURES)", "test_vhost_user_frontend"),
+    ("D2M", "a request of the other end's", MESSAGE,
+     "return receive_whole_request(&back_asks,", "return receive_whole_request(&front_asks,", "test_window or hangs"),
+    ("D2M", "memory is mapped that no descriptor came with", MESSAGE,
+     "\t\treturn message->fd_count == 1;", "\t\treturn message->fd_count <= 1;", "test_window"),
+    ("D2M", "another window than the one that there is", CHANNEL,
+     "mapping->shmid != SHMID || ", "", "test_window"),
+    ("B91", "a descriptor that came with a request stays open", CHANNEL,
+     "\tvhost_user_message_release(&message);\n", "\tmessage.fd_count = 0;\n", "test_window"),
+    ("B41", "the way to a window changes while rings run", BACK,
+     "= { set_channel, MOVES, 0,", "= { set_channel, 0, 0,", "test_vhost_user_window"),
+    ("B41", "a window that is gone stays with the device", BACK,
+     "\tif (server->window_size > 0)\n\t\t(void)!back(server)->set_window(server->vhost, NULL);\n", "", "test_vhost_user_window"),
+    ("D2M", "a second way to a window", BACK,
+     "\tif (server->channel_fd >= 0)\n\t\treturn -EBUSY;\n", "", "test_vhost_user_window"),
     ("D2M", "a device claims features that we do not know", FRONT,
      "\tself->features &= DEVICE_FEATURES | VHOST_RING_FEATURES;\n\tif (r == 0)", "\tif (r == 0)", "test_vhost_user_frontend"),
     ("B75", "a device may be slow as often as it likes", "src/virtio/vhost_user_credit.h",

@@ -79,6 +79,16 @@ static void a_peer_that_knows_less_is_driven(void **state)
 	}
 }
 
+/* A device that shows files to the guest is none without a way to do so. */
+static void a_peer_without_a_way_to_the_window_is_refused(void **state)
+{
+	struct peer peer = { .has_window = true };
+
+	(void)state;
+	assert_int_equal(peer_connect(&peer), -EPROTO);
+	peer_end(&peer);
+}
+
 /* Zeros instead of a configuration space, and only features that need none. */
 static void a_peer_without_a_configuration_space_may_be_driven(void **state)
 {
@@ -478,6 +488,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_peer_is_driven),
 		cmocka_unit_test(a_peer_that_knows_less_is_driven),
+		cmocka_unit_test(a_peer_without_a_way_to_the_window_is_refused),
 		cmocka_unit_test(a_peer_without_a_configuration_space_may_be_driven),
 		cmocka_unit_test(the_configuration_space_of_such_a_peer_may_be_ours),
 		cmocka_unit_test(no_more_of_the_configuration_is_asked_for_than_there_is),

@@ -14,6 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "unit/count_entries.h"
+#include "virtio/vhost_user_message.h"
 #include "virtio/window_channel.h"
 #include "vm/window.h"
 
@@ -91,11 +94,11 @@ static int map(const struct vm_window *window, uint64_t offset, uint64_t size, i
 	return w->ops->map(w->owner, offset, size, fd, write);
 }
 
-static int unmap(const struct vm_window *window, uint64_t offset)
+static int unmap(const struct vm_window *window, uint64_t offset, uint64_t size)
 {
 	const struct window *w = vm_window_get(window);
 
-	return w->ops->unmap(w->owner, offset);
+	return w->ops->unmap(w->owner, offset, size);
 }
 
 static void a_file_is_a_slot(void **state)
@@ -122,14 +125,14 @@ static void slots_are_used_again(void **state)
 	for (unsigned i = 0; i < 3000; i++) {
 		assert_int_equal(map(*state, 4096 * (i % 5), 4096, fd, true), 0);
 		assert_int_equal(slots[FIRST_SLOT].size, 4096);
-		assert_int_equal(unmap(*state, 4096 * (i % 5)), 0);
+		assert_int_equal(unmap(*state, 4096 * (i % 5), 4096), 0);
 		assert_int_equal(used_slots, 0);
 	}
 	for (unsigned i = 0; i < VM_WINDOW_MAPPINGS_MAX; i++)
 		assert_int_equal(map(*state, UINT64_C(4096) * i, 4096, fd, true), 0);
 	assert_int_equal(
 		map(*state, UINT64_C(4096) * VM_WINDOW_MAPPINGS_MAX, 4096, fd, true), -ENOSPC);
-	assert_int_equal(unmap(*state, 4096 * 17), 0);
+	assert_int_equal(unmap(*state, 4096 * 17, 4096), 0);
 	assert_int_equal(map(*state, 4096 * 17, 4096, fd, true), 0);
 	close(fd);
 }
@@ -143,14 +146,14 @@ static void what_the_guest_still_has_is_kept(void **state)
 	const uint8_t *hva = slots[FIRST_SLOT].hva;
 
 	kvm_says_of_removal = -ENOMEM;
-	assert_int_equal(unmap(*state, 0), 0);
-	assert_int_equal(unmap(*state, 0), -ENOENT);
+	assert_int_equal(unmap(*state, 0, 4096), 0);
+	assert_int_equal(unmap(*state, 0, 4096), -ENOENT);
 	assert_int_equal(msync((void *)hva, 4096, MS_ASYNC), 0); /* ENOMEM: nothing is there */
 	assert_int_equal(map(*state, 0, 4096, fd, true), -EEXIST);
 	kvm_says_of_removal = 0;
 	assert_int_equal(map(*state, 0, 4096, fd, true), 0);
 	assert_int_equal(used_slots, 1);
-	assert_int_equal(unmap(*state, 0), 0);
+	assert_int_equal(unmap(*state, 0, 4096), 0);
 	close(fd);
 }
 
@@ -182,7 +185,8 @@ static void a_device_cannot_map_what_it_must_not(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		assert_int_equal(map(*state, cases[i].offset, cases[i].size, cases[i].fd, true),
 			cases[i].error);
-	assert_int_equal(unmap(*state, 4096 * 6), -ENOENT);
+	assert_int_equal(unmap(*state, 4096 * 6, 4096), -ENOENT);
+	assert_int_equal(unmap(*state, 4096 * 5, 4096), -ENOENT);
 	kvm_says = -ENOMEM;
 	assert_int_equal(map(*state, 0, 4096, good, true), -ENOMEM);
 	assert_int_equal(used_slots, 1);
@@ -209,9 +213,9 @@ static struct window_channel serve(struct vm_window *window, _Atomic int *lost)
 	struct window_channel channel;
 	int ends[2];
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
 	assert_int_equal(vm_window_serve(window, ends[0], &no_sandbox, &loss), 0);
-	window_channel_init(&channel, ends[1], GPA, SIZE);
+	window_channel_init(&channel, ends[1], SIZE);
 	return channel;
 }
 
@@ -237,16 +241,19 @@ static void another_process_maps_by_its_channel(void **state)
 	assert_int_equal(ops->map(&channel, 0x11000, 4096, good, true), -EEXIST);
 	assert_int_equal(ops->map(&channel, 0x30000, 4096, shrinkable, true), -EINVAL);
 	assert_int_equal(ops->map(&channel, 0x30000, 0, good, true), -EINVAL);
-	assert_int_equal(ops->map(&channel, 0x30000, 4096, -1, true), -EINVAL);
+	assert_int_equal(ops->map(&channel, 0x30000, 4096, -1, true), -EBADF);
 	assert_int_equal(ops->map(&channel, SIZE, 4096, good, true), -EINVAL);
-	assert_int_equal(ops->unmap(&channel, 0x30000), -ENOENT);
+	assert_int_equal(ops->unmap(&channel, 0x30000, 4096), -ENOENT);
+	unsigned fds = count_fds();
+
 	for (unsigned i = 0; i < 1000; i++) {
 		assert_int_equal(ops->map(&channel, 0x30000, 4096, good, true), 0);
-		assert_int_equal(ops->unmap(&channel, 0x30000), 0);
+		assert_int_equal(ops->unmap(&channel, 0x30000, 4096), 0);
 	}
+	assert_int_equal(count_fds(), fds);
 	assert_int_equal(used_slots, 2);
-	assert_int_equal(ops->unmap(&channel, 0x10000), 0);
-	close(channel.window.fd); /* it ends, which is no fault */
+	assert_int_equal(ops->unmap(&channel, 0x10000, 8192), 0);
+	close(channel.socket); /* it ends, which is no fault */
 	vm_window_free(*state);
 	*state = NULL;
 	assert_int_equal(used_slots, 0);
@@ -255,42 +262,168 @@ static void another_process_maps_by_its_channel(void **state)
 	close(shrinkable);
 }
 
-/* A process that a guest owns: what is no request is its last; a VMM that is gone is an error. */
+/* A good request, for tests that spoil it. */
+static struct vhost_user_message request_to_map(int fd)
+{
+	return (struct vhost_user_message){
+		.request = VHOST_USER_BACKEND_SHMEM_MAP,
+		.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_NEED_REPLY,
+		.size = sizeof(struct vhost_user_mapping),
+		.mapping = { .size = 4096, .flags = 1 },
+		.fd_count = 1,
+		.fds = { fd },
+	};
+}
+
+/* What of the form may be, but is not done here. */
+static void what_no_device_of_ours_asks_is_refused(void **state)
+{
+	int good = file_of(8192, 0, F_SEAL_SHRINK);
+	_Atomic int lost = 0;
+	struct window_channel channel = serve(*state, &lost);
+	struct vhost_user_message spoilt[] = { request_to_map(good), request_to_map(good),
+		request_to_map(good) };
+	struct vhost_user_message reply;
+
+	spoilt[0].mapping.shmid = 1;
+	spoilt[1].mapping.fd_offset = 4096;
+	spoilt[2].mapping.flags = 2;
+	for (size_t i = 0; i < ARRAY_SIZE(spoilt); i++) {
+		assert_int_equal(vhost_user_send(channel.socket, &spoilt[i], UINT64_MAX), 0);
+		assert_int_equal(vhost_user_receive_reply(channel.socket, spoilt[i].request,
+					 sizeof(reply.u64), &reply, UINT64_MAX),
+			0);
+		assert_int_equal(reply.u64, EINVAL);
+	}
+	/* Who asks for no answer gets none: the next one is the next request's. */
+	struct vhost_user_message quiet = request_to_map(good);
+
+	quiet.flags = VHOST_USER_VERSION;
+	assert_int_equal(vhost_user_send(channel.socket, &quiet, UINT64_MAX), 0);
+	assert_int_equal(channel.window.ops->map(&channel, 0, 4096, good, true), -EEXIST);
+	assert_int_equal(channel.window.ops->unmap(&channel, 0, 4096), 0);
+	assert_int_equal(lost, 0);
+	close(channel.socket);
+	close(good);
+}
+
+/* What is no request: each is a good one with another word. */
+static const struct {
+	uint32_t request, flags, size;
+	unsigned fd_count;
+} none[] = {
+	{ 0, 9, 40, 1 },
+	{ VHOST_USER_BACK_REQUESTS, 9, 40, 1 },
+	{ VHOST_USER_GET_CONFIG, 9, 40, 1 },
+	{ VHOST_USER_BACKEND_SHMEM_UNMAP, 9, 40, 1 },
+	{ VHOST_USER_BACKEND_SHMEM_MAP, 10, 40, 1 },
+	{ VHOST_USER_BACKEND_SHMEM_MAP, 9, 41, 1 },
+	{ VHOST_USER_BACKEND_SHMEM_MAP, 9, 39, 1 },
+	{ VHOST_USER_BACKEND_SHMEM_MAP, 9, 40, 0 },
+	{ VHOST_USER_BACKEND_SHMEM_MAP, 9, 40, 2 },
+};
+
+/* A process that a guest owns: that is its last; a VMM that is gone is an error. */
 static void a_message_that_is_none_ends_it(void **state)
 {
 	int good = file_of(8192, 0, F_SEAL_SHRINK);
-	static const char bytes[100];
 
-	for (size_t size = 1; size <= sizeof(bytes); size += 33) {
+	for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
 		_Atomic int lost = 0;
 		struct window_channel channel = serve(*state, &lost);
+		const struct vhost_user_message message = {
+			.request = none[i].request,
+			.flags = none[i].flags,
+			.size = none[i].size,
+			.fd_count = none[i].fd_count,
+			.fds = { good, good },
+		};
 
 		assert_int_equal(channel.window.ops->map(&channel, 0, 4096, good, true), 0);
-		assert_int_equal(send(channel.window.fd, bytes, size, 0), (ssize_t)size);
+		assert_int_equal(vhost_user_send(channel.socket, &message, UINT64_MAX), 0);
 		await_loss(&lost);
 		vm_window_free(*state);
 		assert_true(channel.window.ops->map(&channel, 8192, 4096, good, true) < 0);
 		assert_int_equal(used_slots, 0);
-		close(channel.window.fd);
+		close(channel.socket);
 		assert_int_equal(make(state), 0);
 	}
 	close(good);
 }
 
+/* It hangs up in the middle of a message. */
+static void half_a_message_ends_it(void **state)
+{
+	for (size_t size = 1; size < 52; size++) {
+		_Atomic int lost = 0;
+		struct window_channel channel = serve(*state, &lost);
+		const struct vhost_user_message message = request_to_map(-1);
+
+		assert_int_equal(send(channel.socket, &message, min_u64(size, 12), 0),
+			(ssize_t)min_u64(size, 12));
+		if (size > 12)
+			assert_int_equal(send(channel.socket, &message.mapping, size - 12, 0),
+				(ssize_t)size - 12);
+		close(channel.socket);
+		await_loss(&lost);
+		vm_window_free(*state);
+		assert_int_equal(make(state), 0);
+	}
+}
+
 /* It never reads an answer: that is no reason to wait at the end. */
 static void a_device_that_does_not_read_holds_nobody(void **state)
 {
-	const uint64_t request[3] = { 0, 0, 0 };
+	const struct vhost_user_message request = {
+		.request = VHOST_USER_BACKEND_SHMEM_UNMAP,
+		.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_NEED_REPLY,
+		.size = sizeof(struct vhost_user_mapping),
+	};
 	_Atomic int lost = 0;
 	struct window_channel channel = serve(*state, &lost);
 
-	while (send(channel.window.fd, request, sizeof(request), MSG_DONTWAIT) > 0)
+	while (vhost_user_send(channel.socket, &request, clock_monotonic_ns() + 200 * NS_PER_MS) ==
+		0)
 		;
-	assert_int_equal(errno, EAGAIN);
 	vm_window_free(*state);
 	*state = NULL;
 	assert_int_equal(lost, 0);
-	close(channel.window.fd);
+	close(channel.socket);
+}
+
+/* ---- to a VMM that is none ---- */
+
+/* A front end of `crosvm device` may answer anything: that is an error, and no more. */
+static void answers_that_are_none_are_errors(void **state)
+{
+	static const struct {
+		struct vhost_user_message message;
+		int result;
+	} cases[] = {
+		{ { .request = 9, .flags = 5, .size = 8, .u64 = 0 }, 0 },
+		{ { .request = 9, .flags = 5, .size = 8, .u64 = EEXIST }, -EEXIST },
+		{ { .request = 9, .flags = 5, .size = 8, .u64 = 4096 }, -EIO },
+		{ { .request = 9, .flags = 5, .size = 8, .u64 = UINT64_MAX }, -EIO },
+		{ { .request = 10, .flags = 5, .size = 8, .u64 = 0 }, -EPROTO },
+		{ { .request = 9, .flags = 1, .size = 8, .u64 = 0 }, -EPROTO },
+		{ { .request = 9, .flags = 5, .size = 16, .u64 = 0 }, -EPROTO },
+		{ { .request = 9, .flags = 5, .size = 8, .fd_count = 1, .fds = { 0 } }, -EPROTO },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct window_channel channel;
+		int ends[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+		window_channel_init(&channel, ends[1], SIZE);
+		assert_int_equal(vhost_user_send(ends[0], &cases[i].message, UINT64_MAX), 0);
+		assert_int_equal(channel.window.ops->map(&channel, 0, 4096, STDERR_FILENO, true),
+			cases[i].result);
+		close(ends[0]);
+		assert_int_equal(channel.window.ops->unmap(&channel, 0, 4096), -ENOTCONN);
+		close(ends[1]);
+	}
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make, unmake)
@@ -303,8 +436,11 @@ int main(void)
 		TEST(what_the_guest_still_has_is_kept),
 		TEST(a_device_cannot_map_what_it_must_not),
 		TEST(another_process_maps_by_its_channel),
+		TEST(what_no_device_of_ours_asks_is_refused),
 		TEST(a_message_that_is_none_ends_it),
+		TEST(half_a_message_ends_it),
 		TEST(a_device_that_does_not_read_holds_nobody),
+		cmocka_unit_test(answers_that_are_none_are_errors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,9 +73,9 @@ static int make(void **state)
 	rig->memory = driver_memory();
 	options.sockets[0] = rig->host.sockets[0];
 	assert_int_equal(wl_device_class.open(&options, &device), 0);
-	wl_device_class.ops->set_window(device, &rig->host.window);
 	assert_int_equal(
 		vhost_thread_create(wl_device_class.ops, device, rig->memory, &rig->vhost), 0);
+	assert_int_equal(rig->vhost->ops->set_window(rig->vhost, &rig->host.window), 0);
 	for (unsigned i = 0; i < WL_QUEUES; i++) {
 		rig->rings[i].kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		rig->rings[i].call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

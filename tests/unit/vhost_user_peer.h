@@ -48,6 +48,7 @@ struct peer {
 	/* As in struct vhost_user_peer. */
 	unsigned queues_min;
 	bool drops_work;
+	bool has_window;
 	bool syncs;
 	uint64_t features_without_config;
 	const struct vhost_user_offer *own;
@@ -245,6 +246,7 @@ static inline int peer_meet(struct peer *peer)
 		.config_used = peer->config_used,
 		.queues_min = peer->queues_min,
 		.drops_work = peer->drops_work,
+		.has_window = peer->has_window,
 		.syncs = peer->syncs,
 		.features_without_config = peer->features_without_config,
 		.own = peer->own,

@@ -68,14 +68,14 @@ static inline int rig_map(void *owner, uint64_t offset, uint64_t size, int fd, b
 	return 0;
 }
 
-static inline int rig_unmap(void *owner, uint64_t offset)
+static inline int rig_unmap(void *owner, uint64_t offset, uint64_t size)
 {
 	struct wl_rig *rig = owner;
 
 	for (unsigned i = 0; i < RIG_MAPPINGS; i++) {
 		struct rig_mapping *mapping = &rig->mappings[i];
 
-		if (mapping->size == 0 || mapping->offset != offset)
+		if (mapping->size == 0 || mapping->offset != offset || mapping->size != size)
 			continue;
 		close(mapping->fd);
 		mapping->size = 0;
@@ -110,7 +110,7 @@ static inline void rig_open(struct wl_rig *rig)
 	static const char *const names[] = { "", "other" };
 
 	*rig = (struct wl_rig){
-		.window = { &rig_window_ops, rig, RIG_WINDOW_GPA, WL_WINDOW_SIZE },
+		.window = { &rig_window_ops, rig, RIG_WINDOW_GPA, WL_WINDOW_SIZE, -1 },
 	};
 	snprintf(rig->directory, sizeof(rig->directory), "/tmp/crosvm-wl-XXXXXX");
 	rig_require(mkdtemp(rig->directory) != NULL);
@@ -122,6 +122,7 @@ static inline void rig_open(struct wl_rig *rig)
 	}
 	rig_require(wl_host_create(rig->sockets, 2, &rig->host) == 0);
 	rig->host->table.window = &rig->window;
+	rig->host->table.window_gpa = RIG_WINDOW_GPA;
 }
 
 /* Nothing is left of what a driver did. */

@@ -203,9 +203,20 @@ PROXY = ("crosvm-wl & while [ ! -S /run/wayland-0 ]; do sleep 0.1; done; "
          "export XDG_RUNTIME_DIR=/run WAYLAND_DISPLAY=wayland-0; ")
 
 
-def command(initrd, compositor, script, *options):
-    return vm.command("cloud-6.1", initrd, script=script, cpus=2, mem="512",
-                      options=("--wayland-sock", compositor.socket, *options))
+def command(initrd, script, *options):
+    return vm.command("cloud-6.1", initrd, script=script, cpus=2, mem="512", options=options)
+
+
+@contextlib.contextmanager
+def served(compositor):
+    """The options for a device that `crosvm device` serves, instead, and the process of that."""
+    path = compositor.directory / "device"
+    with subprocess.Popen([vm.CROSVM, "device", "wl", "--socket-path", path, compositor.socket]) as back_end:
+        try:
+            compositor.wait_for(path.exists)
+            yield ["--vhost-user", f"type=wl,socket={path}"], back_end
+        finally:
+            back_end.kill()
 
 
 def pixels_mapped(pid):
@@ -218,17 +229,14 @@ def device_process(pid):
     return next(child for child in children if pathlib.Path(f"/proc/{child}/comm").read_text() == "crosvm-wl\n")
 
 
-@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
-def test_a_window(guest_files, weston, options):
-    """Exactly the client's pixels, while it moves, and none after it. One sees its compositor die; the next has a new one."""
-    script = PROXY + ("weston-simple-shm & client=$!; read line; kill $client; wait $client; echo closed; "
-                      "read line; weston-simple-shm; echo lost; read line; weston-simple-shm & read line; echo end")
-    with vm.piped(command(guest_files, weston, script, *options)) as (process, console):
+def come_and_go(argv, weston, parent=None):
+    """A client's window. `parent` gives the pid of the device's process' parent; None: the device has no process."""
+    with vm.piped(argv) as (process, console):
         weston.wait_for(lambda: weston.count() == BACKGROUND - CLIENT * CLIENT)
         # For the guest alone: the VMM copies no pixel, and a jailed device has none to copy.
         buffers = pixels_mapped(process.pid)
         assert len(buffers) == len(set(buffers)) == 2
-        assert not options or pixels_mapped(device_process(process.pid)) == []
+        assert parent is None or pixels_mapped(device_process(parent(process.pid))) == []
         vm.press_return(process)
         vm.expect(console, "closed")
         weston.wait_for(lambda: weston.count() == BACKGROUND)
@@ -244,6 +252,24 @@ def test_a_window(guest_files, weston, options):
         assert process.wait(vm.TIMEOUT) == vm.OK
 
 
+SCRIPT = PROXY + ("weston-simple-shm & client=$!; read line; kill $client; wait $client; echo closed; "
+                  "read line; weston-simple-shm; echo lost; read line; weston-simple-shm & read line; echo end")
+
+
+@pytest.mark.parametrize("options", vm.THREADS_IN_SOAK)
+def test_a_window(guest_files, weston, options):
+    """Exactly the client's pixels, while it moves, and none after it. One sees its compositor die; the next has a new one."""
+    come_and_go(command(guest_files, SCRIPT, "--wayland-sock", weston.socket, *options), weston,
+                (lambda pid: pid) if options else None)
+
+
+@pytest.mark.soak
+def test_a_window_of_a_device_alone(guest_files, weston):
+    """The same by `crosvm device`."""
+    with served(weston) as (options, back_end):
+        come_and_go(command(guest_files, SCRIPT, *options), weston, lambda _: back_end.pid)
+
+
 def test_a_user(guest_files, weston):
     """The proxy goes on as its directory's owner, is alone with the device, leaves no socket, and can come again."""
     script = ("mkdir -p /run/user/1000; chown 1000:1000 /run/user/1000; cd /run/user/1000; "
@@ -252,7 +278,7 @@ def test_a_user(guest_files, weston):
               "crosvm-wl /run/second; echo second: $?; "
               "kill $proxy; wait $proxy; echo ended: $?; [ -S wayland-0 ] || echo gone; serve; "
               "export XDG_RUNTIME_DIR=$PWD WAYLAND_DISPLAY=wayland-0; weston-simple-shm & read line; echo end")
-    with vm.piped(command(guest_files, weston, script)) as (process, console):
+    with vm.piped(command(guest_files, script, "--wayland-sock", weston.socket)) as (process, console):
         vm.expect(console, "socket of 1000")
         vm.expect(console, "Uid:\t1000\t1000\t1000\t1000")
         vm.expect(console, "second: 1")
@@ -271,7 +297,7 @@ def test_keyboard_and_clipboard(guest_files, sway, options):
               "printf 'from the guest' | wl-copy; echo copied; read line; echo pasted: $(wl-paste -n)")
     if not options:
         sway.let_others_in()
-    with vm.piped(command(guest_files, sway, script, *options)) as (process, console):
+    with vm.piped(command(guest_files, script, "--wayland-sock", sway.socket, *options)) as (process, console):
         sway.wait_for(lambda: sway.focused() == "foot")
         sway.type_line("hello")
         vm.expect(console, "typed: hello")
