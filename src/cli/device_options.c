@@ -334,7 +334,6 @@ static int check_compositor(const char *option, const char *path)
 	return -EINVAL;
 }
 
-/* They may come and go, but what is something else will not become one. */
 /* A VM has one window, beside its memory. */
 static int check_window(const struct vm_config *config)
 {
@@ -344,6 +343,7 @@ static int check_window(const struct vm_config *config)
 	return -EINVAL;
 }
 
+/* They may come and go, but what is something else will not become one. */
 static int check_compositors(const struct vm_config *config)
 {
 	const struct vm_device *device = find_device(config, &wl_device_class);
