@@ -115,7 +115,11 @@ static int run(const struct device_request *request)
 		return STATUS_USAGE;
 	enum exit_status status = STATUS_USAGE;
 
-	if (device_class_has_back_end(class, device))
+	if (device_class_ops(class, device) != class->ops)
+		log_error("device %s: that is for 'crosvm run'; its --vhost-user shows the "
+			  "guest a plain one",
+			request->name);
+	else if (device_class_has_back_end(class, device))
 		log_error("device %s: another program would serve it, by vhost-user as well: start "
 			  "that one",
 			request->name);

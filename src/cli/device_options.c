@@ -318,22 +318,6 @@ static int check_balloon(const struct vm_config *config)
 	return -EINVAL;
 }
 
-static int check_compositor(const char *option, const char *path)
-{
-	struct stat st;
-
-	if (stat(path, &st) < 0) {
-		log_warn("%s: no compositor at '%s': %s; the guest's programs find none until "
-			 "there is one",
-			option, path, strerror(errno));
-		return 0;
-	}
-	if (S_ISSOCK(st.st_mode))
-		return 0;
-	log_error("%s: '%s' is no socket; pass that of a Wayland compositor", option, path);
-	return -EINVAL;
-}
-
 /* A VM has one window, beside its memory. */
 static int check_window(const struct vm_config *config)
 {
@@ -341,18 +325,6 @@ static int check_window(const struct vm_config *config)
 		return 0;
 	log_error("--vhost-user: a VM has one wl device; several sockets make one of our own");
 	return -EINVAL;
-}
-
-/* They may come and go, but what is something else will not become one. */
-static int check_compositors(const struct vm_config *config)
-{
-	const struct vm_device *device = find_device(config, &wl_device_class);
-	const struct wl_options *options = device != NULL ? device->options : NULL;
-	int r = 0;
-
-	for (unsigned i = 0; r == 0 && options != NULL && i < options->socket_count; i++)
-		r = check_compositor(device->option, options->sockets[i].path);
-	return r;
 }
 
 /* Those that are made of several options. */
@@ -374,12 +346,10 @@ int device_options_check(const struct vm_config *config)
 	int r = check_root(config);
 
 	if (r == 0)
+		r = check_window(config);
+	if (r == 0)
 		r = check_single(config);
 	if (r == 0)
 		r = check_balloon(config);
-	if (r == 0)
-		r = check_window(config);
-	if (r == 0)
-		r = check_compositors(config);
 	return r == 0 ? check_serial(config) : r;
 }

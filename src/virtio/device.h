@@ -125,8 +125,8 @@ struct device_ops {
 	unsigned spare_fds;
 	/* NULL: it asks the host for nothing. */
 	const struct device_helper_ops *helper;
-	/* The window, if there is one where the device runs. Once, before start; it outlives the
-	 * device. */
+	/* The window, if there is one where the device runs, while no queue does; NULL takes it
+	 * away, and there may be another. */
 	void (*set_window)(struct device *device, const struct window *window);
 	/*
 	 * The same by the VMM, which may change what the driver can only read,

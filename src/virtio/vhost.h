@@ -66,7 +66,7 @@ struct vhost_ops {
 	/*
 	 * VHOST_USER_SET_BACKEND_REQ_FD: where it asks for that (window.h), while no ring
 	 * runs. What it points to outlives the back half, or is taken away before it goes
-	 * (NULL). A back half in another process gets window->fd. NULL: it has none.
+	 * (NULL). One in another process gets window->fd, once, and keeps it. NULL: it has none.
 	 */
 	int (*set_window)(struct vhost *vhost, const struct window *window);
 	/* Fixes a ring while it is stopped. */

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -20,12 +21,12 @@
 #include "virtio/vhost_user_message.h"
 #include "virtio/window_channel.h"
 
-#define BIT(n) (UINT64_C(1) << (n))
+#define BIT(n)         (UINT64_C(1) << (n))
+#define PROTOCOL(name) BIT(VHOST_USER_PROTOCOL_F_##name)
 
 #define PROTOCOL_FEATURES                                                                          \
-	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                    \
-		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |      \
-		BIT(VHOST_USER_PROTOCOL_F_STATUS))
+	(PROTOCOL(MQ) | PROTOCOL(REPLY_ACK) | PROTOCOL(CONFIG) | PROTOCOL(RESET_DEVICE) |          \
+		PROTOCOL(STATUS))
 
 /* A ring as the front end has described it so far. */
 struct back_ring {
@@ -366,17 +367,13 @@ static int set_config(struct server *server, struct vhost_user_message *message)
 	const struct vhost_user_config *config = &message->config;
 	const struct vhost_ops *ops = back(server);
 
-	switch (config->flags) {
-	case VHOST_USER_CONFIG_BY_DRIVER:
+	if (config->flags == VHOST_USER_CONFIG_BY_DRIVER)
 		return ops->set_config(server->vhost, config->offset, config->data, config->size);
-	case VHOST_USER_CONFIG_BY_VMM:
-		return ops->change_config == NULL
-			       ? -EOPNOTSUPP
-			       : ops->change_config(
-					 server->vhost, config->offset, config->data, config->size);
-	default:
+	if (config->flags != VHOST_USER_CONFIG_BY_VMM)
 		return -EINVAL;
-	}
+	return ops->change_config == NULL ? -EOPNOTSUPP
+					  : ops->change_config(server->vhost, config->offset,
+						    config->data, config->size);
 }
 
 /* Back to the beginning; what stays is the memory and what was agreed on. */
@@ -418,12 +415,14 @@ static int answer_windows(struct server *server, struct vhost_user_message *mess
 	return 0;
 }
 
-/* Once: what the device has mapped it takes away where it did. */
+/* Once: what the device has mapped it takes away where it did. It waits for answers. */
 static int set_channel(struct server *server, struct vhost_user_message *message)
 {
 	if (server->channel_fd >= 0)
 		return -EBUSY;
 	server->channel_fd = vhost_user_message_take_fd(message, 0);
+	if ((VHOST_USER_WINDOW_FEATURES & ~server->protocol_features) != 0)
+		return 0; /* nothing is asked by it then */
 	window_channel_init(&server->channel, server->channel_fd, server->window_size);
 	return back(server)->set_window(server->vhost, &server->channel.window);
 }
@@ -456,17 +455,16 @@ static const struct row {
 	[VHOST_USER_SET_VRING_ERR] = { set_ring_error, MOVES, 0, 0 },
 	[VHOST_USER_GET_PROTOCOL_FEATURES] = { answer_protocol_features, ANSWERS, 8, 0 },
 	[VHOST_USER_SET_PROTOCOL_FEATURES] = { set_protocol_features, 0, 0, 0 },
-	[VHOST_USER_GET_QUEUE_NUM] = { answer_queue_count, ANSWERS, 8,
-		BIT(VHOST_USER_PROTOCOL_F_MQ) },
+	[VHOST_USER_GET_QUEUE_NUM] = { answer_queue_count, ANSWERS, 8, PROTOCOL(MQ) },
 	[VHOST_USER_SET_VRING_ENABLE] = { enable_ring, STARTS, 0, 0 },
-	[VHOST_USER_SET_BACKEND_REQ_FD] = { set_channel, MOVES, 0, VHOST_USER_WINDOW_FEATURES },
+	[VHOST_USER_SET_BACKEND_REQ_FD] = { set_channel, MOVES, 0, PROTOCOL(BACKEND_REQ) },
 	[VHOST_USER_GET_SHMEM_CONFIG] = { answer_windows, ANSWERS,
-		sizeof(struct vhost_user_windows), VHOST_USER_WINDOW_FEATURES },
-	[VHOST_USER_GET_CONFIG] = { answer_config, ANSWERS, 0, BIT(VHOST_USER_PROTOCOL_F_CONFIG) },
-	[VHOST_USER_SET_CONFIG] = { set_config, 0, 0, BIT(VHOST_USER_PROTOCOL_F_CONFIG) },
-	[VHOST_USER_RESET_DEVICE] = { reset_device, 0, 0, BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) },
-	[VHOST_USER_SET_STATUS] = { set_status, 0, 0, BIT(VHOST_USER_PROTOCOL_F_STATUS) },
-	[VHOST_USER_GET_STATUS] = { answer_status, ANSWERS, 8, BIT(VHOST_USER_PROTOCOL_F_STATUS) },
+		sizeof(struct vhost_user_windows), PROTOCOL(SHMEM) },
+	[VHOST_USER_GET_CONFIG] = { answer_config, ANSWERS, 0, PROTOCOL(CONFIG) },
+	[VHOST_USER_SET_CONFIG] = { set_config, 0, 0, PROTOCOL(CONFIG) },
+	[VHOST_USER_RESET_DEVICE] = { reset_device, 0, 0, PROTOCOL(RESET_DEVICE) },
+	[VHOST_USER_SET_STATUS] = { set_status, 0, 0, PROTOCOL(STATUS) },
+	[VHOST_USER_GET_STATUS] = { answer_status, ANSWERS, 8, PROTOCOL(STATUS) },
 };
 
 static int reply(struct server *server, struct vhost_user_message *message)
@@ -497,7 +495,7 @@ static int handle_message(struct server *server, struct vhost_user_message *mess
 {
 	const struct row *row = &rows[message->request];
 	bool wants_answer = (message->flags & VHOST_USER_FLAG_NEED_REPLY) != 0 &&
-			    (server->protocol_features & BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK)) != 0;
+			    (server->protocol_features & PROTOCOL(REPLY_ACK)) != 0;
 
 	if (row->handle == NULL || (row->needs & ~server->protocol_features) != 0)
 		return -EPROTO;
@@ -567,9 +565,9 @@ static int serve_messages(struct server *server, int stop_fd)
 /* Leaves the device as the next front end wants to find it. */
 static void close_server(struct server *server)
 {
-	struct vhost_user_message none = { 0 };
-
-	(void)!reset_device(server, &none);
+	if (server->channel_fd >= 0)
+		(void)shutdown(server->channel_fd, SHUT_RDWR); /* a queue may wait for an answer */
+	(void)!reset_device(server, NULL);
 	(void)!back(server)->set_error_fd(server->vhost, -1);
 	fd_close(&server->error_fd);
 	if (server->window_size > 0)

@@ -40,9 +40,7 @@
 		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE))
 
 /* Without these a device cannot show its files to the guest. */
-#define WINDOW_FEATURES                                                                            \
-	(VHOST_USER_WINDOW_FEATURES | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                       \
-		BIT(VHOST_USER_PROTOCOL_F_CONFIG))
+#define WINDOW_FEATURES (VHOST_USER_WINDOW_FEATURES | BIT(VHOST_USER_PROTOCOL_F_CONFIG))
 
 struct front_ring {
 	struct vhost_ring place;

@@ -80,15 +80,17 @@ enum {
 	VHOST_USER_PROTOCOL_F_SHMEM = 20,
 };
 
-/* Those that a device with a window (window.h) needs beside its acknowledgements. */
+/* Those that a device with a window (window.h) needs to ask for anything. */
 #define VHOST_USER_WINDOW_FEATURES                                                                 \
-	(UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |                                        \
+	(UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |                                          \
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |                                 \
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |                             \
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_SHMEM)
 
 /*
  * Who changes the configuration space: the flags of SET_CONFIG. The specification
- * has the second for live migration, which sets what a driver cannot, too.
+ * has the second for live migration, which sets what a driver cannot, too; ours says
+ * by it what concerns the VMM and the device alone (device_ops.control_size).
  */
 enum { VHOST_USER_CONFIG_BY_DRIVER = 0, VHOST_USER_CONFIG_BY_VMM = 1 };
 

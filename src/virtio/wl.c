@@ -42,7 +42,10 @@ static void wl_set_window(struct device *device, const struct window *window)
 	device->host->table.window_gpa = window != NULL ? window->gpa : 0;
 }
 
-/* All that the VMM says is where the window is, when that came by a message. */
+/*
+ * All that the VMM says is where the window is, when that came by a message: vhost-user has no
+ * other way to say it.
+ */
 static int wl_config_change(
 	struct device *device, uint32_t offset, const uint8_t *data, uint32_t size)
 {
@@ -232,18 +235,49 @@ static const struct suboption suboptions[] = {
 
 static const struct wl_options default_options = { .socket_count = 0 };
 
+static int check_name(const char *option, const struct wl_options *options, unsigned index)
+{
+	const char *name = options->sockets[index].name;
+
+	for (unsigned i = 0; i < index; i++)
+		if (strcmp(name, options->sockets[i].name) == 0) {
+			log_error("%s: two sockets with the name '%s'; pass name=N", option, name);
+			return -EINVAL;
+		}
+	return 0;
+}
+
+/* It may come and go, but what is something else will not become one. */
+static int check_compositor(const char *option, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		log_warn("%s: no compositor at '%s': %s; the guest's programs find none until "
+			 "there is one",
+			option, path, strerror(errno));
+		return 0;
+	}
+	if (S_ISSOCK(st.st_mode))
+		return 0;
+	log_error("%s: '%s' is no socket; pass that of a Wayland compositor", option, path);
+	return -EINVAL;
+}
+
 static int check_options(const char *option, const void *opaque_options)
 {
 	const struct wl_options *options = opaque_options;
+	int r = 0;
 
-	for (unsigned i = 0; i < options->socket_count; i++)
-		for (unsigned j = 0; j < i; j++)
-			if (strcmp(options->sockets[i].name, options->sockets[j].name) == 0) {
-				log_error("%s: two sockets with the name '%s'; pass name=N", option,
-					options->sockets[i].name);
-				return -EINVAL;
-			}
-	return 0;
+	if (options->socket_count == 0) {
+		log_error("%s: no socket; pass that of a Wayland compositor", option);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; r == 0 && i < options->socket_count; i++)
+		r = check_name(option, options, i);
+	for (unsigned i = 0; r == 0 && i < options->socket_count; i++)
+		r = check_compositor(option, options->sockets[i].path);
+	return r;
 }
 
 int wl_find_session(const char *runtime, const char *display, struct wl_socket *ret_socket)

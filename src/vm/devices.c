@@ -340,10 +340,10 @@ static int serve_window(struct devices *devices)
 
 int devices_start(struct devices *devices)
 {
-	int r = devices->watch != NULL ? await_processes(devices) : 0;
+	int r = serve_window(devices);
 
-	if (r == 0)
-		r = serve_window(devices);
+	if (r == 0 && devices->watch != NULL)
+		r = await_processes(devices);
 	if (r == 0 && devices->threads != NULL)
 		r = device_threads_start(devices->threads);
 	return r;
@@ -484,6 +484,8 @@ void devices_free(struct devices *devices)
 	if (devices == NULL)
 		return;
 	device_watch_free(devices->watch);
+	fd_close(&devices->window_socket);
+	vm_window_hang_up(devices->window);
 	end_what_never_began(devices);
 	for (unsigned i = 0; i < devices->count; i++) {
 		struct device_slot *slot = &devices->slots[i];
@@ -496,8 +498,7 @@ void devices_free(struct devices *devices)
 	}
 	device_threads_free(devices->threads);
 	pci_host_free(devices->host);
-	vm_window_free(devices->window);
-	fd_close(&devices->window_socket);
+	(void)vm_window_free(devices->window);
 	vm_fabric_free(devices->fabric);
 	free(devices);
 }

@@ -6,17 +6,21 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "virtio/window_channel.h"
+
+enum { END_S = 1 };
 
 struct mapping {
 	void *hva; /* NULL: the slot is free */
@@ -37,6 +41,7 @@ struct vm_window {
 	int socket; /* -1: there is none */
 	bool is_served;
 	pthread_t thread;
+	sem_t ended;
 	const struct sandbox *sandbox;
 	struct device_loss loss;
 };
@@ -214,6 +219,7 @@ static void *serve(void *argument)
 			strerror(-r));
 		window->loss.lost(window->loss.owner);
 	}
+	sem_post(&window->ended);
 	return NULL;
 }
 
@@ -223,6 +229,7 @@ int vm_window_serve(struct vm_window *window, int socket, const struct sandbox *
 	window->socket = socket;
 	window->sandbox = sandbox;
 	window->loss = *loss;
+	sem_init(&window->ended, 0, 0);
 	int r = thread_start(&window->thread, serve, window);
 
 	window->is_served = r == 0;
@@ -233,20 +240,39 @@ int vm_window_serve(struct vm_window *window, int socket, const struct sandbox *
 	return r;
 }
 
-void vm_window_free(struct vm_window *window)
+void vm_window_hang_up(struct vm_window *window)
+{
+	if (window != NULL && window->socket >= 0)
+		(void)shutdown(window->socket, SHUT_RDWR);
+}
+
+/* Whether it has ended. */
+static bool end_thread(struct vm_window *window)
+{
+	struct timespec deadline;
+
+	vm_window_hang_up(window);
+	(void)clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += END_S;
+	if (sem_clockwait(&window->ended, CLOCK_MONOTONIC, &deadline) < 0)
+		return false;
+	pthread_join(window->thread, NULL);
+	return true;
+}
+
+bool vm_window_free(struct vm_window *window)
 {
 	if (window == NULL)
-		return;
-	if (window->is_served) {
-		(void)shutdown(window->socket, SHUT_RDWR);
-		pthread_join(window->thread, NULL);
-	}
+		return true;
+	if (window->is_served && !end_thread(window))
+		return false;
 	fd_close(&window->socket);
 	for (unsigned i = 0; i < VM_WINDOW_MAPPINGS_MAX; i++)
 		if (window->mappings[i].hva != NULL)
 			remove_mapping(window, &window->mappings[i]);
 	pthread_mutex_destroy(&window->lock);
 	free(window);
+	return true;
 }
 
 const struct window *vm_window_get(const struct vm_window *window)

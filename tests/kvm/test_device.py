@@ -281,6 +281,20 @@ def test_sockets_in_two_directories(tmp_path):
         assert vmm.end_by(process, signal.SIGTERM)[0] == vmm.OK
 
 
+@pytest.mark.no_kvm
+@pytest.mark.parametrize("words, says", [
+    ((), "no socket; pass that of a Wayland compositor"),
+    (("/etc/passwd",), "'/etc/passwd' is no socket"),
+    (("/nowhere,id=63",), "that is for 'crosvm run'"),
+    (("/nowhere", "/elsewhere"), "one argument too many"),
+])
+def test_no_compositor(tmp_path, words, says):
+    done = vmm.run([vmm.CROSVM, "device", "wl", "--socket-path", tmp_path / "sock", *words])
+    assert done.returncode == vmm.USAGE and says in done.stderr
+    assert done.stderr.count("\n") == 1 + done.stderr.count("no compositor at")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_dead_helper_ends_the_server(tmp_path):
     argv = [vmm.CROSVM, "device", "vsock", "--socket-path", tmp_path / "sock", f"cid=42,socket={tmp_path / 'vsock'}"]
     with vmm.started(argv) as process:

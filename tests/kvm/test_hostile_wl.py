@@ -128,6 +128,13 @@ def test_driver_that_breaks_the_rules(tmp_path, path, case, where):
             running.check()
 
 
+def test_one_vm_after_the_other(tmp_path, path):
+    """At one device, with other devices in processes and without."""
+    with served("device", tmp_path, path) as options:
+        for jailed in ([], ["-u"], []):
+            vmm.run_case("hostile_wl", "reuse", *jailed, *options, params="times=20", input=b"xx")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a compositor to another user")
 @pytest.mark.skipif(vmm.SANITIZED, reason="a sanitizer build, without a sandbox, in which root may")
 def test_a_compositor_of_another_user(tmp_path, path):

@@ -16,12 +16,14 @@ enum { WINDOW_SIZE = 1 << 20, CONFIG_OF_ALL = CONFIG_SIZE + (int)sizeof(uint64_t
 
 /* What the device, the one of a test, was given. */
 static const struct window *_Atomic given;
+static atomic_uint checks; /* done: a socket orders them too, but ThreadSanitizer does not see it */
 static atomic_uint times_given;
 static _Atomic uint64_t told_gpa;
 
 static void take_window(struct device *device, const struct window *window)
 {
 	(void)device;
+	(void)atomic_load(&checks);
 	given = window;
 	times_given++;
 }
@@ -66,9 +68,9 @@ static void serve_device(struct rig *rig)
 /* ---- the VMM's side of the window: it remembers what it was asked ---- */
 
 struct asked {
-	uint64_t offset, size;
-	bool writable;
-	int result; /* to say */
+	_Atomic uint64_t offset, size;
+	atomic_bool writable;
+	atomic_int result; /* to say */
 };
 
 static int note(struct asked *asked, uint64_t offset, uint64_t size, bool writable)
@@ -170,6 +172,7 @@ static void check_window(struct window_server *server)
 	asked->result = 0;
 	assert_int_equal(window->ops->unmap(window->owner, 0x3000, 0x2000), 0);
 	assert_true(asked->offset == 0x3000 && asked->size == 0x2000);
+	checks++;
 }
 
 /* One that is asked what it offers, and one of which that is known. */
@@ -215,6 +218,44 @@ static void the_device_tells_of_its_window(void **state)
 	assert_int_equal(windows.sizes[0], WINDOW_SIZE);
 	for (unsigned i = 1; i < VHOST_USER_WINDOWS_MAX; i++)
 		assert_int_equal(windows.sizes[i], 0);
+	assert_int_equal(front_end(&rig), 0);
+}
+
+/* An older front end gives a channel to whoever can have one, and serves nothing of this. */
+static void a_channel_for_something_else_is_left_alone(void **state)
+{
+	static const uint64_t missing[] = { BIT(VHOST_USER_PROTOCOL_F_SHMEM),
+		BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD), BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(missing); i++) {
+		struct rig rig;
+		struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
+
+		serve_device(&rig);
+		put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
+				  (ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES) & ~missing[i]));
+		channel.fd_count = 1;
+		channel.fds[0] = rig.call_fd;
+		put(&rig, channel);
+		assert_int_equal(ask(&rig, front_empty(VHOST_USER_GET_QUEUE_NUM), 8).u64, QUEUES);
+		assert_int_equal(times_given, 0);
+		assert_int_equal(front_end(&rig), 0);
+	}
+}
+
+/* One that agreed to windows alone is told of them. */
+static void who_only_asks_is_told(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	serve_device(&rig);
+	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, BIT(VHOST_USER_PROTOCOL_F_SHMEM)));
+	assert_int_equal(ask(&rig, front_empty(VHOST_USER_GET_SHMEM_CONFIG),
+				 sizeof(struct vhost_user_windows))
+				 .windows.count,
+		1);
 	assert_int_equal(front_end(&rig), 0);
 }
 
@@ -287,13 +328,126 @@ static void there_is_one_channel(void **state)
 	rig_free(&rig);
 }
 
+/* The device asks in its queue's thread. */
+static uint32_t map_something(struct device *device, const struct virtqueue_chain *chain)
+{
+	const struct window *window = given;
+
+	(void)chain;
+	device->served++;
+	return window->ops->map(window->owner, 0, 0x1000, STDERR_FILENO, true) < 0 ? 0 : 1;
+}
+
+static int serve_mapping(struct device_queue *queue)
+{
+	return device_serve_chains(queue, map_something);
+}
+
+static void give_channel(struct rig *rig, int fd)
+{
+	struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
+
+	put(rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
+			 ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES));
+	channel.fd_count = 1;
+	channel.fds[0] = fd;
+	assert_int_equal(try(rig, channel), 0);
+}
+
+/* A front end that goes, whose channel somebody still has and nobody serves. */
+static void who_is_gone_is_not_waited_for(void **state)
+{
+	struct rig rig;
+	int ends[2];
+
+	(void)state;
+	serve_device(&rig);
+	make_sockets(&ends[0], &ends[1]);
+	ops.serve = serve_mapping;
+	front_greet(&rig);
+	give_channel(&rig, ends[1]);
+	front_place(&rig);
+	assert_int_equal(front_enable(&rig, 1), 0);
+	offer_copy(&rig, 0, 1);
+	assert_true(wait_readable(ends[0], 20000)); /* the request, which gets no answer */
+	fd_close(&rig.socket);
+	assert_int_equal(end_serving(&rig.served), 0);
+	assert_int_equal(rig.device.served, 1);
+	fd_close(&ends[0]);
+	fd_close(&ends[1]);
+	rig_free(&rig);
+}
+
+/* What is no socket, or not that of a front end, costs the device its memory and nothing else. */
+static void strange_channels(void **state)
+{
+	int ends[2], packets[2], event = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, packets), 0);
+	const int channels[] = { ends[0], ends[1], event, packets[0] };
+
+	fd_close(&packets[1]);
+	for (size_t i = 0; i < ARRAY_SIZE(channels); i++) {
+		struct rig rig;
+
+		serve_device(&rig);
+		ops.serve = serve_mapping;
+		front_greet(&rig);
+		give_channel(&rig, channels[i]);
+		front_place(&rig);
+		assert_int_equal(front_enable(&rig, 1), 0);
+		offer_copy(&rig, 0, 1);
+		wait_for_used(&rig, 1);
+		assert_int_equal(front_end(&rig), 0);
+	}
+	fd_close(&ends[0]);
+	fd_close(&ends[1]);
+	fd_close(&packets[0]);
+	fd_close(&event);
+}
+
+/* Each with a channel of its own. */
+static void one_front_end_after_the_other(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	serve_device(&rig);
+	for (unsigned i = 0; i < 3; i++) {
+		struct window_server server;
+		struct vhost *vhost = connect_front(&rig, NULL);
+
+		start_window(&server);
+		told_gpa = 0;
+		give_to(&server, vhost);
+		check_window(&server);
+		vhost->ops->free(vhost);
+		pthread_join(rig.served.thread, NULL);
+		assert_null(given);
+		end_window(&server);
+		if (i == 2)
+			break;
+		make_sockets(&rig.socket, &rig.served.socket);
+		start_serving(&rig.served);
+	}
+	rig.served.vhost->ops->free(rig.served.vhost);
+	rig_free(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_device_asks_by_the_channel),
 		cmocka_unit_test(the_device_tells_of_its_window),
+		cmocka_unit_test(a_channel_for_something_else_is_left_alone),
+		cmocka_unit_test(who_only_asks_is_told),
 		cmocka_unit_test(without_agreement_there_is_none),
 		cmocka_unit_test(there_is_one_channel),
+		cmocka_unit_test(who_is_gone_is_not_waited_for),
+		cmocka_unit_test(strange_channels),
+		cmocka_unit_test(one_front_end_after_the_other),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

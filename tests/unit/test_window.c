@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -83,7 +84,7 @@ static int make(void **state)
 
 static int unmake(void **state)
 {
-	vm_window_free(*state);
+	assert_true(vm_window_free(*state));
 	return used_slots == 0 ? 0 : -1;
 }
 
@@ -254,7 +255,7 @@ static void another_process_maps_by_its_channel(void **state)
 	assert_int_equal(used_slots, 2);
 	assert_int_equal(ops->unmap(&channel, 0x10000, 8192), 0);
 	close(channel.socket); /* it ends, which is no fault */
-	vm_window_free(*state);
+	assert_true(vm_window_free(*state));
 	*state = NULL;
 	assert_int_equal(used_slots, 0);
 	assert_int_equal(lost, 0);
@@ -342,7 +343,7 @@ static void a_message_that_is_none_ends_it(void **state)
 		assert_int_equal(channel.window.ops->map(&channel, 0, 4096, good, true), 0);
 		assert_int_equal(vhost_user_send(channel.socket, &message, UINT64_MAX), 0);
 		await_loss(&lost);
-		vm_window_free(*state);
+		assert_true(vm_window_free(*state));
 		assert_true(channel.window.ops->map(&channel, 8192, 4096, good, true) < 0);
 		assert_int_equal(used_slots, 0);
 		close(channel.socket);
@@ -366,9 +367,56 @@ static void half_a_message_ends_it(void **state)
 				(ssize_t)size - 12);
 		close(channel.socket);
 		await_loss(&lost);
-		vm_window_free(*state);
+		assert_true(vm_window_free(*state));
 		assert_int_equal(make(state), 0);
 	}
+}
+
+/* A TCP connection that waits half a minute, when it is closed, for a peer that does not read. */
+static int lingering_socket(int *ret_peer)
+{
+	const struct linger linger = { .l_onoff = 1, .l_linger = 30 };
+	struct sockaddr_in address = { .sin_family = AF_INET,
+		.sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t size = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	static const char bytes[65536];
+
+	assert_int_equal(bind(listener, (const void *)&address, size), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (void *)&address, &size), 0);
+	assert_int_equal(connect(fd, (const void *)&address, size), 0);
+	*ret_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(*ret_peer >= 0);
+	close(listener);
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	return fd;
+}
+
+/* The last of a file's owners may wait in close(). */
+static void a_file_that_is_long_to_close_holds_nobody(void **state)
+{
+	_Atomic int lost = 0;
+	struct window_channel channel = serve(*state, &lost);
+	int peer, fd = lingering_socket(&peer);
+	const struct vhost_user_message message = request_to_map(fd);
+	struct vm_window *window = *state;
+
+	assert_int_equal(vhost_user_send(channel.socket, &message, UINT64_MAX), 0);
+	close(fd);
+	uint64_t begin_ns = clock_monotonic_ns();
+
+	assert_false(vm_window_free(window));
+	*state = NULL;
+	assert_true(clock_monotonic_ns() - begin_ns < 20 * NS_PER_S);
+	assert_int_equal(lost, 0);
+	close(channel.socket);
+	close(peer); /* which ends the wait */
+	while (!vm_window_free(window))
+		;
 }
 
 /* It never reads an answer: that is no reason to wait at the end. */
@@ -385,7 +433,7 @@ static void a_device_that_does_not_read_holds_nobody(void **state)
 	while (vhost_user_send(channel.socket, &request, clock_monotonic_ns() + 200 * NS_PER_MS) ==
 		0)
 		;
-	vm_window_free(*state);
+	assert_true(vm_window_free(*state));
 	*state = NULL;
 	assert_int_equal(lost, 0);
 	close(channel.socket);
@@ -440,6 +488,7 @@ int main(void)
 		TEST(a_message_that_is_none_ends_it),
 		TEST(half_a_message_ends_it),
 		TEST(a_device_that_does_not_read_holds_nobody),
+		TEST(a_file_that_is_long_to_close_holds_nobody),
 		cmocka_unit_test(answers_that_are_none_are_errors),
 	};
 
