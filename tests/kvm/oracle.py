@@ -52,7 +52,7 @@ class Oracle:
 
     def check_held(self):
         """A thread that was joined may be in /proc a moment longer."""
-        for _ in range(100):
+        for _ in range(1000):
             if self.look() == self.held:
                 break
             time.sleep(0.01)

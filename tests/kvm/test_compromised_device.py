@@ -186,6 +186,6 @@ def test_it_ends_the_vm_in_order(tmp_path, act):
     argv = vmm.command("load", "rest", "--vhost-user", f"type=block,socket={path}", "-s", str(tmp_path / "vm.sock"))
     with open(log, "wb") as stderr, vmm.started(argv, stderr=stderr) as process:
         assert back_end.acted.wait(10), log.read_text()
-        assert process.wait(5) == vmm.DEVICE, log.read_text()  # a device may be waited for 4 s
+        assert process.wait(10) == vmm.DEVICE, log.read_text()  # a device may be waited for 4 s
     assert "is lost" in log.read_text()
     assert log.read_text().count("\n") <= 5

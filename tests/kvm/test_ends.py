@@ -57,7 +57,7 @@ def test_signal_ends_it(signal_number, name, says, cpus):
     with vmm.started(vmm.command(name, "spin", "-c", str(cpus)), until=says) as process:
         status, seconds = vmm.end_by(process, signal_number)
         assert status == vmm.OK
-        assert seconds < 1
+        assert seconds < 4  # far less than 1, but for a busy machine
         assert process.stderr.read().decode().startswith(vmm.STOPPED)
 
 
@@ -69,7 +69,7 @@ def test_signal_at_any_time(signal_number):
             time.sleep(step * 0.0007)
             status, seconds = vmm.end_by(process, signal_number)
             assert status in (vmm.OK, -signal_number)
-            assert seconds < 1
+            assert seconds < 4  # far less than 1, but for a busy machine
 
 
 def test_many_signals():
@@ -98,6 +98,7 @@ def test_kill_leaves_nothing():
 
 def test_idle_guest_costs_nothing():
     with vmm.started(vmm.command("hang"), until=b"hanging") as process:
+        vmm.wait_until_started(process.pid)
         before = vmm.cpu_seconds(process.pid)
         time.sleep(1)
         assert vmm.cpu_seconds(process.pid) - before < 0.03

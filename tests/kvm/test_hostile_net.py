@@ -158,6 +158,6 @@ def test_a_program_that_reads_slowly_gets_all(tmp_path, monkeypatch, jailed):
     with oracle.hostile(tmp_path, argv, "tx-slow") as running:
         running.begin()
         vmm.read_until(running.process.stdout, b"sent\n")
-        vmm.wait_until(lambda: (tmp_path / "frames").read_text() == 64 * "65000 LARGE\n")
+        vmm.wait_until(lambda: (tmp_path / "frames").read_text() == 64 * "65000 LARGE\n", timeout=60)
         running.process.stdin.write(b"x")
         running.check()

@@ -92,6 +92,7 @@ def test_start(disk, surroundings):
             files["pipe", os.O_WRONLY] -= 1
             files[log_place(surroundings)] += 1
             jails.check_jail(pid, process.pid, (queues, +files), sibling=sibling)
+        vmm.wait_until_started(process.pid)
         jails.check_main(process.pid)
         os.kill(found["block"], signal.SIGKILL)
         assert process.wait(10) == vmm.DEVICE

@@ -89,15 +89,20 @@ def test_clock_is_utc():
     before = datetime.datetime.now(datetime.timezone.utc)
     numbers = re.search(r"clock (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", case("cmos"))
     clock = datetime.datetime(*map(int, numbers.groups()), tzinfo=datetime.timezone.utc)
-    assert abs((clock - before).total_seconds()) <= 2
+    after = datetime.datetime.now(datetime.timezone.utc)
+    assert before - datetime.timedelta(seconds=2) <= clock <= after + datetime.timedelta(seconds=2)
 
 
 def test_pm_timer_keeps_time():
-    with vmm.started(vmm.command("machine", "pm-timer"), until=b"start\n") as process:
-        start = time.monotonic()
-        seen = vmm.read_until(process.stdout, b"half a second")
-        assert 0.4 < time.monotonic() - start < 0.7
-        assert b"PASS pm-timer" in seen + process.stdout.read()
+    for _ in range(5):  # the machine may be busy
+        with vmm.started(vmm.command("machine", "pm-timer"), until=b"start\n") as process:
+            start = time.monotonic()
+            seen = vmm.read_until(process.stdout, b"half a second")
+            took = time.monotonic() - start
+            assert b"PASS pm-timer" in seen + process.stdout.read()
+        if 0.4 < took < 0.7:
+            return
+    pytest.fail(f"half a second took {took} s")
 
 
 def test_smallest_guest():

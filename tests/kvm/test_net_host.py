@@ -44,6 +44,7 @@ def test_a_given_tap_is_taken_over(tap):
     """No second descriptor of it stays, which passt, or another program that is started, would inherit."""
     argv = vmm.command("hang", None, "--net", f"tap-fd={tap},vhost=off")
     with vmm.started(argv, until=b"hanging", pass_fds=[tap]) as process:
+        vmm.wait_until_started(process.pid)
         taps = taps_of(process.pid)
         assert list(taps.values()) == [True]
         assert tap not in taps

@@ -191,6 +191,7 @@ def test_window_requests_that_are_refused(tmp_path):
                (unmap_request(PAGE, 0), []), (unmap_request(0, 2 * PAGE), []), (unmap_request(2**64 - 1, 1), [])]
     with victim(tmp_path, "wl") as (process, pid):
         end = streams(pid)[0]
+        vmm.wait_until_started(process.pid)
         before = len(os.listdir(f"/proc/{process.pid}/fd"))
 
         def ask(message, fds):

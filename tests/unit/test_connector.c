@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,7 +290,12 @@ static void too_many_in_flight_is_no_end(void **state)
 	assert_int_equal(fd, 77);
 	fd_close(&flight[0]);
 	fd_close(&flight[1]);
-	assert_int_equal(ask_once(helper.ends[0], UINT32_MAX, &fd), 0);
+	/* Other tests of this user may have some on their way. */
+	int r = -ETOOMANYREFS;
+
+	for (unsigned i = 0; i < 1000 && r == -ETOOMANYREFS; i++, (void)poll(NULL, 0, 10))
+		r = ask_once(helper.ends[0], UINT32_MAX, &fd);
+	assert_int_equal(r, 0);
 	(void)unlink(helper.path);
 	fd_close(&fd);
 	fd_close(&listener);

@@ -174,9 +174,9 @@ static void the_line_rests_between_loads(void **state)
 	write_text(pipes.in[1], "one load and the other, and a third");
 	wait_until((serial_bus_ops.read(guest.serial, 5, &status, 1), status & 1));
 	sleep_ms(READ_MS);
-	guest_receive(&guest, load, sizeof(load));
-	uint64_t before = clock_ms(CLOCK_MONOTONIC);
+	uint64_t before = clock_ms(CLOCK_MONOTONIC); /* the rest begins in the next call */
 
+	guest_receive(&guest, load, sizeof(load));
 	do {
 		serial_bus_ops.read(guest.serial, 5, &status, 1);
 	} while ((status & 1) == 0);
@@ -314,10 +314,10 @@ static void a_full_disk_is_reported_once(void **state)
 	struct pollfd seen = { .fd = space[0], .events = POLLIN };
 
 	for (unsigned i = 0; i < 200 && poll(&seen, 1, 50) == 0; i++)
-		guest_send(&guest, "seen", 4);
+		guest_send(&guest, "!", 1);
 	assert_int_equal(poll(&seen, 1, 0), 1);
-	assert_int_equal(read(space[0], text, 4), 4);
-	assert_memory_equal(text, "seen", 4);
+	assert_int_equal(read(space[0], text, 1), 1);
+	assert_int_equal(text[0], '!');
 	guest_down(&guest);
 	close(space[0]); /* not before: more than that may have been sent */
 	capture_end(&capture);

@@ -214,6 +214,7 @@ static void a_queue_that_the_driver_gave_up_is_not_gone(void **state)
 	sleep_ms(20);
 	assert_false(rig->device.gone);
 	assert_int_equal(dup2(tap, rig->device.tap.fds[0]), rig->device.tap.fds[0]);
+	sleep_ms(100); /* its thread may be about to see that the other was broken */
 	rig->device.pairs = 1;
 	net_pair_wake(&rig->device.queue_pairs[0]);
 	network_sends(rig, FRAME, 1);

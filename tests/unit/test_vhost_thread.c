@@ -352,6 +352,8 @@ static void a_driver_that_never_stops_can_be_stopped(void **state)
 	for (unsigned i = 0; i < SIZE; i++)
 		driver_put(&rig->driver, i, DRIVER_DATA, 1, VRING_DESC_F_WRITE, 0);
 	assert_int_equal(pthread_create(&thread, NULL, offer_for_ever, &offerer), 0);
+	while (driver_avail_idx(&rig->driver) == 0)
+		(void)poll(NULL, 0, 1); /* it may begin late */
 	for (unsigned i = 0; i < 20; i++) {
 		assert_int_equal(start(rig, 0, base), 0);
 		kick(rig);

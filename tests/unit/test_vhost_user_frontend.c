@@ -45,7 +45,7 @@ static void assert_lost(struct peer *peer)
 	assert_int_equal(ops->start_vring(vhost, 0), -ENOTCONN);
 	assert_int_equal(ops->reset(vhost), -ENOTCONN);
 	assert_int_equal(byte, 77);
-	assert_true(clock_monotonic_ns() - before < NS_PER_S);
+	assert_true(clock_monotonic_ns() - before < (VHOST_USER_CREDIT_MS - 500) * NS_PER_MS);
 }
 
 static void a_good_peer_is_driven(void **state)
@@ -264,12 +264,20 @@ static uint64_t time_to_stop(bool drops_work, uint16_t done)
 	return took;
 }
 
+static bool stops_at_once(bool drops_work, uint16_t done)
+{
+	for (unsigned i = 0; i < 5; i++) /* the machine may be busy */
+		if (time_to_stop(drops_work, done) < VHOST_USER_SETTLE_MS * NS_PER_MS)
+			return true;
+	return false;
+}
+
 static void a_ring_comes_to_rest_before_one_that_drops_work(void **state)
 {
 	(void)state;
 	assert_true(time_to_stop(true, 0) >= VHOST_USER_SETTLE_MS * NS_PER_MS);
-	assert_true(time_to_stop(true, 1) < VHOST_USER_SETTLE_MS * NS_PER_MS);
-	assert_true(time_to_stop(false, 0) < VHOST_USER_SETTLE_MS * NS_PER_MS);
+	assert_true(stops_at_once(true, 1));
+	assert_true(stops_at_once(false, 0));
 }
 
 static uint64_t time_to_end(bool syncs, unsigned sync_ms)
@@ -293,8 +301,9 @@ static void the_end_of_one_that_syncs_is_waited_for(void **state)
 	(void)state;
 	assert_true(time_to_end(true, 300) >= 300);
 	assert_true(time_to_end(false, 3000) < 3000);
-	assert_in_range(time_to_end(true, VHOST_USER_CREDIT_MS + 2000), VHOST_USER_CREDIT_MS - 100,
-		VHOST_USER_CREDIT_MS + 1900);
+	/* It has used up some of it before. */
+	assert_in_range(time_to_end(true, VHOST_USER_CREDIT_MS + 6000), VHOST_USER_CREDIT_MS / 2,
+		VHOST_USER_CREDIT_MS + 5900);
 }
 
 static void every_fault_of_form_is_the_end(void **state)
@@ -316,7 +325,8 @@ static void every_fault_of_form_is_the_end(void **state)
 				assert_lost(&peer);
 			assert_int_equal(peer.acts, 1);
 			peer_end(&peer);
-			assert_true(clock_monotonic_ns() - before < 3 * NS_PER_S);
+			assert_true(clock_monotonic_ns() - before <
+				    2 * VHOST_USER_CREDIT_MS * NS_PER_MS);
 		}
 	}
 }

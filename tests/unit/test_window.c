@@ -400,20 +400,22 @@ static int lingering_socket(int *ret_peer)
 static void a_file_that_is_long_to_close_holds_nobody(void **state)
 {
 	_Atomic int lost = 0;
-	struct window_channel channel = serve(*state, &lost);
-	int peer, fd = lingering_socket(&peer);
+	const struct device_loss loss = { lose, &lost };
+	int ends[2], peer, fd = lingering_socket(&peer);
 	const struct vhost_user_message message = request_to_map(fd);
 	struct vm_window *window = *state;
 
-	assert_int_equal(vhost_user_send(channel.socket, &message, UINT64_MAX), 0);
-	close(fd);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(vhost_user_send(ends[1], &message, UINT64_MAX), 0);
+	close(fd); /* not the last, so it does not wait */
+	assert_int_equal(vm_window_serve(window, ends[0], &no_sandbox, &loss), 0);
 	uint64_t begin_ns = clock_monotonic_ns();
 
 	assert_false(vm_window_free(window));
 	*state = NULL;
 	assert_true(clock_monotonic_ns() - begin_ns < 20 * NS_PER_S);
 	assert_int_equal(lost, 0);
-	close(channel.socket);
+	close(ends[1]);
 	close(peer); /* which ends the wait */
 	while (!vm_window_free(window))
 		;

@@ -75,10 +75,11 @@ def test_suspend_ten_seconds(initrd, path, kernel, cpus, record_property):
         guest.expect(vm.PROMPT)
         assert guest.ask("cat /short").startswith("short")
         passed = float(guest.ask("cut -d ' ' -f 1 /proc/uptime")) - uptime
-        assert abs(passed - (time.monotonic() - start)) < 1.5, clock
-        assert abs(int(guest.ask("date +%s")) - time.time() - skew) < 2, clock
+        assert abs(passed - (time.monotonic() - start)) < 3, clock
+        assert abs(int(guest.ask("date +%s")) - time.time() - skew) < 4, clock
         time.sleep(max(0, 16 - (time.monotonic() - start)))
-        assert guest.ask("cat /long").startswith("long")  # and the shell tells of its jobs
+        waited = guest.ask("for n in $(seq 200); do grep -q long /long && break; sleep 0.1; done; cat /long")
+        assert waited.startswith("long")  # and the shell tells of its jobs
         assert guest.ask("dmesg | grep -iE 'lockup|stall|hung|blocked for'; true") == ""
         crosvm("stop", path)
         guest.end()
