@@ -33,8 +33,8 @@ MUST_CHECK int devices_attach(struct devices *devices, const struct kvm_machine 
 
 /*
  * Once the guest runs: serves the window of a device in another process, lets devices of
- * this process start, which wait for it until then, or waits for the jails of the others, whose end is noticed from now on.
- * Main thread. 0 or -errno, logged.
+ * this process start, which wait for it until then, or waits for the jails of the others, whose end
+ * is noticed from now on. Main thread. 0 or -errno, logged.
  */
 MUST_CHECK int devices_start(struct devices *devices);
 

@@ -110,8 +110,11 @@ class Case:
 @contextlib.contextmanager
 def hostile(directory, argv, name, most_lines=50):
     """The Case of that name, of which the test calls begin() and check(); afterwards, it has ended well."""
-    with open(directory / "log", "w+b") as log, \
-            vmm.started(argv, until=b"begin\n", stdin=-1, stderr=log, bufsize=0) as process:
+    with open(directory / "log", "w+b") as log, vmm.started(argv, stdin=-1, stderr=log, bufsize=0) as process:
+        try:
+            vmm.read_until(process.stdout, b"begin\n")
+        except AssertionError as error:
+            raise AssertionError(f"{error} {process.poll()} {(directory / 'log').read_bytes()[-3000:]!r}") from None
         case = Case(process, log)
         yield case
         case.finish(name)

@@ -13,6 +13,9 @@
 
 enum { WINDOW_SIZE = 1 << 20, CONFIG_OF_ALL = CONFIG_SIZE + (int)sizeof(uint64_t) };
 #define WINDOW_GPA UINT64_C(0x4000000000)
+#define WITH_WINDOW                                                                                \
+	(ALL_PROTOCOL | BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |                                   \
+		BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) | BIT(VHOST_USER_PROTOCOL_F_SHMEM))
 
 /* What the device, the one of a test, was given. */
 static const struct window *_Atomic given;
@@ -207,10 +210,9 @@ static void the_device_tells_of_its_window(void **state)
 
 	(void)state;
 	serve_device(&rig);
-	assert_int_equal(ask(&rig, front_empty(VHOST_USER_GET_PROTOCOL_FEATURES), 8).u64,
-		ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES);
-	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
-			  ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES));
+	assert_int_equal(
+		ask(&rig, front_empty(VHOST_USER_GET_PROTOCOL_FEATURES), 8).u64, WITH_WINDOW);
+	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW));
 	const struct vhost_user_windows windows =
 		ask(&rig, front_empty(VHOST_USER_GET_SHMEM_CONFIG), sizeof(windows)).windows;
 
@@ -233,8 +235,7 @@ static void a_channel_for_something_else_is_left_alone(void **state)
 		struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
 
 		serve_device(&rig);
-		put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
-				  (ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES) & ~missing[i]));
+		put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW & ~missing[i]));
 		channel.fd_count = 1;
 		channel.fds[0] = rig.call_fd;
 		put(&rig, channel);
@@ -286,8 +287,7 @@ static void without_agreement_there_is_none(void **state)
 	front_connect(&rig); /* the plain device does not offer it */
 	assert_int_equal(
 		ask(&rig, front_empty(VHOST_USER_GET_PROTOCOL_FEATURES), 8).u64, ALL_PROTOCOL);
-	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
-			  ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES));
+	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW));
 	assert_int_equal(front_end(&rig), -EINVAL);
 }
 
@@ -305,8 +305,7 @@ static void there_is_one_channel(void **state)
 	serve_device(&rig);
 	start_window(&server);
 	front_greet(&rig);
-	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
-			  ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES));
+	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW));
 	front_place(&rig);
 	assert_int_equal(front_enable(&rig, 1), 0);
 	channel.fd_count = 1;
@@ -347,8 +346,7 @@ static void give_channel(struct rig *rig, int fd)
 {
 	struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
 
-	put(rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES,
-			 ALL_PROTOCOL | VHOST_USER_WINDOW_FEATURES));
+	put(rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW));
 	channel.fd_count = 1;
 	channel.fds[0] = fd;
 	assert_int_equal(try(rig, channel), 0);

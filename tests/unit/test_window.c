@@ -387,7 +387,7 @@ static int lingering_socket(int *ret_peer)
 	assert_int_equal(listen(listener, 1), 0);
 	assert_int_equal(getsockname(listener, (void *)&address, &size), 0);
 	assert_int_equal(connect(fd, (const void *)&address, size), 0);
-	*ret_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	*ret_peer = accept4(listener, (void *)&address, &size, SOCK_CLOEXEC);
 	assert_true(*ret_peer >= 0);
 	close(listener);
 	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
