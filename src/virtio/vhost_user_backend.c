@@ -46,13 +46,12 @@ struct server {
 	struct vhost *vhost;
 	struct guest_memory *memory; /* NULL before there is a table */
 	struct vhost_user_memory table;
-	uint64_t features;          /* with VHOST_USER_F_PROTOCOL_FEATURES */
-	uint64_t protocol_features; /* agreed on */
-	uint64_t status;            /* of the driver, as far as it is told */
-	int error_fd;               /* owned; the last one set, for all rings */
-	uint64_t window_size;       /* of the device; 0: it has none */
-	struct window_channel channel;
-	int channel_fd; /* owned; -1: nobody serves the window */
+	uint64_t features;             /* with VHOST_USER_F_PROTOCOL_FEATURES */
+	uint64_t protocol_features;    /* agreed on */
+	uint64_t status;               /* of the driver, as far as it is told */
+	int error_fd;                  /* owned; the last one set, for all rings */
+	uint64_t window_size;          /* of the device; 0: it has none */
+	struct window_channel channel; /* whose socket is owned; -1: nobody serves the window */
 	unsigned queue_count;
 	struct back_ring rings[DEVICE_QUEUES_MAX];
 };
@@ -418,12 +417,12 @@ static int answer_windows(struct server *server, struct vhost_user_message *mess
 /* Once: what the device has mapped it takes away where it did. It waits for answers. */
 static int set_channel(struct server *server, struct vhost_user_message *message)
 {
-	if (server->channel_fd >= 0)
+	if (server->channel.socket >= 0)
 		return -EBUSY;
-	server->channel_fd = vhost_user_message_take_fd(message, 0);
+	window_channel_init(
+		&server->channel, vhost_user_message_take_fd(message, 0), server->window_size);
 	if ((VHOST_USER_WINDOW_FEATURES & ~server->protocol_features) != 0)
 		return 0; /* nothing is asked by it then */
-	window_channel_init(&server->channel, server->channel_fd, server->window_size);
 	return back(server)->set_window(server->vhost, &server->channel.window);
 }
 
@@ -513,8 +512,7 @@ static int handle_message(struct server *server, struct vhost_user_message *mess
 	}
 	if (!wants_answer)
 		return r;
-	message->u64 = r < 0 ? (uint64_t)-r : 0;
-	message->size = sizeof(message->u64);
+	vhost_user_message_set_result(message, r);
 	return reply(server, message);
 }
 
@@ -565,14 +563,15 @@ static int serve_messages(struct server *server, int stop_fd)
 /* Leaves the device as the next front end wants to find it. */
 static void close_server(struct server *server)
 {
-	if (server->channel_fd >= 0)
-		(void)shutdown(server->channel_fd, SHUT_RDWR); /* a queue may wait for an answer */
+	/* A queue may wait for an answer. */
+	if (server->channel.socket >= 0)
+		(void)shutdown(server->channel.socket, SHUT_RDWR);
 	(void)!reset_device(server, NULL);
 	(void)!back(server)->set_error_fd(server->vhost, -1);
 	fd_close(&server->error_fd);
 	if (server->window_size > 0)
 		(void)!back(server)->set_window(server->vhost, NULL);
-	fd_close(&server->channel_fd);
+	fd_close(&server->channel.socket);
 	forget_memory(server);
 }
 
@@ -585,7 +584,7 @@ int vhost_user_serve(int socket, const char *name, struct vhost *vhost, int stop
 		.queue_count = vhost->ops->queue_count(vhost),
 		.error_fd = -1,
 		.window_size = vhost->ops->window_size == NULL ? 0 : vhost->ops->window_size(vhost),
-		.channel_fd = -1,
+		.channel.socket = -1,
 	};
 
 	for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++)

@@ -9,8 +9,6 @@
 
 #include "base/log.h"
 
-enum { ERRNO_END = 4096 };
-
 int vhost_user_give_up(struct vhost_user_connection *connection, int error, const char *what)
 {
 	if (connection->dead)
@@ -61,7 +59,7 @@ int vhost_user_tell(struct vhost_user_connection *connection, struct vhost_user_
 	int r = vhost_user_talk(connection, message, &reply, sizeof(reply.u64));
 
 	if (r == 0 && reply.u64 != 0)
-		r = connection->tells_reasons && reply.u64 < ERRNO_END ? -(int)reply.u64 : -EIO;
+		r = connection->tells_reasons ? vhost_user_message_result(&reply) : -EIO;
 	return r;
 }
 

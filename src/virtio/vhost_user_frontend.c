@@ -204,14 +204,23 @@ static int get_config(struct vhost *vhost, uint32_t offset, uint8_t *data, uint3
 	return r;
 }
 
-static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t offset,
-	const uint8_t *data, uint32_t size)
+/* `size` is VHOST_USER_CONFIG_MAX at most. */
+static struct vhost_user_message config_message(
+	uint32_t flags, uint32_t offset, const void *data, uint32_t size)
 {
 	struct vhost_user_message message = {
 		.request = VHOST_USER_SET_CONFIG,
 		.size = vhost_user_config_payload(size),
 		.config = { .offset = offset, .size = size, .flags = flags },
 	};
+
+	memcpy(message.config.data, data, size);
+	return message;
+}
+
+static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t offset,
+	const uint8_t *data, uint32_t size)
+{
 	bool is_driver = flags == VHOST_USER_CONFIG_BY_DRIVER;
 
 	if (self->connection.dead)
@@ -220,7 +229,8 @@ static int put_config(struct vhost_user_frontend *self, uint32_t flags, uint32_t
 		return -EINVAL;
 	if (!speaks(self, VHOST_USER_PROTOCOL_F_CONFIG) || !(is_driver || self->peer.takes_changes))
 		return -EOPNOTSUPP;
-	memcpy(message.config.data, data, size);
+	struct vhost_user_message message = config_message(flags, offset, data, size);
+
 	self->is_touched = true;
 	self->config_is_stale = true;
 	return vhost_user_tell(&self->connection, &message);
@@ -377,16 +387,10 @@ static int set_window(struct vhost *vhost, const struct window *window)
 		.fd_count = 1,
 		.fds = { window->fd },
 	};
-	struct vhost_user_message place = {
-		.request = VHOST_USER_SET_CONFIG,
-		.size = vhost_user_config_payload(sizeof(window->gpa)),
-		.config = { .offset = self->peer.config_size,
-			.size = sizeof(window->gpa),
-			.flags = VHOST_USER_CONFIG_BY_VMM },
-	};
+	struct vhost_user_message place = config_message(VHOST_USER_CONFIG_BY_VMM,
+		self->peer.config_size, &window->gpa, sizeof(window->gpa));
 	int r = vhost_user_talk(&self->connection, &channel, NULL, 0);
 
-	memcpy(place.config.data, &window->gpa, sizeof(window->gpa));
 	return r == 0 ? vhost_user_talk(&self->connection, &place, NULL, 0) : r;
 }
 

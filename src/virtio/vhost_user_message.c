@@ -15,6 +15,7 @@
 #include "base/fd.h"
 
 enum { HEADER_SIZE = 12, CONFIG_HEADER_SIZE = 12, MEMORY_HEADER_SIZE = 8 };
+enum { ERRNO_END = 4096 };
 
 _Static_assert(offsetof(struct vhost_user_message, size) == HEADER_SIZE - 4, "header");
 _Static_assert(offsetof(struct vhost_user_config, data) == CONFIG_HEADER_SIZE, "config header");
@@ -86,6 +87,17 @@ void vhost_user_message_release(struct vhost_user_message *message)
 int vhost_user_message_take_fd(struct vhost_user_message *message, unsigned index)
 {
 	return index < message->fd_count ? fd_steal(&message->fds[index]) : -1;
+}
+
+void vhost_user_message_set_result(struct vhost_user_message *message, int result)
+{
+	message->u64 = result < 0 ? (uint64_t)-result : 0;
+	message->size = sizeof(message->u64);
+}
+
+int vhost_user_message_result(const struct vhost_user_message *message)
+{
+	return message->u64 < ERRNO_END ? -(int)message->u64 : -EIO;
 }
 
 uint32_t vhost_user_config_payload(uint32_t size)

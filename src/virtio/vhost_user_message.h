@@ -155,6 +155,13 @@ void vhost_user_message_release(struct vhost_user_message *message);
 /* Takes one descriptor out, or -1 when there is none at that index. */
 MUST_CHECK int vhost_user_message_take_fd(struct vhost_user_message *message, unsigned index);
 
+/*
+ * How a request went, as the payload of its acknowledgement: 0, or -errno, which
+ * the specification only has as "not 0". What is no errno there is -EIO.
+ */
+void vhost_user_message_set_result(struct vhost_user_message *message, int result);
+int vhost_user_message_result(const struct vhost_user_message *message);
+
 /* The bytes of a GET_CONFIG or SET_CONFIG payload that carries `size` bytes, and of a table. */
 uint32_t vhost_user_config_payload(uint32_t size);
 uint32_t vhost_user_memory_payload(uint32_t count);

@@ -6,7 +6,7 @@
 
 #include "virtio/vhost_user_message.h"
 
-enum { SHMID = 0, WRITABLE = 1, ERRNO_END = 4096 };
+enum { SHMID = 0, WRITABLE = 1 };
 
 /* Nobody waits for less: KVM may hold the VMM's half, and its own end ends the wait. */
 static const uint64_t never_ns = UINT64_MAX;
@@ -26,9 +26,7 @@ static int ask(struct window_channel *channel, struct vhost_user_message *reques
 		r = vhost_user_receive_reply(
 			channel->socket, request->request, sizeof(reply.u64), &reply, never_ns);
 	pthread_mutex_unlock(&channel->lock);
-	if (r < 0 || reply.u64 == 0)
-		return r;
-	return reply.u64 < ERRNO_END ? -(int)reply.u64 : -EIO;
+	return r == 0 ? vhost_user_message_result(&reply) : r;
 }
 
 static int map(void *owner, uint64_t offset, uint64_t size, int fd, bool writable)
@@ -93,8 +91,7 @@ static int serve_request(int socket, const struct window *window)
 	if ((message.flags & VHOST_USER_FLAG_NEED_REPLY) == 0)
 		return 0;
 	message.flags = VHOST_USER_VERSION | VHOST_USER_FLAG_REPLY;
-	message.size = sizeof(message.u64);
-	message.u64 = (uint64_t)-result;
+	vhost_user_message_set_result(&message, result);
 	return vhost_user_send(socket, &message, never_ns);
 }
 

@@ -120,9 +120,9 @@ static int spawn_by_policy(const struct device_jail *how, const char *name,
 	return r;
 }
 
-static int make_pair(const char *name, int type, int ends[2])
+int device_process_make_pair(const char *name, int type, int ret_ends[2])
 {
-	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0)
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ret_ends) == 0)
 		return 0;
 	int error = errno;
 
@@ -142,7 +142,7 @@ static int start_helper(const struct device_jail *how, const struct device_ops *
 
 	if (r <= 0)
 		return r;
-	r = make_pair(ops->name, SOCK_SEQPACKET, ends);
+	r = device_process_make_pair(ops->name, SOCK_SEQPACKET, ends);
 	if (r < 0)
 		return r;
 	const struct life life = {
@@ -253,7 +253,7 @@ int device_process_start(const struct device_jail *jail, const struct device_ops
 	struct device_process *ret_process)
 {
 	int ends[2];
-	int r = make_pair(ops->name, type, ends);
+	int r = device_process_make_pair(ops->name, type, ends);
 
 	if (r < 0)
 		return r;

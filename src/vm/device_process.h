@@ -43,6 +43,9 @@ MUST_CHECK int device_process_back(const struct device_birth *birth, struct vhos
 /* The life of a device process: its exit status. With a stream socket: serves the one front end. */
 int device_process_serve(const struct device_birth *birth);
 
+/* Two connected unix sockets, for a device and who is in front of it. 0 or -errno, logged. */
+MUST_CHECK int device_process_make_pair(const char *name, int type, int ret_ends[2]);
+
 /* Who is told, from any thread, that a device broke the protocol, hung up or did not answer. */
 struct device_loss {
 	void (*lost)(void *owner);

@@ -203,23 +203,12 @@ static int create_vhost(
 	return r;
 }
 
-/* The two ends of a window_channel. */
-static int open_channel(const struct device_slot *slot, int ends[2])
-{
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0)
-		return 0;
-	int error = errno;
-
-	log_error("device %s: cannot make a socket pair: %s", slot->ops->name, strerror(error));
-	return -error;
-}
-
-/* To a device of another process, which gets its end of the channel. */
+/* To a device of another process, which gets its end of a window_channel. */
 static int send_window(struct devices *devices, const struct device_slot *slot, struct vhost *vhost)
 {
 	struct window window = *vm_window_get(devices->window);
 	int ends[2];
-	int r = open_channel(slot, ends);
+	int r = device_process_make_pair(slot->ops->name, SOCK_STREAM, ends);
 
 	if (r < 0)
 		return r;

@@ -63,9 +63,7 @@ static void serve_device(struct rig *rig)
 	ops.config_read = read_nothing;
 	ops.config_change = take_gpa;
 	ops.set_window = take_window;
-	rig->served.name = "copier";
-	assert_int_equal(vhost_thread_create(&ops, &rig->device, NULL, &rig->served.vhost), 0);
-	start_serving(&rig->served);
+	rig_serve(rig, &ops);
 }
 
 /* ---- the VMM's side of the window: it remembers what it was asked ---- */
@@ -223,6 +221,15 @@ static void the_device_tells_of_its_window(void **state)
 	assert_int_equal(front_end(&rig), 0);
 }
 
+static struct vhost_user_message channel_message(int fd)
+{
+	struct vhost_user_message message = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
+
+	message.fd_count = 1;
+	message.fds[0] = fd;
+	return message;
+}
+
 /* An older front end gives a channel to whoever can have one, and serves nothing of this. */
 static void a_channel_for_something_else_is_left_alone(void **state)
 {
@@ -232,13 +239,10 @@ static void a_channel_for_something_else_is_left_alone(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(missing); i++) {
 		struct rig rig;
-		struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
 
 		serve_device(&rig);
 		put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW & ~missing[i]));
-		channel.fd_count = 1;
-		channel.fds[0] = rig.call_fd;
-		put(&rig, channel);
+		put(&rig, channel_message(rig.call_fd));
 		assert_int_equal(ask(&rig, front_empty(VHOST_USER_GET_QUEUE_NUM), 8).u64, QUEUES);
 		assert_int_equal(times_given, 0);
 		assert_int_equal(front_end(&rig), 0);
@@ -296,7 +300,6 @@ static void there_is_one_channel(void **state)
 {
 	struct rig rig;
 	struct window_server server;
-	struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
 	struct vhost_user_message place =
 		front_config(VHOST_USER_SET_CONFIG, CONFIG_SIZE, sizeof(told_gpa));
 	const uint64_t gpa = WINDOW_GPA;
@@ -308,15 +311,12 @@ static void there_is_one_channel(void **state)
 	put(&rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW));
 	front_place(&rig);
 	assert_int_equal(front_enable(&rig, 1), 0);
-	channel.fd_count = 1;
-	channel.fds[0] = server.ends[1];
-	assert_int_equal(try(&rig, channel), 0);
+	assert_int_equal(try(&rig, channel_message(server.ends[1])), 0);
 	fd_close(&server.ends[1]);
 	place.config.flags = VHOST_USER_CONFIG_BY_VMM;
 	memcpy(place.config.data, &gpa, sizeof(gpa));
 	assert_int_equal(try(&rig, place), 0);
-	channel.fds[0] = rig.call_fd;
-	assert_int_equal(try(&rig, channel), EBUSY);
+	assert_int_equal(try(&rig, channel_message(rig.call_fd)), EBUSY);
 	assert_int_equal(times_given, 1);
 	check_window(&server);
 	offer_copy(&rig, 0, 1); /* the ring runs */
@@ -344,12 +344,8 @@ static int serve_mapping(struct device_queue *queue)
 
 static void give_channel(struct rig *rig, int fd)
 {
-	struct vhost_user_message channel = front_empty(VHOST_USER_SET_BACKEND_REQ_FD);
-
 	put(rig, front_u64(VHOST_USER_SET_PROTOCOL_FEATURES, WITH_WINDOW));
-	channel.fd_count = 1;
-	channel.fds[0] = fd;
-	assert_int_equal(try(rig, channel), 0);
+	assert_int_equal(try(rig, channel_message(fd)), 0);
 }
 
 /* A front end that goes, whose channel somebody still has and nobody serves. */

@@ -111,12 +111,17 @@ static inline void rig_free(struct rig *rig)
 	assert_int_equal(count_fds(), rig->fds_before);
 }
 
-static inline void rig_serve_copier(struct rig *rig)
+/* `ops` are the copier's, or like them. */
+static inline void rig_serve(struct rig *rig, const struct device_ops *ops)
 {
 	rig->served.name = "copier";
-	assert_int_equal(
-		vhost_thread_create(&copier_ops, &rig->device, NULL, &rig->served.vhost), 0);
+	assert_int_equal(vhost_thread_create(ops, &rig->device, NULL, &rig->served.vhost), 0);
 	start_serving(&rig->served);
+}
+
+static inline void rig_serve_copier(struct rig *rig)
+{
+	rig_serve(rig, &copier_ops);
 }
 
 static inline struct vhost_ring rig_ring(const struct rig *rig)
