@@ -17,7 +17,6 @@ import signal
 import socket
 import stat
 import struct
-import time
 
 import vmm
 from netns import in_network, libc, own_network
@@ -295,10 +294,7 @@ def check_jail(pid, main, manifest_, caller=None, guest=True, sibling=None):
     check_rights(pid, os.geteuid() if caller is None else caller)
     check_untouchable(pid, sibling)
     check_surroundings(pid, main, is_helper)
-    for _ in range(500):  # the end of the way to its parent is closed right after its report
-        if descriptors(pid) == files:
-            break
-        time.sleep(0.01)
+    vmm.comes_true(lambda: descriptors(pid) == files, 5)  # the end of the way to its parent is closed after its report
     assert descriptors(pid) == files  # J9, J10
     check_memory(pid, files[RING, os.O_RDWR], guest and not is_helper)
     check_limits(pid, main, queues, files)

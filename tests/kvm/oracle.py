@@ -52,10 +52,7 @@ class Oracle:
 
     def check_held(self):
         """A thread that was joined may be in /proc a moment longer."""
-        for _ in range(1000):
-            if self.look() == self.held:
-                break
-            time.sleep(0.01)
+        vmm.comes_true(lambda: self.look() == self.held, 10)
         assert self.look() == self.held
 
     def check_rest(self, seconds=0.4, most_ticks=2):
@@ -76,6 +73,15 @@ class Oracle:
         self.check_rest()
 
 
+def read_until(process, log, text, timeout):
+    """What vmm's does of the guest's console; if the text does not come, what crosvm said is told as well."""
+    try:
+        return vmm.read_until(process.stdout, text, timeout)
+    except AssertionError as error:
+        log.seek(0)
+        raise AssertionError(f"{error} {process.poll()} {log.read()[-3000:]!r}") from None
+
+
 class Case:
     """A hostile guest at a case of its own: it waits to begin, ends, and waits again for us to look."""
 
@@ -90,11 +96,7 @@ class Case:
     def check(self, said=b"", timeout=120):
         """Waits for the end of the case, unless the test has read as far, and looks at what is held."""
         if b"end\n" not in said:
-            try:
-                said = vmm.read_until(self.process.stdout, b"end\n", timeout)
-            except AssertionError as error:
-                self.log.seek(0)
-                raise AssertionError(f"{error} {self.log.read()[-3000:]!r}") from None
+            said = read_until(self.process, self.log, b"end\n", timeout)
         assert b"FAIL" not in said, said
         self.oracle.check()
 
@@ -111,10 +113,7 @@ class Case:
 def hostile(directory, argv, name, most_lines=50):
     """The Case of that name, of which the test calls begin() and check(); afterwards, it has ended well."""
     with open(directory / "log", "w+b") as log, vmm.started(argv, stdin=-1, stderr=log, bufsize=0) as process:
-        try:
-            vmm.read_until(process.stdout, b"begin\n")
-        except AssertionError as error:
-            raise AssertionError(f"{error} {process.poll()} {(directory / 'log').read_bytes()[-3000:]!r}") from None
+        read_until(process, log, b"begin\n", 20)
         case = Case(process, log)
         yield case
         case.finish(name)

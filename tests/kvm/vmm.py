@@ -100,11 +100,17 @@ def read_until(stream, text, timeout=20):
     return seen
 
 
-def wait_until(condition, timeout=10):
-    end = time.monotonic() + timeout * PATIENCE
+def comes_true(condition, seconds):
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        if time.monotonic() >= end:
+            return False
         time.sleep(0.01)
+    return True
+
+
+def wait_until(condition, timeout=10):
+    assert comes_true(condition, timeout * PATIENCE)
 
 
 def wait_until_started(pid):
