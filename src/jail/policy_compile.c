@@ -36,97 +36,127 @@ static const struct architecture {
 /* x32 calls have this bit in their numbers, and the same architecture. */
 enum { X32_BIT = 0x40000000 };
 
-/* Targets of jumps that are not known yet; an alternative is shorter than these. */
-enum { PASS = 254, FAIL = 255 };
 /* So few rules are looked at one after the other. */
-enum { LEAF_RULES = 3, LIST_MAX = 200 };
+enum { LEAF_RULES = 4 };
+/* As far as a conditional jump goes, with one to spare for an instruction in between. */
+enum { JUMP_MAX = 254 };
 
+/*
+ * A program is written from its end to its beginning, since its jumps only lead
+ * forward: where one goes is known when it is written. An instruction's place is
+ * how many there are from it to the end, itself included; 0 is none.
+ */
 struct assembler {
-	struct sock_filter code[BPF_MAXINSNS];
+	struct sock_filter code[BPF_MAXINSNS]; /* the last `count` */
 	unsigned count;
 	bool overflow;
 };
 
-static void emit(struct assembler *a, unsigned code, uint32_t k, unsigned jt, unsigned jf)
+/* The newest instruction and those behind it. */
+static struct sock_filter *newest(struct assembler *a)
+{
+	return &a->code[ARRAY_SIZE(a->code) - a->count];
+}
+
+static unsigned emit(struct assembler *a, unsigned code, uint32_t k, unsigned jt, unsigned jf)
 {
 	if (a->count == ARRAY_SIZE(a->code)) {
 		a->overflow = true;
-		return;
+		return a->count;
 	}
-	a->code[a->count++] = (struct sock_filter){ (uint16_t)code, (uint8_t)jt, (uint8_t)jf, k };
+	a->count++;
+	*newest(a) = (struct sock_filter){ (uint16_t)code, (uint8_t)jt, (uint8_t)jf, k };
+	return a->count;
 }
 
-static void emit_load(struct assembler *a, size_t offset)
+static unsigned emit_load(struct assembler *a, size_t offset)
 {
-	emit(a, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, 0, 0);
+	return emit(a, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, 0, 0);
 }
 
-static void emit_return(struct assembler *a, uint32_t action)
+/* One for all jumps to it that are near enough: each costs the kernel time to translate. */
+static unsigned emit_return(struct assembler *a, uint32_t action)
 {
-	emit(a, BPF_RET | BPF_K, action, 0, 0);
+	const struct sock_filter *at = newest(a);
+
+	for (unsigned i = 0; i < a->count && i <= JUMP_MAX; i++)
+		if (at[i].code == (BPF_RET | BPF_K) && at[i].k == action)
+			return a->count - i;
+	return emit(a, BPF_RET | BPF_K, action, 0, 0);
 }
 
-static void emit_jump(struct assembler *a, unsigned operation, uint32_t k, unsigned jt, unsigned jf)
+/* Or a way to it that is. */
+static unsigned near(struct assembler *a, unsigned place)
 {
-	emit(a, BPF_JMP | operation | BPF_K, k, jt, jf);
+	const struct sock_filter *target = &a->code[ARRAY_SIZE(a->code) - place];
+
+	if (a->count - place <= JUMP_MAX)
+		return place;
+	if (BPF_CLASS(target->code) == BPF_RET)
+		return emit_return(a, target->k);
+	return emit(a, BPF_JMP | BPF_JA, a->count - place, 0, 0);
 }
 
-/* Puts the distance to here into the jumps since `first` that go to `target`. */
-static void resolve(struct assembler *a, unsigned first, unsigned target)
+static unsigned emit_jump(
+	struct assembler *a, unsigned operation, uint32_t k, unsigned yes, unsigned no)
 {
-	for (unsigned i = first; i < a->count; i++) {
-		struct sock_filter *instruction = &a->code[i];
-
-		if (BPF_CLASS(instruction->code) != BPF_JMP)
-			continue;
-		if (instruction->jt == target)
-			instruction->jt = (uint8_t)(a->count - i - 1);
-		if (instruction->jf == target)
-			instruction->jf = (uint8_t)(a->count - i - 1);
-	}
+	yes = near(a, yes);
+	no = near(a, no);
+	return emit(a, BPF_JMP | operation | BPF_K, k, a->count - yes, a->count - no);
 }
 
 /*
- * How a 64-bit test is made of two of 32 bits. `high` is followed, where the high
- * half decides, by jumps to PASS or FAIL; what falls through depends on the low.
+ * How a 64-bit test is made of two of 32 bits. `high` decides on the high half, where it can;
+ * what is left depends on the low.
  */
+enum target { NEXT, PASS, FAIL };
+
 static const struct {
 	struct {
 		unsigned operation; /* 0: none */
-		unsigned jt, jf;
+		enum target yes, no;
 	} high[2], low;
 	bool inverted; /* the bits that are not in the value are looked for */
 } operations[POLICY_OPERATORS] = {
-	[POLICY_EQUAL] = { { { BPF_JEQ, 0, FAIL } }, { BPF_JEQ, 0, FAIL }, false },
-	[POLICY_NOT_EQUAL] = { { { BPF_JEQ, 0, PASS } }, { BPF_JEQ, FAIL, 0 }, false },
-	[POLICY_LESS] = { { { BPF_JGT, FAIL, 0 }, { BPF_JEQ, 0, PASS } }, { BPF_JGE, FAIL, 0 },
-		false },
-	[POLICY_LESS_EQUAL] = { { { BPF_JGT, FAIL, 0 }, { BPF_JEQ, 0, PASS } },
-		{ BPF_JGT, FAIL, 0 }, false },
-	[POLICY_GREATER] = { { { BPF_JGT, PASS, 0 }, { BPF_JEQ, 0, FAIL } }, { BPF_JGT, 0, FAIL },
-		false },
-	[POLICY_GREATER_EQUAL] = { { { BPF_JGT, PASS, 0 }, { BPF_JEQ, 0, FAIL } },
-		{ BPF_JGE, 0, FAIL }, false },
-	[POLICY_BITS_ANY] = { { { BPF_JSET, PASS, 0 } }, { BPF_JSET, 0, FAIL }, false },
-	[POLICY_BITS_WITHIN] = { { { BPF_JSET, FAIL, 0 } }, { BPF_JSET, FAIL, 0 }, true },
+	[POLICY_EQUAL] = { { { BPF_JEQ, NEXT, FAIL } }, { BPF_JEQ, PASS, FAIL }, false },
+	[POLICY_NOT_EQUAL] = { { { BPF_JEQ, NEXT, PASS } }, { BPF_JEQ, FAIL, PASS }, false },
+	[POLICY_LESS] = { { { BPF_JGT, FAIL, NEXT }, { BPF_JEQ, NEXT, PASS } },
+		{ BPF_JGE, FAIL, PASS }, false },
+	[POLICY_LESS_EQUAL] = { { { BPF_JGT, FAIL, NEXT }, { BPF_JEQ, NEXT, PASS } },
+		{ BPF_JGT, FAIL, PASS }, false },
+	[POLICY_GREATER] = { { { BPF_JGT, PASS, NEXT }, { BPF_JEQ, NEXT, FAIL } },
+		{ BPF_JGT, PASS, FAIL }, false },
+	[POLICY_GREATER_EQUAL] = { { { BPF_JGT, PASS, NEXT }, { BPF_JEQ, NEXT, FAIL } },
+		{ BPF_JGE, PASS, FAIL }, false },
+	[POLICY_BITS_ANY] = { { { BPF_JSET, PASS, NEXT } }, { BPF_JSET, PASS, FAIL }, false },
+	[POLICY_BITS_WITHIN] = { { { BPF_JSET, FAIL, NEXT } }, { BPF_JSET, FAIL, PASS }, true },
 };
 
-static void emit_test(struct assembler *a, const struct policy_test *test)
+/* Where a test goes on. */
+static unsigned place_of(enum target target, unsigned next, unsigned pass, unsigned fail)
+{
+	return target == PASS ? pass : target == FAIL ? fail : next;
+}
+
+static unsigned emit_test(
+	struct assembler *a, const struct policy_test *test, unsigned pass, unsigned fail)
 {
 	size_t offset = offsetof(struct seccomp_data, args) + test->argument * sizeof(uint64_t);
 	uint64_t value = operations[test->operation].inverted ? ~test->value : test->value;
-	unsigned first = a->count;
 
-	/* Little-endian: the low half comes first. */
-	emit_load(a, offset + sizeof(uint32_t));
-	for (unsigned i = 0; i < 2 && operations[test->operation].high[i].operation != 0; i++)
-		emit_jump(a, operations[test->operation].high[i].operation, (uint32_t)(value >> 32),
-			operations[test->operation].high[i].jt,
-			operations[test->operation].high[i].jf);
-	emit_load(a, offset);
 	emit_jump(a, operations[test->operation].low.operation, (uint32_t)value,
-		operations[test->operation].low.jt, operations[test->operation].low.jf);
-	resolve(a, first, PASS);
+		place_of(operations[test->operation].low.yes, 0, pass, fail),
+		place_of(operations[test->operation].low.no, 0, pass, fail));
+	/* Little-endian: the low half comes first. */
+	unsigned next = emit_load(a, offset);
+
+	for (unsigned i = 2; i-- > 0;)
+		if (operations[test->operation].high[i].operation != 0)
+			next = emit_jump(a, operations[test->operation].high[i].operation,
+				(uint32_t)(value >> 32),
+				place_of(operations[test->operation].high[i].yes, next, pass, fail),
+				place_of(operations[test->operation].high[i].no, next, pass, fail));
+	return emit_load(a, offset + sizeof(uint32_t));
 }
 
 /* Whether all alternatives compare the same argument with one small number each: an ioctl's. */
@@ -140,71 +170,61 @@ static bool is_list(const struct policy_rule *rule)
 			alternative->tests[0].argument != rule->alternatives[0].tests[0].argument)
 			return false;
 	}
-	/* One jump, 255 at most, leads from each to the end. */
-	return rule->alternative_count > 1 && rule->alternative_count < LIST_MAX;
+	return rule->alternative_count > 1;
 }
 
 /* Such a list: the argument is loaded once. */
-static void emit_list(struct assembler *a, const struct policy_rule *rule, uint32_t otherwise)
+static unsigned emit_list(
+	struct assembler *a, const struct policy_rule *rule, unsigned pass, unsigned fail)
 {
 	size_t offset = offsetof(struct seccomp_data, args) +
 			rule->alternatives[0].tests[0].argument * sizeof(uint64_t);
-	unsigned first = a->count;
+	unsigned next = fail;
 
-	emit_load(a, offset + sizeof(uint32_t));
-	emit_jump(a, BPF_JEQ, 0, 0, FAIL);
-	emit_load(a, offset);
-	for (unsigned i = 0; i < rule->alternative_count; i++)
-		emit_jump(a, BPF_JEQ, (uint32_t)rule->alternatives[i].tests[0].value, PASS, 0);
-	resolve(a, first, FAIL);
-	emit_return(a, otherwise);
-	resolve(a, first, PASS);
-	emit_return(a, SECCOMP_RET_ALLOW);
+	for (unsigned i = rule->alternative_count; i-- > 0;)
+		next = emit_jump(
+			a, BPF_JEQ, (uint32_t)rule->alternatives[i].tests[0].value, pass, next);
+	next = emit_load(a, offset);
+	emit_jump(a, BPF_JEQ, 0, next, fail);
+	return emit_load(a, offset + sizeof(uint32_t));
 }
 
-static void emit_alternatives(
-	struct assembler *a, const struct policy_rule *rule, uint32_t otherwise)
+static unsigned emit_alternatives(
+	struct assembler *a, const struct policy_rule *rule, unsigned pass, unsigned fail)
 {
-	for (unsigned i = 0; i < rule->alternative_count; i++) {
+	unsigned next = fail;
+
+	for (unsigned i = rule->alternative_count; i-- > 0;) {
 		const struct policy_alternative *alternative = &rule->alternatives[i];
-		unsigned begin = a->count;
+		unsigned otherwise = next;
 
-		for (unsigned t = 0; t < alternative->count; t++)
-			emit_test(a, &alternative->tests[t]);
-		emit_return(a, SECCOMP_RET_ALLOW);
-		resolve(a, begin, FAIL);
+		next = pass;
+		for (unsigned t = alternative->count; t-- > 0;)
+			next = emit_test(a, &alternative->tests[t], next, otherwise);
 	}
-	emit_return(a, otherwise);
+	return next;
 }
 
-static void emit_rule(struct assembler *a, const struct policy_rule *rule, unsigned number,
-	uint32_t default_action)
+/* What is done with a call whose number is the rule's. */
+static unsigned emit_rule(
+	struct assembler *a, const struct policy_rule *rule, uint32_t default_action)
 {
-	uint32_t otherwise = rule->otherwise == POLICY_DEFAULT
-				     ? default_action
-				     : SECCOMP_RET_ERRNO | (uint32_t)rule->otherwise;
+	unsigned pass = emit_return(a, SECCOMP_RET_ALLOW);
+	unsigned fail = emit_return(a, rule->otherwise == POLICY_DEFAULT
+					       ? default_action
+					       : SECCOMP_RET_ERRNO | (uint32_t)rule->otherwise);
 
-	if (rule->alternative_count == 0) {
-		emit_jump(a, BPF_JEQ, number, 0, 1);
-		emit_return(a, rule->always ? SECCOMP_RET_ALLOW : otherwise);
-		return;
-	}
-	/* To the rule, or over it: that may be farther than 255. */
-	emit_jump(a, BPF_JEQ, number, 1, 0);
-	emit(a, BPF_JMP | BPF_JA, 0, 0, 0);
-	unsigned first = a->count;
-
-	if (is_list(rule))
-		emit_list(a, rule, otherwise);
-	else
-		emit_alternatives(a, rule, otherwise);
-	a->code[first - 1].k = a->count - first;
+	if (rule->alternative_count == 0)
+		return rule->always ? pass : fail;
+	return is_list(rule) ? emit_list(a, rule, pass, fail)
+			     : emit_alternatives(a, rule, pass, fail);
 }
 
 /* A rule and the number of its system call. */
 struct numbered {
 	unsigned number;
 	const struct policy_rule *rule;
+	unsigned place; /* of what looks for it, and for those behind it */
 };
 
 static int compare_numbers(const void *a, const void *b)
@@ -215,48 +235,49 @@ static int compare_numbers(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Halves until few are left, from the last piece to the first, so that no recursion is needed. */
-static void emit_search(
+/* One after the other. */
+static unsigned emit_leaf(
 	struct assembler *a, const struct numbered *rules, unsigned count, uint32_t default_action)
 {
-	struct piece {
-		unsigned first, count;
-		unsigned jump; /* the instruction that leads here; 0: the one before */
-	} pieces[32] = { { 0, count, 0 } };
+	unsigned next = emit_return(a, default_action);
 
-	for (unsigned depth = 1; depth > 0 && !a->overflow;) {
-		const struct piece piece = pieces[--depth];
-		unsigned first = piece.first, n = piece.count;
+	while (count-- > 0) {
+		unsigned place = emit_rule(a, rules[count].rule, default_action);
 
-		if (piece.jump != 0)
-			a->code[piece.jump].k = a->count - piece.jump - 1;
-		if (n > LEAF_RULES) {
-			unsigned half = n / 2;
-
-			emit_jump(a, BPF_JGE, rules[first + half].number, 0, 1);
-			pieces[depth++] = (struct piece){ first + half, n - half, a->count };
-			emit(a, BPF_JMP | BPF_JA, 0, 0, 0);
-			pieces[depth++] = (struct piece){ first, half, 0 };
-			continue;
-		}
-		for (unsigned i = 0; i < n; i++)
-			emit_rule(
-				a, rules[first + i].rule, rules[first + i].number, default_action);
-		emit_return(a, default_action);
+		next = emit_jump(a, BPF_JEQ, rules[count].number, place, next);
 	}
+	return next;
 }
 
-/* The convention first: the same numbers mean other calls in others. */
+/* Leaves, and then what chooses between each two of them, and between each two of those. */
+static void emit_search(
+	struct assembler *a, struct numbered *rules, unsigned count, uint32_t default_action)
+{
+	if (count == 0)
+		emit_return(a, default_action);
+	for (unsigned first = 0; first < count; first += LEAF_RULES)
+		rules[first].place = emit_leaf(a, rules + first,
+			(unsigned)min_u64(LEAF_RULES, count - first), default_action);
+	for (unsigned half = LEAF_RULES; half < count; half *= 2)
+		for (unsigned first = 0; first + half < count; first += 2 * half) {
+			const struct numbered *right = &rules[first + half];
+
+			rules[first].place = emit_jump(
+				a, BPF_JGE, right->number, right->place, rules[first].place);
+		}
+}
+
+/* The convention first: the same numbers mean other calls in others. What it says is its own. */
 static void emit_convention(struct assembler *a, const struct architecture *architecture)
 {
-	emit_load(a, offsetof(struct seccomp_data, arch));
-	emit_jump(a, BPF_JEQ, architecture->audit, 1, 0);
-	emit_return(a, SECCOMP_RET_KILL_PROCESS);
+	if (architecture->has_x32) {
+		emit(a, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+		emit(a, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
+	}
 	emit_load(a, offsetof(struct seccomp_data, nr));
-	if (!architecture->has_x32)
-		return;
-	emit_jump(a, BPF_JGE, X32_BIT, 0, 1);
-	emit_return(a, SECCOMP_RET_KILL_PROCESS);
+	emit(a, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	emit(a, BPF_JMP | BPF_JEQ | BPF_K, architecture->audit, 1, 0);
+	emit_load(a, offsetof(struct seccomp_data, arch));
 }
 
 static int find_number(const struct architecture *architecture, const struct policy_rule *rule,
@@ -295,8 +316,8 @@ static int assemble(struct assembler *a, const struct policy *policy, uint32_t d
 	int r = rules != NULL ? number_rules(policy, rules, error) : -ENOMEM;
 
 	if (r == 0) {
-		emit_convention(a, &architectures[policy->architecture]);
 		emit_search(a, rules, policy->rule_count, default_action);
+		emit_convention(a, &architectures[policy->architecture]);
 	}
 	free(rules);
 	if (r == 0 && a->overflow) {
@@ -308,13 +329,13 @@ static int assemble(struct assembler *a, const struct policy *policy, uint32_t d
 }
 
 static int copy_program(
-	const struct assembler *a, struct sock_filter **ret_instructions, unsigned short *ret_count)
+	struct assembler *a, struct sock_filter **ret_instructions, unsigned short *ret_count)
 {
 	struct sock_filter *copy = malloc(a->count * sizeof(*copy));
 
 	if (copy == NULL)
 		return -ENOMEM;
-	memcpy(copy, a->code, a->count * sizeof(*copy));
+	memcpy(copy, newest(a), a->count * sizeof(*copy));
 	*ret_instructions = copy;
 	*ret_count = (unsigned short)a->count;
 	return 0;

@@ -74,7 +74,7 @@ int sandbox_begin(const struct sandbox_wish *wish, struct sandbox *ret_sandbox)
 /* ---- system calls ---- */
 
 /* On the stack, because a new thread's first malloc() costs system calls. */
-enum { INSTRUCTIONS_MAX = 640 };
+enum { INSTRUCTIONS_MAX = 256 };
 /* What a program begins with: calls by other conventions. They kill here too. */
 enum { CONVENTION_INSTRUCTIONS = 6 };
 

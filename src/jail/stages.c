@@ -30,6 +30,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/decimal.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "jail/advice.h"
@@ -114,9 +115,11 @@ static int enter_namespaces(struct entry *entry)
 
 static int write_map(const char *path, unsigned id)
 {
-	char line[64];
+	char line[2 * DECIMAL_SIZE + sizeof("1\n")];
+	char *at = decimal_put(line, id);
 
-	snprintf(line, sizeof(line), "%u %u 1\n", id, id);
+	*at++ = ' ';
+	memcpy(decimal_put(at, id), " 1\n", sizeof(" 1\n"));
 	return fd_write_text(path, 0, line);
 }
 
@@ -150,23 +153,39 @@ static int enter_maps(struct entry *entry)
 static int enter_oom_score(struct entry *entry)
 {
 	static const char path[] = "/proc/self/oom_score_adj";
-	char text[32];
+	char text[DECIMAL_SIZE];
+	const char *at = text;
+	int64_t score;
 	int r = fd_read_text(path, text, sizeof(text));
 
 	entry->doing = "change /proc/self/oom_score_adj";
 	if (r < 0)
 		return r;
-	long score = strtol(text, NULL, 10) + OOM_SCORE_MORE;
-
-	snprintf(text, sizeof(text), "%ld", score < OOM_SCORE_MAX ? score : OOM_SCORE_MAX);
+	if (!decimal_take(&at, &score))
+		return -EINVAL;
+	score += OOM_SCORE_MORE;
+	decimal_put(text, score < OOM_SCORE_MAX ? score : OOM_SCORE_MAX);
 	return fd_write_text(path, 0, text);
 }
+
+/* Of numbers with one character between them, the last of `count`. */
+static bool take_nth(const char *text, unsigned count, int64_t *ret_number)
+{
+	bool is_there = decimal_take(&text, ret_number);
+
+	for (unsigned i = 1; is_there && i < count; i++)
+		is_there = *text++ != '\0' && decimal_take(&text, ret_number);
+	return is_there;
+}
+
+/* In /proc/PID/statm: size, resident, shared, text, a zero, and data with the stack. In pages. */
+enum { STATM_DATA = 6 };
 
 /* What the limit of its memory is added to. */
 static int enter_size(struct entry *entry)
 {
 	char text[128];
-	unsigned long pages;
+	int64_t pages;
 
 	if (entry->config->limits.memory == 0)
 		return 0;
@@ -175,11 +194,9 @@ static int enter_size(struct entry *entry)
 	entry->doing = "read /proc/self/statm";
 	if (r < 0)
 		return r;
-	/* size, resident, shared, text, a zero, and data with the stack */
-	// NOLINTNEXTLINE(cert-err34-c): the kernel writes numbers
-	if (sscanf(text, "%*u %*u %*u %*u %*u %lu", &pages) != 1)
+	if (!take_nth(text, STATM_DATA, &pages))
 		return -EINVAL;
-	entry->memory = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	entry->memory = (uint64_t)pages * (uint64_t)getpagesize();
 	return 0;
 }
 
@@ -313,13 +330,25 @@ static int enter_lifeline(struct entry *entry)
 	return 0;
 }
 
+/* What the kernel takes as a thread's name, the end of the string included. */
+enum { NAME_SIZE = 16 };
+
+static void write_name(const struct entry *entry, char ret_name[NAME_SIZE])
+{
+	static const char prefix[] = "crosvm-";
+
+	memcpy(ret_name, prefix, sizeof(prefix));
+	strncat(ret_name, entry->config->name, NAME_SIZE - sizeof(prefix));
+}
+
 /* What `ps` shows of it: "crosvm-block", and after that what it came from. */
 static void show_name(const struct entry *entry)
 {
 	size_t room = strlen(program_invocation_name);
+	char name[NAME_SIZE];
 
-	memset(program_invocation_name, 0, room);
-	snprintf(program_invocation_name, room + 1, "crosvm-%s", entry->config->name);
+	write_name(entry, name);
+	strncpy(program_invocation_name, name, room); /* and zeroes behind it */
 }
 
 /*
@@ -338,11 +367,13 @@ static int enter_session(struct entry *entry)
 	return 0;
 }
 
-static int compare_fds(const void *a, const void *b)
+/* Keeps them sorted. They are few, and the C library's sort wants a page of stack and its own code.
+ */
+static void insert_fd(int *fds, unsigned count, int fd)
 {
-	int x = *(const int *)a, y = *(const int *)b;
-
-	return (x > y) - (x < y);
+	for (; count > 0 && fds[count - 1] > fd; count--)
+		fds[count] = fds[count - 1];
+	fds[count] = fd;
 }
 
 /* All that stays, sorted: the config's list, stdio, and the way to the parent. */
@@ -351,11 +382,10 @@ static unsigned list_fds(const struct entry *entry, int *fds)
 	unsigned count = 0;
 
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
-		fds[count++] = fd;
-	fds[count++] = entry->birth->status_fd;
+		insert_fd(fds, count++, fd);
+	insert_fd(fds, count++, entry->birth->status_fd);
 	for (size_t i = 0; i < entry->config->keep_fd_count; i++)
-		fds[count++] = entry->config->keep_fds[i];
-	qsort(fds, count, sizeof(fds[0]), compare_fds);
+		insert_fd(fds, count++, entry->config->keep_fds[i]);
 	return count;
 }
 
@@ -391,12 +421,11 @@ enum { STACK_MAX = 8 << 20 };
 static bool counts_threads(const struct entry *entry)
 {
 	struct utsname host;
-	unsigned major = 0, minor = 0;
+	int64_t major, minor;
 
-	if (lacks(entry, JAIL_LACKS_USER_NAMESPACE) || uname(&host) < 0)
+	if (lacks(entry, JAIL_LACKS_USER_NAMESPACE) || uname(&host) < 0 ||
+		!take_nth(host.release, 1, &major) || !take_nth(host.release, 2, &minor))
 		return false;
-	// NOLINTNEXTLINE(cert-err34-c): a release that is no number leaves 0, an old one
-	(void)sscanf(host.release, "%u.%u", &major, &minor);
 	return major > 5 || (major == 5 && minor >= 14);
 }
 
@@ -452,14 +481,14 @@ static int drop_capabilities(struct entry *entry)
 
 static int enter_privileges(struct entry *entry)
 {
-	char name[16];
+	char name[NAME_SIZE];
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return failed(entry, "set no_new_privs");
 	/* No process of the same user may look into this one. */
 	if (prctl(PR_SET_DUMPABLE, 0) < 0)
 		return failed(entry, "become non-dumpable");
-	snprintf(name, sizeof(name), "crosvm-%s", entry->config->name);
+	write_name(entry, name);
 	if (prctl(PR_SET_NAME, name) < 0)
 		return failed(entry, "take a name");
 	return 0;
@@ -474,15 +503,19 @@ static int enter_seccomp(struct entry *entry)
 	const struct jail_policy *policy = entry->config->policy;
 	const struct jail_program *program =
 		entry->config->log_violations ? &policy->log : &policy->kill;
-	struct sock_filter code[BPF_MAXINSNS]; /* no policy has more: policy_compile.c */
+	struct sock_filter *code = calloc(program->count, sizeof(*code));
 	struct sock_fprog filter = { .len = program->count, .filter = code };
+	int r = 0;
 
+	if (code == NULL)
+		return failed(entry, "copy the seccomp filter");
 	/* Its id is that in its own namespace; without one, that of the host. */
 	jail_program_adapt(program, getpid(), code);
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &filter) <
 		0)
-		return failed(entry, "install the seccomp filter");
-	return 0;
+		r = failed(entry, "install the seccomp filter");
+	free(code);
+	return r;
 }
 
 enum help { NO_HELP, NAMESPACES_HELP, CLOSE_HELP, SECCOMP_HELP };

@@ -519,11 +519,10 @@ static void programs_are_of_one_architecture(void **state)
 }
 
 /* A rule of up to three alternatives, with values that are near each other. */
-static void make_rule(struct policy_rule *rule, unsigned *seed)
+static void make_rule(struct policy_rule *rule, const char *name, unsigned *seed)
 {
-	*rule = (struct policy_rule){
-		.syscall = CALL, .file = strdup("random"), .otherwise = POLICY_DEFAULT
-	};
+	*rule = (struct policy_rule){ .file = strdup("random"), .otherwise = POLICY_DEFAULT };
+	snprintf(rule->syscall, sizeof(rule->syscall), "%s", name);
 	rule->alternative_count = 1 + draw_below(seed, 3);
 	rule->alternatives = calloc(rule->alternative_count, sizeof(rule->alternatives[0]));
 	if (draw_below(seed, 2) == 0)
@@ -574,7 +573,7 @@ static void random_rules_mean_what_they_say(void **state)
 		struct sock_filter *filter;
 		struct jail_program program;
 
-		make_rule(policy.rules, &seed);
+		make_rule(policy.rules, CALL, &seed);
 		assert_int_equal(
 			policy_compile(&policy, POLICY_KILL, &filter, &program.count, &error), 0);
 		program.instructions = filter;
@@ -583,6 +582,107 @@ static void random_rules_mean_what_they_say(void **state)
 		policy_free(&policy);
 	}
 	assert_in_range(allowed, 100000, 1000000);
+}
+
+/* As an ioctl's, in any order; more than a jump goes over. */
+static void make_list(struct policy_rule *rule, unsigned *seed)
+{
+	rule->otherwise = draw_below(seed, 2) == 0 ? MARK : POLICY_DEFAULT;
+	rule->alternative_count = 2 + draw_below(seed, 300);
+	rule->alternatives = calloc(rule->alternative_count, sizeof(rule->alternatives[0]));
+	for (unsigned i = 0; i < rule->alternative_count; i++)
+		rule->alternatives[i] = (struct policy_alternative){
+			.count = 1,
+			.tests = { { .operation = POLICY_EQUAL, .value = i * 7 % 512 } },
+		};
+}
+
+/* Rules of every kind for one call in `share`, but always one for CALL and the end. */
+static void make_policy(struct policy *policy, unsigned share, unsigned *seed)
+{
+	*policy = (struct policy){ .rules = calloc(512, sizeof(policy->rules[0])) };
+	for (int number = 0; number < 462; number++) {
+		struct policy_rule *rule = &policy->rules[policy->rule_count];
+		char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, number);
+		bool needed = number == SYS_exit_group || number == SYS_process_vm_readv;
+		unsigned kind = draw_below(seed, 8);
+
+		if (name != NULL && (needed || draw_below(seed, share) == 0)) {
+			make_rule(rule, name, seed);
+			policy->rule_count++;
+		}
+		free(name);
+		if (rule->file == NULL || number == SYS_process_vm_readv || (!needed && kind < 4))
+			continue;
+		free(rule->alternatives);
+		rule->alternatives = NULL;
+		rule->alternative_count = 0;
+		rule->always = needed || kind < 6;
+		if (kind == 7 && !needed)
+			make_list(rule, seed);
+	}
+}
+
+/* For calls that have a rule and those that have none. */
+static void check_policy(
+	const struct policy *policy, const struct jail_program *program, unsigned *seed)
+{
+	for (int number = 0; number < 600; number++) {
+		const struct policy_rule *rule = rule_for(policy, number);
+
+		for (unsigned i = 0; i < 20; i++) {
+			uint64_t arguments[POLICY_ARGUMENTS] = { 0 };
+			struct seccomp_data data = { .nr = number, .arch = AUDIT_ARCH_X86_64 };
+
+			for (unsigned a = 0; a < 3; a++)
+				arguments[a] = draw_below(seed, i % 2 == 0 ? 4 : 520) +
+					       ((uint64_t)(draw_below(seed, 4) == 0) << 32);
+			memcpy(data.args, arguments, sizeof(arguments));
+			uint32_t expected = rule == NULL ? SECCOMP_RET_KILL_PROCESS
+							 : expected_action(rule, arguments,
+								   SECCOMP_RET_KILL_PROCESS);
+
+			assert_int_equal(run_program(program, &data), expected);
+		}
+	}
+}
+
+/* And the kernel takes the program. */
+static void check_with_kernel(const struct policy *policy, struct sock_fprog program)
+{
+	static const uint64_t arguments[POLICY_ARGUMENTS] = { 1, 2, 3 };
+	uint32_t expected = expected_action(
+		rule_for(policy, SYS_process_vm_readv), arguments, SECCOMP_RET_KILL_PROCESS);
+	int outcome = decide(&program, arguments);
+
+	assert_int_equal(outcome, expected == SECCOMP_RET_ALLOW          ? ALLOWED
+				  : expected == SECCOMP_RET_KILL_PROCESS ? KILLED
+									 : MARK);
+}
+
+/* From programs of a few instructions to such as no jump leads over. */
+static void random_policies_mean_what_they_say(void **state)
+{
+	unsigned seed = 1, longest = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 60; i++) {
+		struct policy policy;
+		struct policy_error error;
+		struct sock_filter *filter;
+		struct jail_program program;
+
+		make_policy(&policy, 4 + 400 / (i + 1), &seed);
+		assert_int_equal(
+			policy_compile(&policy, POLICY_KILL, &filter, &program.count, &error), 0);
+		program.instructions = filter;
+		check_policy(&policy, &program, &seed);
+		check_with_kernel(&policy, (struct sock_fprog){ program.count, filter });
+		longest = program.count > longest ? program.count : longest;
+		free(filter);
+		policy_free(&policy);
+	}
+	assert_in_range(longest, 1000, BPF_MAXINSNS);
 }
 
 /* The same numbers mean other calls there, so nothing is let through. */
@@ -627,6 +727,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_compiled_is_an_error),
 		cmocka_unit_test(programs_are_of_one_architecture),
 		cmocka_unit_test(random_rules_mean_what_they_say),
+		cmocka_unit_test(random_policies_mean_what_they_say),
 		cmocka_unit_test(other_conventions_are_killed),
 	};
 
