@@ -352,20 +352,25 @@ static unsigned ask_others(void)
 	return 1;
 }
 
-/* Until the host says 'x'; at another byte it is told what was done since the last. */
+/*
+ * Until the host says 'x'; at another byte it is told what was done since the last. By 'a'
+ * the other devices are let alone, or no longer.
+ */
 static void flood(struct victim *victim)
 {
 	unsigned frames = 0, reads = 0;
 	uint8_t byte = 0;
+	bool alone = false;
 
 	offer_all(&victims[RECEIVE], 2048, WRITE);
 	offer_all(victim, HEADER + FLOOD, 0);
 	while (byte != 'x') {
 		frames += resend(victim);
-		reads += ask_others();
+		reads += alone ? 0 : ask_others();
 		if ((in8(COM1 + UART_LSR) & UART_LSR_READY) == 0)
 			continue;
 		byte = in8(COM1);
+		alone ^= byte == 'a';
 		print("%u frames, %u reads\n", (uint64_t)frames, (uint64_t)reads);
 		frames = reads = 0;
 	}

@@ -14,6 +14,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "bench")]
 pytest.register_assert_rewrite("jails", "oracle", "taps", "vmm")
+import chances  # noqa: E402
 import vmm  # noqa: E402
 
 # No guest gets a window of whoever runs the tests.
@@ -46,6 +47,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("alone"))
         if why and item.get_closest_marker("no_kvm") is None:
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    return chances.run_test(item, nextitem, vmm.TRIPLE_FAULT)
+
+
+def pytest_terminal_summary(terminalreporter):
+    chances.tell(terminalreporter)
 
 
 @pytest.fixture(scope="session", autouse=True)

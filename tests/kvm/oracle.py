@@ -55,12 +55,18 @@ class Oracle:
         vmm.comes_true(lambda: self.look() == self.held, 10)
         assert self.look() == self.held
 
-    def check_rest(self, seconds=0.4, most_ticks=2):
-        """All threads sleep but one: vCPU 0, which polls the UART while the guest waits for us."""
+    def spend(self, seconds):
+        """The ticks of each thread in so many seconds, but of the one that has most: vCPU 0, which polls the UART for us."""
         before = {pid: thread_ticks(pid) for pid in self.pids}
         time.sleep(seconds)
-        spent = sorted(ticks - before[pid].get(thread, 0) for pid in self.pids for thread, ticks in thread_ticks(pid).items())
-        assert sum(spent[:-1]) <= most_ticks, spent
+        return sorted(ticks - before[pid].get(thread, 0) for pid in self.pids for thread, ticks in thread_ticks(pid).items())[:-1]
+
+    def check_rest(self, seconds=0.4, most_ticks=2):
+        """All other threads sleep. One that spins never does; what is only being brought to its end may take a moment."""
+        windows = []
+        while not windows or sum(windows[-1]) > most_ticks:
+            assert len(windows) < 5, windows
+            windows.append(self.spend(seconds))
 
     def grown_kib(self):
         """{pid: how much more memory it has}"""

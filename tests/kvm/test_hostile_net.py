@@ -89,9 +89,9 @@ def flooding(directory, jailed):
         running.check()
 
 
-def count(running):
+def count(running, command=b"c"):
     """(frames, reads of the disk) since the last time, of a guest under way."""
-    running.process.stdin.write(b"c")
+    running.process.stdin.write(command)
     said = vmm.read_until(running.process.stdout, b" reads\n")
     return [int(number) for number in re.search(rb"(\d+) frames, (\d+) reads\n", said).groups()]
 
@@ -119,15 +119,18 @@ def test_frames_without_end(tmp_path, jailed):
 @pytest.mark.parametrize("end", ["delete vmtap0", "set vmtap0 down"], ids=["deleted", "down"])
 @pytest.mark.parametrize("turn", range(20 if SOAK else 1))
 def test_tap_ends_under_frames_without_end(tmp_path, jailed, end, turn):  # pylint: disable=unused-argument
-    """The guest goes on to send, and the network device has rest: 5 % of a CPU for all but the vCPU."""
+    """The guest goes on to send, and the network device has rest: it looks some 90 times a second, and one that spins never stops.
+
+    That is 3 % of a CPU, or 15 % of one that is emulated. Meanwhile the other devices are not asked, whose work is more.
+    """
     with flooding(tmp_path, jailed) as (running, path):
         vmm.wait_until(lambda: count(running)[0] > 0)
         subprocess.run(["ip", "link", *end.split()], check=True)
-        count(running)
-        running.oracle.check_rest(seconds=1, most_ticks=5)
+        count(running, b"a")
+        running.oracle.check_rest(seconds=1, most_ticks=30)
         check_status(path)
-        frames, reads = count(running)
-        assert frames > 0 and reads > 0  # as ever, although the frames go nowhere
+        count(running, b"a")
+        vmm.wait_until(lambda: min(count(running)) > 0)  # as ever, although the frames go nowhere
     assert sum("the guest has no network any more" in line for line in running.lines) == ("delete" in end), running.lines
 
 

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import time
 
+import chances
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 GUESTS = pathlib.Path(os.environ.get("CROSVM_GUESTS") or ROOT / "build/guest")
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
 # No sandbox, and more memory. The Makefile's directory says it, and no other part of the path.
 SANITIZED = pathlib.Path(os.path.realpath(CROSVM)).parent.name.endswith(("asan", "tsan", "msan"))
 PR_SET_CHILD_SUBREAPER = 36
-PATIENCE = 5 if os.environ.get("CROSVM_TEST_HOST") == "nested" else 1  # all times are for a processor that is not emulated
+PATIENCE = 5 if chances.EMULATED else 1  # all times are for a processor that is not emulated
 
 # src/vm/exit_status.h
 OK, HOST, USAGE, IMAGE, CRASH, KVM, DEVICE = range(7)

@@ -11,11 +11,11 @@ import sys
 import time
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import disks  # noqa: E402
 import vm  # noqa: E402
+import chances  # noqa: E402
+import disks  # noqa: E402
 
 # No guest gets a window of whoever runs the tests.
 for name in ("XDG_RUNTIME_DIR", "WAYLAND_DISPLAY"):
@@ -54,24 +54,11 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item, nextitem):
-    """A test that the emulator lost its guest in has a second chance."""
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    lost = next((report for report in reports if report.failed and "vm.Lost" in report.longreprtext), None)
-    if lost:
-        vm.second_chances.append(f"{item.nodeid}, lost by the emulator: {lost.capstdout}")
-        item._initrequest()  # pylint: disable=protected-access # its fixtures anew
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
+    return chances.run_test(item, nextitem, "vm.Lost")
 
 
 def pytest_terminal_summary(terminalreporter):
-    """For tests/vm/run, which counts these lines, and for whoever reads."""
-    for why in vm.second_chances:
-        terminalreporter.write_line(f"second chance: {why!r}")
+    chances.tell(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import base64
 import re
 import subprocess
 
+import chances
 import pytest
 import vm
 
@@ -26,7 +27,7 @@ def test_kernel_has_nothing_to_complain_about(report):
     about_us = re.compile(r"ACPI|firmware|BIOS|BUG|WARNING|MP.?table|APIC|IRQ|TSC|PCI", re.IGNORECASE)
     # A driver for the power management of real processors misses theirs. And an emulated processor that is held up
     # between a look at its TSC and one at the other clock seems to Linux to have the one go wrong.
-    excused = ["amd_pstate:", *(["clocksource:"] if vm.EMULATED else [])]
+    excused = ["amd_pstate:", *(["clocksource:"] if chances.EMULATED else [])]
     assert [line for line in warnings if about_us.search(line) and not any(word in line for word in excused)] == []
 
 

@@ -9,6 +9,7 @@ import socket
 import stat
 import threading
 
+import chances
 import pexpect
 import pytest
 import vm
@@ -83,7 +84,7 @@ def host(request, tmp_path):
         yield Unix(tmp_path, options)
         assert not os.path.exists(tmp_path / "vsock"), "the socket is removed at the end"
         return
-    if not vm.EMULATED and not os.path.exists("/dev/vhost-vsock"):  # the nested host always has it
+    if not chances.EMULATED and not os.path.exists("/dev/vhost-vsock"):  # the nested host always has it
         pytest.skip("the host has no vhost-vsock")
     yield Vhost(options)
 

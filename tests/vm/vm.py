@@ -21,6 +21,7 @@ from pexpect.fdpexpect import fdspawn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / name) for name in ("guest", "tests", "bench")]
+import chances  # noqa: E402
 import debian  # noqa: E402
 
 CROSVM = os.environ.get("CROSVM") or str(ROOT / "build/crosvm")
@@ -28,9 +29,6 @@ TIMEOUT = 120  # seconds for a guest's life; the slowest takes 15 where the proc
 BOOT_TIMEOUT = 60
 PROMPT = "/ # "
 UP = "crosvm-init: up"  # guest/init
-EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
-# Why guests were given a second chance, which only an emulated processor gives.
-second_chances = []
 
 # For a parameter "options": a device's code is the same in both, and its jail is the harder place for it.
 THREADS_IN_SOAK = [pytest.param((), id="threads", marks=pytest.mark.soak), pytest.param(("-u",), id="jailed")]
@@ -173,8 +171,8 @@ def is_lost(argv, ended, late, span):
     processors it also delivers one an exception at the first instruction of a system call, on the user's stack: a triple
     fault (doc/benchmarks.md, "Known limits"). No other guest that got as far as its init is lost, and none with --direct.
     """
-    if not EMULATED or span:
-        return EMULATED
+    if not chances.EMULATED or span:
+        return chances.EMULATED
     crashed = ended.status == CRASH
     if UP not in ended.console:
         return late or crashed
@@ -187,7 +185,7 @@ def run(*args, stdin=None, timeout=TIMEOUT, wrapper=(), **kwargs):
     argv = args[0] if isinstance(args[0], list) else command(*args, **kwargs)
     ended, late, span = run_once(argv, stdin, timeout, wrapper)
     if is_lost(argv, ended, late, span):
-        second_chances.append(f"lost by the emulator, and tried again: {ended.last_words()}")
+        chances.given.append(f"lost by the emulator, and tried again: {ended.last_words()}")
         ended, late, span = run_once(argv, stdin, timeout, wrapper)
     if late:
         pytest.fail(f"not at its end{', a vCPU spins' if span else ''}, killed: {ended.last_words()}", pytrace=False)
@@ -261,9 +259,9 @@ def is_up(console):
 
 def lost(why):
     """A guest did not get as far as its init: a failure, unless the processor is emulated, as in run()."""
-    if not EMULATED:
+    if not chances.EMULATED:
         pytest.fail(why, pytrace=False)
-    second_chances.append(f"lost while it booted, and tried again: {why}")
+    chances.given.append(f"lost while it booted, and tried again: {why}")
 
 
 class Lost(Exception):
@@ -276,7 +274,7 @@ def fails_if_lost(process):
     try:
         yield
     except (Exception, pytest.fail.Exception) as error:
-        if EMULATED and process.poll() is None and spins(process.pid):
+        if chances.EMULATED and process.poll() is None and spins(process.pid):
             raise Lost from error
         raise
 
