@@ -12,13 +12,13 @@ EMULATED = os.environ.get("CROSVM_TEST_HOST") == "nested"
 given = []
 
 
-def run_test(item, nextitem, sign):
-    """The body of pytest_runtest_protocol(); `sign` is what a failure says in which the guest was lost."""
+def run_test(item, nextitem, *signs):
+    """The body of pytest_runtest_protocol(); a failure in which the guest was lost says one of the signs."""
     if not EMULATED:
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    lost = next((report for report in reports if report.failed and sign in report.longreprtext), None)
+    lost = next((report for report in reports if report.failed and any(sign in report.longreprtext for sign in signs)), None)
     if lost:
         given.append(f"{item.nodeid}, lost by the emulator: {lost.capstdout}")
         item._initrequest()  # pylint: disable=protected-access # its fixtures anew

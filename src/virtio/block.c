@@ -53,6 +53,12 @@ static uint64_t block_features(const struct device *device)
 	return device->geometry.discard ? features | BIT(VIRTIO_BLK_F_DISCARD) : features;
 }
 
+/*
+ * A read or write of so many segments fits into a ring of 128, with header and status: QEMU's
+ * vhost-user-blk has such rings, and Linux does not ask how large a ring is.
+ */
+enum { SEGMENTS_MAX = 126 };
+
 static struct virtio_blk_config make_config(const struct device *device)
 {
 	unsigned block_size = device->geometry.block_size;
@@ -61,7 +67,7 @@ static struct virtio_blk_config make_config(const struct device *device)
 
 	return (struct virtio_blk_config){
 		.capacity = device->geometry.size / SECTOR_SIZE,
-		.seg_max = BLOCK_QUEUE_SIZE - 2, /* the header and the status take one each */
+		.seg_max = SEGMENTS_MAX,
 		.blk_size = block_size,
 		.physical_block_exp = (uint8_t)__builtin_ctz(PHYSICAL_BLOCK_SIZE / block_size),
 		.min_io_size = (uint16_t)(PHYSICAL_BLOCK_SIZE / block_size),
@@ -106,7 +112,7 @@ static void block_config_write(
 {
 	if (offset == offsetof(struct virtio_blk_config, wce) && size == 1 &&
 		device->cache_is_settable)
-		device->writeback = data[0] != 0;
+		device->wants_cache = device->writeback = data[0] != 0;
 }
 
 /* Only the capacity can be changed. The queues are at rest. */
@@ -140,14 +146,18 @@ static int block_start(struct device *device, uint64_t features)
 	device->cache_is_settable = can_flush && (features & BIT(VIRTIO_BLK_F_CONFIG_WCE)) != 0;
 	/* A driver that cannot flush must not need to. Others may have said what they want before.
 	 */
-	device->writeback = can_flush && (device->writeback || !device->cache_is_settable);
+	device->writeback = can_flush && (device->wants_cache || !device->cache_is_settable);
 	return 0;
 }
 
+/*
+ * What the driver said of the cache stays: a front end that stops us for a while (QEMU) says it
+ * once, and the next driver reads it.
+ */
 static void block_stop(struct device *device)
 {
 	device->cache_is_settable = true;
-	device->writeback = true;
+	device->writeback = device->wants_cache;
 }
 
 int block_write_flags(const struct device *device)
@@ -217,6 +227,15 @@ void block_flush_done(struct device *device, struct block_request *request, int 
 		tell_failed_sync(device, result);
 	if (device->flush_failed)
 		request->status = VIRTIO_BLK_S_IOERR;
+}
+
+/* What a durable write was told may be of pages that another one wrote, and then no flush is told.
+ */
+void block_transfer_failed(struct device *device, struct block_request *request, int error)
+{
+	if (error == -EIO && request->operation == BLOCK_WRITE && block_write_flags(device) != 0)
+		tell_failed_sync(device, error);
+	request->status = VIRTIO_BLK_S_IOERR;
 }
 
 static int write_zeroes(int fd, uint64_t offset, uint64_t length)
@@ -299,8 +318,11 @@ static void do_segments(struct device *device, struct block_request *request)
 			    ? do_overlay_segment(&device->overlay, &request->segments[i])
 			    : do_segment(device, request->operation, &request->segments[i]);
 	device->dirty = !has_overlay(device);
-	if (r == 0 && block_write_flags(device) != 0)
+	if (r == 0 && block_write_flags(device) != 0) {
 		r = sync_image(device);
+		if (r < 0)
+			tell_failed_sync(device, r);
+	}
 	if (r < 0)
 		request->status = VIRTIO_BLK_S_IOERR;
 }
@@ -326,7 +348,7 @@ static void transfer(struct device *device, struct block_request *request)
 			continue;
 		}
 		if (n <= 0) {
-			request->status = VIRTIO_BLK_S_IOERR;
+			block_transfer_failed(device, request, n < 0 ? -errno : -ENODATA);
 			return;
 		}
 		more = block_piece_done(device, request, (size_t)n);
@@ -484,6 +506,7 @@ static int block_open(const void *opaque_options, struct device **ret_device)
 		.discard = !options->read_only && !options->no_discard,
 		.id = device->options.id,
 	};
+	device->wants_cache = true;
 	block_stop(device);
 	*ret_device = device;
 	return 0;

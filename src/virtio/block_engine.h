@@ -27,6 +27,7 @@ struct device {
 	struct block_overlay overlay; /* of a snapshot; else its fd is -1 */
 	struct block_geometry geometry;
 	atomic_bool cache_is_settable;       /* not if it runs without FLUSH or CONFIG_WCE */
+	atomic_bool wants_cache;             /* what a driver said last */
 	atomic_bool writeback;               /* false: each write is durable when it completes */
 	atomic_bool flush_failed;            /* until the next start */
 	atomic_bool dirty;                   /* written since the last fdatasync began */
@@ -42,6 +43,8 @@ int block_write_flags(const struct device *device);
 /* A flush's fdatasync is about to begin; then its result: 0 or -errno. */
 void block_flush_begins(struct device *device);
 void block_flush_done(struct device *device, struct block_request *request, int result);
+/* A read or write ends by this -errno. */
+void block_transfer_failed(struct device *device, struct block_request *request, int error);
 /* The next two for disks of several files, and for what was written. */
 int block_choose_piece(const struct device *device, struct block_request *request);
 void block_written(struct device *device, const struct block_request *request, size_t done);

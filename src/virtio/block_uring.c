@@ -56,22 +56,21 @@ struct engine {
 	struct io_uring *ring; /* owned by the device */
 	struct device_queue *queue;
 	struct device *device;
-	uint64_t call_value; /* what is written to the call eventfd */
-	unsigned in_flight;  /* requests that the kernel works on */
-	unsigned held;       /* requests that are done, and not yet shown to the driver */
-	unsigned polls;      /* armed in the kernel */
-	bool serving;        /* until the stop, or a broken queue */
-	bool looking;        /* at what the driver offers: it was not asked for a kick, or kicked */
-	bool leaving;        /* arm no poll again */
-	bool due;            /* a batch is not whole in time: what there is of it is shown */
-	bool late;           /* nothing at all came in time: a slow disk gets kicks */
-	bool filling;        /* the driver just got a batch, and has room for new requests */
-	bool dead;           /* the ring takes nothing any more */
-	int broken;          /* -errno of the virtqueue, or 0 */
-	int failure;         /* -errno of a poll, or 0 */
-	struct look driver;  /* for one that comes at once */
-	struct look disk;    /* for one that is as fast */
-	atomic_uint *busy;   /* the device's, of this queue */
+	unsigned in_flight; /* requests that the kernel works on */
+	unsigned held;      /* requests that are done, and not yet shown to the driver */
+	unsigned polls;     /* armed in the kernel */
+	bool serving;       /* until the stop, or a broken queue */
+	bool looking;       /* at what the driver offers: it was not asked for a kick, or kicked */
+	bool leaving;       /* arm no poll again */
+	bool due;           /* a batch is not whole in time: what there is of it is shown */
+	bool late;          /* nothing at all came in time: a slow disk gets kicks */
+	bool filling;       /* the driver just got a batch, and has room for new requests */
+	bool dead;          /* the ring takes nothing any more */
+	int broken;         /* -errno of the virtqueue, or 0 */
+	int failure;        /* -errno of a poll, or 0 */
+	struct look driver; /* for one that comes at once */
+	struct look disk;   /* for one that is as fast */
+	atomic_uint *busy;  /* the device's, of this queue */
 	struct block_pool pool;
 };
 
@@ -103,17 +102,18 @@ static void submit_poll(struct engine *engine, int fd, uint64_t tag)
 
 static void submit_call(struct engine *engine)
 {
+	/* Not on a stack: nobody waits for the kernel to have read it. */
+	static const uint64_t one = 1;
 	unsigned kept = engine->pool.count + (unsigned)POLLS_MAX;
 
 	/* Not more of them than fit while the kernel takes nothing. */
 	if (engine->dead || io_uring_sq_space_left(engine->ring) <= kept) {
-		(void)eventfd_write(engine->queue->call_fd, engine->call_value);
+		(void)eventfd_write(engine->queue->call_fd, one);
 		return;
 	}
 	struct io_uring_sqe *sqe = get_sqe(engine);
 
-	io_uring_prep_write(
-		sqe, engine->queue->call_fd, &engine->call_value, sizeof(engine->call_value), 0);
+	io_uring_prep_write(sqe, engine->queue->call_fd, &one, sizeof(one), 0);
 	sqe->user_data = TAG_NONE;
 	/* Its completion would end the wait that it is submitted with. Linux 5.17 */
 	if ((engine->ring->features & IORING_FEAT_CQE_SKIP) != 0)
@@ -240,7 +240,7 @@ static COLD void finish_rest(struct engine *engine, struct block_request *reques
 		if (flush)
 			block_flush_done(engine->device, request, result);
 		else
-			request->status = VIRTIO_BLK_S_IOERR;
+			block_transfer_failed(engine->device, request, result);
 		complete(engine, request);
 	}
 }
@@ -575,7 +575,6 @@ int block_serve_uring(struct device_queue *queue)
 	struct engine engine = {
 		.queue = queue,
 		.device = queue->device,
-		.call_value = 1,
 		.busy = &queue->device->busy[queue->index],
 		.serving = true,
 		.looking = true,

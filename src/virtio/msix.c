@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
  * MSI-X. Vectors, addresses and data are the guest's, in any order and at any
- * time; a message to a place without a LAPIC goes nowhere, which KVM sees to.
+ * time. One that is addressed to no LAPIC would be a write to memory: it goes
+ * nowhere, which KVM does not see to.
  */
 #include "virtio/msix.h"
 
@@ -41,10 +42,17 @@ static bool is_masked(const struct msix *msix, unsigned vector)
 	       (msix->table[vector].words[WORD_CONTROL] & CONTROL_MASKED) != 0;
 }
 
+/* Whether a message goes to a LAPIC: Intel's manual, volume 3, "Message Address Register Format".
+ */
+static bool is_interrupt(const struct msix *msix, unsigned vector)
+{
+	return msix->table[vector].words[WORD_ADDRESS_LOW] >> 20 == 0xfee;
+}
+
 static bool shall_be_attached(const struct msix *msix, const struct msix_source *source)
 {
 	return msix->running && msix->enabled && source->vector != MSIX_NO_VECTOR &&
-	       !is_masked(msix, source->vector);
+	       !is_masked(msix, source->vector) && is_interrupt(msix, source->vector);
 }
 
 static void detach(struct msix *msix, struct msix_source *source)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The inside of a virtio PCI function, shared by pci.c (life and status),
- * pci_common.c (the common configuration registers) and pci_config.c (PCI
- * config space and the BAR). Nobody else includes it.
+ * pci_notify.c (doorbells, INTx, the control loop's eventfds), pci_common.c
+ * (the common configuration registers) and pci_config.c (PCI config space and
+ * the BAR). Nobody else includes it.
  */
 #pragma once
 
@@ -85,17 +86,32 @@ static inline bool virtio_pci_is_running(const struct virtio_pci *device)
 	return device->msix.running;
 }
 
+static inline const struct vhost_ops *virtio_pci_back(const struct virtio_pci *device)
+{
+	return device->vhost->ops;
+}
+
 /* pci.c */
 void virtio_pci_set_status(struct virtio_pci *device, uint8_t status);
 void virtio_pci_reset_queue(struct virtio_pci *device, unsigned index);
 void virtio_pci_restart_queue(struct virtio_pci *device, unsigned index);
 /* The driver has set or cleared bus mastering. */
 void virtio_pci_set_master(struct virtio_pci *device, bool is_master);
+
+/* pci_notify.c */
 /* Attaches doorbells and interrupts as state, BAR and MSI-X say. */
 void virtio_pci_update_notifications(struct virtio_pci *device);
 /* Pulls the INTx line or lets go of it, after any change of ISR, MSI-X or INTx disable. */
 void virtio_pci_update_line(struct virtio_pci *device);
 uint8_t virtio_pci_take_isr(struct virtio_pci *device);
+/* The device is broken until its driver resets it: tells the driver, if there is one, and the VMM.
+ */
+void virtio_pci_need_reset(struct virtio_pci *device);
+/* For the control loop, which must not wait: false when a vCPU has the lock. */
+bool virtio_pci_lock_in_loop(struct virtio_pci *device);
+/* Makes what is not there yet. 0 or -errno, and then there are none. */
+MUST_CHECK int virtio_pci_need_eventfds(struct virtio_pci *device);
+void virtio_pci_close_eventfds(struct virtio_pci *device);
 
 /* pci_common.c. Rules as in struct bus_ops. */
 void virtio_pci_common_read(

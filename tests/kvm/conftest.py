@@ -51,7 +51,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item, nextitem):
-    return chances.run_test(item, nextitem, vmm.TRIPLE_FAULT)
+    # The second is what a device's process has no time for while the emulator runs two vCPUs that ask it without end.
+    return chances.run_test(item, nextitem, vmm.TRIPLE_FAULT, "process did not answer in time")
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -651,12 +651,22 @@ static void the_write_cache_is_the_drivers_choice(void **state)
 	set_wce(rig, 1);
 	assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
 	assert_int_equal(libc.write_flags, 0);
-	/* Queues that only stop, as in a suspended VM, change nothing; a new driver finds it on. */
+	/* Queues that stop change nothing, nor does a reset, which is all that QEMU's stop and cont
+	 * are to us. */
 	set_wce(rig, 0);
 	stop_all(rig);
 	assert_int_equal(get_wce(rig), 0);
 	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+	assert_int_equal(get_wce(rig), 0);
+	start_all(rig, USUAL);
+	assert_int_equal(block_write_flags(rig->device), RWF_DSYNC);
+	stop_all(rig);
+	/* A driver that cannot set it is not bound by that, nor is the next by it. */
+	start_all(rig, RINGS | BIT(VIRTIO_BLK_F_FLUSH));
 	assert_int_equal(get_wce(rig), 1);
+	stop_all(rig);
+	assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+	assert_int_equal(get_wce(rig), 0);
 	/* Before DRIVER_OK is early enough; but not for a driver that did not ask whether it may.
 	 */
 	for (unsigned asked = 0; asked < 2; asked++) {
@@ -666,6 +676,42 @@ static void the_write_cache_is_the_drivers_choice(void **state)
 		assert_int_equal(block_write_flags(rig->device), asked != 0 ? RWF_DSYNC : 0);
 		stop_all(rig);
 		assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+	}
+	free_rig(rig);
+}
+
+/* Without a cache a write or a discard may be told what would have been a flush's to tell. */
+static void a_durable_request_that_fails_is_a_flush_that_fails(void **state)
+{
+	struct rig *rig = new_rig((struct block_options){ .sync_engine = true }, "/tmp");
+	struct capture capture;
+
+	(void)state;
+	for (unsigned by_write = 0; by_write < 2; by_write++) {
+		start_all(rig, USUAL);
+		set_wce(rig, 0);
+		capture_begin(&capture);
+		if (by_write) {
+			libc.next_error = ENOSPC; /* of this write, and of nothing else */
+			assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_IOERR);
+			assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_OK);
+			libc.next_error = EIO;
+			assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_IOERR);
+		} else {
+			libc.fdatasync_error = EIO;
+			assert_int_equal(ask_segment(rig, VIRTIO_BLK_T_DISCARD, 0, 8, 0),
+				VIRTIO_BLK_S_IOERR);
+			libc.fdatasync_error = 0;
+		}
+		set_wce(rig, 1);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_IOERR);
+		capture_end(&capture);
+		stop_all(rig);
+		assert_int_equal(rig->vhost->ops->reset(rig->vhost), 0);
+		start_all(rig, USUAL);
+		assert_int_equal(ask(rig, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_OK);
+		stop_all(rig);
 	}
 	free_rig(rig);
 }
@@ -706,7 +752,7 @@ static void the_configuration_tells_the_disk(void **state)
 			0);
 		assert_int_equal(rig->vhost->ops->get_features(rig->vhost, &features), 0);
 		assert_int_equal(config.capacity, DISK_SIZE / 512);
-		assert_int_equal(config.seg_max, QUEUE_SIZE - 2);
+		assert_int_equal(config.seg_max, 126);
 		assert_int_equal(config.blk_size << config.physical_block_exp, 4096);
 		assert_int_equal(config.num_queues, QUEUES);
 		assert_int_equal(config.max_discard_sectors, DISK_SIZE / 512);
@@ -815,6 +861,8 @@ int main(void)
 		cmocka_unit_test_setup(short_and_interrupted_transfers_go_on, forget_faults),
 		cmocka_unit_test_setup(
 			after_a_failed_flush_all_fail_until_the_reset, forget_faults),
+		cmocka_unit_test_teardown(
+			a_durable_request_that_fails_is_a_flush_that_fails, forget_faults),
 		cmocka_unit_test_setup(a_failed_flush_is_remembered_by_the_device, forget_faults),
 		cmocka_unit_test_setup(a_flush_covers_what_was_answered_before, forget_faults),
 		cmocka_unit_test_setup(the_write_cache_is_the_drivers_choice, forget_faults),

@@ -159,13 +159,27 @@ static void without_bus_mastering_no_ring_runs(void **state)
 	assert_int_equal(virtio_pci_suspend(machine->device), 0);
 	virtio_pci_resume(machine->device);
 	assert_int_equal(fake_running(vhost), 0);
+	/* The next driver sets it first: the rings are still those of the one before. */
 	config_write(machine, PCI_COMMAND, 2, master);
-	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
+	assert_int_equal(fake_running(vhost), 0);
 	assert_int_equal(get_status(machine), STATUS_RUNNING);
-	/* The next driver begins anew. */
-	config_write(machine, PCI_COMMAND, 2, memory);
 	start_device(machine, MACHINE_FEATURES);
 	assert_int_equal(fake_running(vhost), VHOST_QUEUES);
+}
+
+/* It has no rings yet that could be held, and a suspension lets go of those that it has later. */
+static void to_clear_bus_mastering_before_the_start_bars_nothing(void **state)
+{
+	struct machine *machine = *state;
+	const uint16_t memory = PCI_COMMAND_MEMORY;
+
+	config_write(machine, PCI_COMMAND, 2, memory | PCI_COMMAND_MASTER);
+	config_write(machine, PCI_COMMAND, 2, memory);
+	start_device(machine, MACHINE_FEATURES);
+	assert_int_equal(fake_running(&machine->vhost), VHOST_QUEUES);
+	assert_int_equal(virtio_pci_suspend(machine->device), 0);
+	virtio_pci_resume(machine->device);
+	assert_int_equal(fake_running(&machine->vhost), VHOST_QUEUES);
 }
 
 static void a_ring_that_cannot_be_barred_is_a_failure(void **state)
@@ -191,6 +205,7 @@ int main(void)
 		TEST(a_ring_that_cannot_be_held_is_an_error),
 		TEST(a_ring_that_cannot_go_on_is_a_failure),
 		TEST(without_bus_mastering_no_ring_runs),
+		TEST(to_clear_bus_mastering_before_the_start_bars_nothing),
 		TEST(a_ring_that_cannot_be_barred_is_a_failure),
 	};
 
