@@ -52,7 +52,7 @@ static int take_word(const char *option, const struct suboption *rows, size_t co
 		*value++ = '\0';
 	const struct suboption *row = find(rows, count, word);
 
-	if (row == NULL && value == NULL && first && count > 0) {
+	if (row == NULL && value == NULL && first && count > 0 && !rows[0].needs_name) {
 		row = &rows[0];
 		value = word;
 	} else if (row == NULL) {

@@ -97,7 +97,8 @@ static const char *explain(int error)
 	case -ENODATA:
 	case -EPIPE:
 	case -ECONNRESET:
-		return "no answer: the connection was closed; the VM may have just ended";
+		return "no answer: the connection was closed; the VM has just ended, or is another "
+		       "user's";
 	case -EBADMSG:
 		return "an answer that is none of crosvm's";
 	default:

@@ -74,15 +74,23 @@ static const struct option options[] = {
 		apply_socket_path },
 };
 
+#define DEVICE(name, ...) " " #name
+static const char device_names[] =
+#include "virtio/devices.def"
+	;
+
 const struct option_set device_options = {
 	.command = "crosvm device",
 	.positional = "NAME [SPEC]",
 	.summary = "Runs a device alone, for a VMM that connects by vhost-user. SPEC is as for "
-		   "'crosvm run --NAME'.",
+		   "'crosvm run --NAME'.\nNAME is one of"
+#include "virtio/devices.def"
+		   ".",
 	.options = options,
 	.count = ARRAY_SIZE(options),
 	.apply_positional = apply_positional,
 };
+#undef DEVICE
 
 /* The exit status. */
 static int run(const struct device_request *request)
@@ -96,8 +104,7 @@ static int run(const struct device_request *request)
 		return STATUS_USAGE;
 	}
 	if (class == NULL) {
-		log_error("device '%s' is not known; 'crosvm help run' lists the devices",
-			request->name);
+		log_error("device '%s' is not known; these are:%s", request->name, device_names);
 		return STATUS_USAGE;
 	}
 	if (request->spec != NULL && class->suboption_count == 0) {

@@ -217,7 +217,7 @@ static int apply_foreign_socket(void *target, const char *option, const char *va
 int device_options_add_foreign(struct vm_config *config, const char *option, char *spec)
 {
 	static const struct suboption words[] = {
-		{ "type", true, apply_type },
+		{ "type", true, apply_type, .needs_name = true },
 		{ "socket", true, apply_foreign_socket },
 	};
 	struct foreign_options options = { NULL, NULL };

@@ -64,8 +64,10 @@ static int report_unknown(const struct option_set *set, const char *argument)
 {
 	const char *name = argument + (argument[1] == '-' ? 2 : 1);
 	size_t length = strcspn(name, "=");
-	const char *nearest = NULL;
-	unsigned nearest_distance = 3; /* two slips of the fingers */
+	/* Two slips of the fingers; of one of them, --help is meant before others. */
+	bool is_help = argument[1] == '-' && edit_distance(name, length, "help") < 2;
+	const char *nearest = is_help ? "help" : NULL;
+	unsigned nearest_distance = is_help ? 1 : 3;
 
 	for (size_t i = 0; argument[1] == '-' && i < set->count; i++) {
 		unsigned distance = edit_distance(name, length, set->options[i].name);

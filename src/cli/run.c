@@ -296,7 +296,7 @@ static const struct option options[] = {
 	{ "multiprocess", 'u', NULL, "each virtio device in a jailed process of its own", false,
 		apply_multiprocess },
 	{ "netmask", 0, "M", "with --host_ip: the network's mask", false, apply_netmask },
-	{ "no-wl", 0, NULL, "no wayland device, also where the user's session has a compositor",
+	{ "no-wl", 0, NULL, "no wayland device but those that --wl and --wayland-sock ask for",
 		false, apply_no_wl },
 	{ "params", 'p', "TEXT", "kernel parameters, added to the command line; repeatable", true,
 		apply_params },

@@ -37,7 +37,9 @@ void policy_error_set(
 	struct policy_error *error, const char *file, unsigned line, const char *format, ...)
 {
 	va_list args;
-	int prefix = snprintf(error->text, sizeof(error->text), "%.128s:%u: ", file, line);
+	int prefix =
+		line == 0 ? snprintf(error->text, sizeof(error->text), "%.128s: ", file)
+			  : snprintf(error->text, sizeof(error->text), "%.128s:%u: ", file, line);
 
 	va_start(args, format);
 	vsnprintf(error->text + prefix, sizeof(error->text) - (size_t)prefix, format, args);
@@ -427,8 +429,7 @@ static int parse_file(struct policy *policy, const char *path, const char *by, u
 	int r = depth > INCLUDES_MAX ? -ELOOP : read_text(path, &text);
 
 	if (r < 0)
-		policy_error_set(
-			error, by, line, "cannot read the policy '%.80s': %s", path, strerror(-r));
+		policy_error_set(error, by, line, "cannot read '%.80s': %s", path, strerror(-r));
 	else
 		r = parse_lines(&cursor, text);
 	free(text);

@@ -20,7 +20,8 @@ static void explain_open_failure(int error)
 	case EACCES:
 	case EPERM:
 		log_error("cannot open /dev/kvm: %s; add yourself to its group "
-			  "('sudo usermod -aG kvm $USER', then log in again)",
+			  "('sudo usermod -aG kvm $USER', then log in again) or, where it has "
+			  "none, 'sudo setfacl -m u:$USER:rw /dev/kvm'",
 			strerror(error));
 		break;
 	case ENOENT:

@@ -29,6 +29,7 @@ static const struct {
 	const char *magic;
 	size_t length;
 	const char *name;
+	bool is_compressed;
 } formats[] = {
 	{ "QFI\xfb", 4, "qcow2" },
 	{ "QED\0", 4, "qed" },
@@ -37,11 +38,11 @@ static const struct {
 	{ "vhdxfile", 8, "vhdx" },
 	{ "conectix", 8, "vhd" },
 	{ "<<< Oracle VM", 13, "vdi" },
-	{ "\x1f\x8b", 2, "gzip" },
-	{ "\x28\xb5\x2f\xfd", 4, "zstd" },
+	{ "\x1f\x8b", 2, "gzip", true },
+	{ "\x28\xb5\x2f\xfd", 4, "zstd", true },
 	{ "\xfd"
 	  "7zXZ",
-		5, "xz" },
+		5, "xz", true },
 };
 
 static int refuse_other_formats(const struct block_options *options, int fd)
@@ -53,9 +54,11 @@ static int refuse_other_formats(const struct block_options *options, int fd)
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
 		if (memcmp(head, formats[i].magic, formats[i].length) != 0)
 			continue;
-		log_error("disk '%s' looks like %s; convert it ('qemu-img convert -O raw'), or say "
-			  "format=raw if the guest shall see it as it is",
-			options->path, formats[i].name);
+		log_error("disk '%s' looks like %s; %s, or say format=raw if the guest shall see "
+			  "it as it is",
+			options->path, formats[i].name,
+			formats[i].is_compressed ? "decompress it"
+						 : "convert it ('qemu-img convert -O raw')");
 		return -EINVAL;
 	}
 	return 0;
@@ -270,9 +273,9 @@ int block_image_open(const struct block_options *options, struct block_image *re
 	if (r == 0 && options->direct)
 		r = open_file(options, O_DIRECT, &direct_fd);
 	if (r == 0)
-		r = measure(options, fd, &size, &image.is_file);
-	if (r == 0)
 		r = refuse_other_formats(options, fd);
+	if (r == 0)
+		r = measure(options, fd, &size, &image.is_file);
 	if (r == 0)
 		r = lock_image(options, fd);
 	if (r == 0)

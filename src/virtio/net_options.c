@@ -260,7 +260,7 @@ static int apply_forward(void *target, const char *option, const char *value)
 }
 
 const struct suboption net_suboptions[NET_SUBOPTIONS] = {
-	{ "tap-name", true, apply_tap_name }, /* first: a value without a name */
+	{ "tap-name", true, apply_tap_name, .needs_name = true },
 	{ "tap-fd", true, apply_tap_fd },
 	{ "host-ip", true, apply_host_ip },
 	{ "netmask", true, apply_netmask },

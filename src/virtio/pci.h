@@ -47,6 +47,12 @@ MUST_CHECK int virtio_pci_suspend(struct virtio_pci *device);
 /* Lets the queues go on where they were. One that cannot is a failure. */
 void virtio_pci_resume(struct virtio_pci *device);
 
+/*
+ * Sees the end of a back half that is another's program before a driver runs it, too; else it is
+ * seen from the first start on. Before the vCPUs. 0 or -errno.
+ */
+MUST_CHECK int virtio_pci_watch_back(struct virtio_pci *device);
+
 /* Whether a driver runs it at the moment. In any thread. */
 bool virtio_pci_has_driver(struct virtio_pci *device);
 

@@ -174,8 +174,10 @@ static void on_event(void *argument)
 	pthread_mutex_unlock(&device->lock);
 }
 
-static int watch_back(struct virtio_pci *device)
+int virtio_pci_watch_back(struct virtio_pci *device)
 {
+	if (device->event_fd >= 0)
+		return 0;
 	int fd = virtio_pci_back(device)->event_fd != NULL
 			 ? virtio_pci_back(device)->event_fd(device->vhost)
 			 : -1;
@@ -248,7 +250,7 @@ int virtio_pci_need_eventfds(struct virtio_pci *device)
 	int r = create_eventfds(device);
 
 	if (r == 0)
-		r = watch_back(device);
+		r = virtio_pci_watch_back(device);
 	if (r == 0)
 		r = watch_errors(device);
 	if (r < 0) {

@@ -25,6 +25,7 @@ struct watched {
 	const struct jail_process *process;
 	const char *name;
 	bool stopped;
+	bool killed;         /* by us, for that */
 	uint64_t stopped_ns; /* since when */
 };
 
@@ -111,8 +112,9 @@ static void on_child(void *argument)
 }
 
 /* Killed at once, so that nobody waits for it again. */
-static void lose_stopped(const struct watched *watched)
+static void lose_stopped(struct watched *watched)
 {
+	watched->killed = true;
 	log_error("device %s: its process %d was stopped %u s ago and does not go on",
 		watched->name, watched->process->pid, WATCH_STOPPED_MS / 1000);
 	(void)syscall(SYS_pidfd_send_signal, watched->process->pidfd, SIGKILL, NULL, 0);
@@ -173,8 +175,9 @@ void device_watch_report(struct device_watch *watch)
 			if (ends[i].revents == 0)
 				continue;
 			ends[i].fd = -1; /* once is enough */
-			is_told |= device_process_report(
-				watch->processes[i].process, watch->processes[i].name);
+			is_told |= watch->processes[i].killed ||
+				   device_process_report(
+					   watch->processes[i].process, watch->processes[i].name);
 		}
 	}
 }

@@ -252,6 +252,8 @@ static int attach_device(struct devices *devices, struct device_slot *slot,
 	if (r == 0)
 		virtio_pci_set_intx(
 			slot->pci, platform_pci_intx(platform, virtio_pci_devfn(slot->pci) / 8));
+	if (r == 0 && slot->foreign.name != NULL) /* others' ends are seen by their pidfds */
+		r = virtio_pci_watch_back(slot->pci);
 	if (r == 0 && slot->program_fd >= 0)
 		r = evloop_add(devices->loop, slot->program_fd, on_program_end, slot);
 	return r;

@@ -299,6 +299,17 @@ def test_a_back_end_that_ends(images, back_end):
     assert re.search(r"block at \S+: the device's process hung up", said), said
 
 
+def test_a_back_end_that_ends_before_a_driver_runs(images):
+    """Nobody asks anything of it yet."""
+    path = images / "ro.sock"
+    with device("block", path, f"path={images / 'ro.img'},ro") as back_end:
+        argv = vmm.command("hang", None, "--vhost-user", f"type=block,socket={path}")
+        with vmm.started(argv, until=b"hanging") as process:
+            back_end.kill()
+            assert process.wait(5) == vmm.DEVICE
+            assert f"block at {path}: the device's process hung up" in process.stderr.read().decode()
+
+
 def test_a_back_end_that_stops(images):
     """Found when the driver asks something of it next, and then within 4 s."""
     path = images / "rw.sock"

@@ -182,7 +182,7 @@ def failing(tmp_path, path, fault, *options):
 
 @STRACE
 @pytest.mark.parametrize("path, error, options, says", [
-    ("/dev/net/tun", "EACCES", ["--net", "tap0"], ["Permission denied", "--net user"]),
+    ("/dev/net/tun", "EACCES", ["--net", "tap-name=tap0"], ["Permission denied", "--net user"]),
     ("/dev/net/tun", "EPERM", ["--net", ADDRESS], ["Operation not permitted", "--net user"]),
     ("/dev/net/tun", "ENOENT", ["--net", ADDRESS], ["No such file", "modprobe tun"]),
     ("/dev/vhost-vsock", "ENOENT", ["--cid", "42"], ["No such file", "modprobe vhost_vsock", "--vsock cid=N,socket=PATH"]),

@@ -116,7 +116,7 @@ static const struct {
 	{ "@frequency \t # x", "1: a file is expected after @frequency" },
 	{ "read: 1\n@frequency a b", "2: 'b' is not understood" },
 	{ "@include", "1: a file is expected after @include" },
-	{ "@include /nowhere/x.policy", "1: cannot read the policy '/nowhere/x.policy': No such" },
+	{ "@include /nowhere/x.policy", "1: cannot read '/nowhere/x.policy': No such" },
 	{ "read: arg0 == \\\n 1", "1: a number or the name of one is expected at '\\'" },
 };
 
@@ -258,13 +258,13 @@ static void wrong_files_are_errors(void **state)
 	(void)state;
 	make_directory(&directory);
 	assert_string_equal(
-		load_error(&directory, -ENOENT) + strlen("a.policy:0: cannot read the policy '"
+		load_error(&directory, -ENOENT) + strlen("a.policy: cannot read '"
 							 "/tmp/policy-XXXXXX/a.policy': "),
 		"No such file or directory");
 	put(&directory, "a.policy", circle, strlen(circle));
 	assert_non_null(strstr(load_error(&directory, -ELOOP), "a.policy:2: cannot read "));
 	put(&directory, "a.policy", "read: 1\n\0write: 1\n", 18);
-	assert_non_null(strstr(load_error(&directory, -EILSEQ), "a.policy:0: cannot read "));
+	assert_non_null(strstr(load_error(&directory, -EILSEQ), "a.policy: cannot read "));
 	memset(large, '\n', sizeof(large));
 	put(&directory, "a.policy", large, sizeof(large));
 	assert_non_null(strstr(load_error(&directory, -EFBIG), "File too large"));

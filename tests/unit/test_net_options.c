@@ -31,8 +31,8 @@ static int parse(const char *spec, struct net_options *ret_options)
 
 static void a_tap_by_name(void **state)
 {
-	static const char *const specs[] = { "tap0", "tap-name=tap0", "tap-name=tap0,user=false",
-		"tap0,vhost=auto,queues=1" };
+	static const char *const specs[] = { "tap-name=tap0", "tap-name=tap0,user=false",
+		"vhost=auto,queues=1,tap-name=tap0" };
 	struct net_options options;
 
 	(void)state;
@@ -107,7 +107,7 @@ static const struct {
 	const char *spec;
 	const char *message;
 } bad[] = {
-	{ "", "is no name" },
+	{ "", "unknown word ''" },
 	{ "mac=02:00:00:00:00:01", "say where it leads" },
 	{ "queues=2", "say where it leads" },
 	{ "tap-name=", "needs a value" },
@@ -120,7 +120,7 @@ static const struct {
 	{ "tap-fd=3,tap-name=a", "leave out tap-name" },
 	{ "tap-fd=3,queues=2", "one queue" },
 	{ "host-ip=10.0.0.1", "belong together" },
-	{ "t,netmask=255.0.0.0", "belong together" },
+	{ "tap-name=t,netmask=255.0.0.0", "belong together" },
 	{ "host-ip=10.0.0,netmask=255.0.0.0", "'10.0.0' is not an IPv4 address" },
 	{ "host-ip=10.0.0.256,netmask=255.0.0.0", "is not an IPv4 address" },
 	{ "host-ip=::1,netmask=255.0.0.0", "is not an IPv4 address" },
@@ -132,25 +132,26 @@ static const struct {
 	{ "host-ip=255.255.255.255,netmask=255.0.0.0", "is reserved" },
 	{ "host-ip=1.2.3.4,netmask=255.0.255.0", "'255.0.255.0' is not a netmask" },
 	{ "host-ip=1.2.3.4,netmask=24", "is not a netmask" },
-	{ "t,mac=02:00:00:00:00", "is not a MAC address" },
-	{ "t,mac=02:00:00:00:00:1", "is not a MAC address" },
-	{ "t,mac=02:00:00:00:00:0g", "is not a MAC address" },
-	{ "t,mac=02-00-00-00-00-01", "is not a MAC address" },
-	{ "t,mac=02:00:00:00:00:01:", "is not a MAC address" },
-	{ "t,mac=:::::::::::::::::", "is not a MAC address" },
-	{ "t,mac=03:00:00:00:00:01", "must be even" },
-	{ "t,mac=ff:ff:ff:ff:ff:ff", "must be even" },
-	{ "t,mac=00:00:00:00:00:00", "is nobody's address" },
-	{ "t,vhost=maybe", "vhost=maybe is not" },
-	{ "t,vhost=on,queues=2", "vhost=on is for one pair" },
-	{ "t,queues=0", "from 1 to 7" },
-	{ "t,queues=8", "from 1 to 7" },
-	{ "t,mtu=67", "from 68 to 65535" },
-	{ "t,mtu=65536", "from 68 to 65535" },
-	{ "t,forward=tcp::1-:1", "forward belongs to user" },
+	{ "tap-name=t,mac=02:00:00:00:00", "is not a MAC address" },
+	{ "tap-name=t,mac=02:00:00:00:00:1", "is not a MAC address" },
+	{ "tap-name=t,mac=02:00:00:00:00:0g", "is not a MAC address" },
+	{ "tap-name=t,mac=02-00-00-00-00-01", "is not a MAC address" },
+	{ "tap-name=t,mac=02:00:00:00:00:01:", "is not a MAC address" },
+	{ "tap-name=t,mac=:::::::::::::::::", "is not a MAC address" },
+	{ "tap-name=t,mac=03:00:00:00:00:01", "must be even" },
+	{ "tap-name=t,mac=ff:ff:ff:ff:ff:ff", "must be even" },
+	{ "tap-name=t,mac=00:00:00:00:00:00", "is nobody's address" },
+	{ "tap-name=t,vhost=maybe", "vhost=maybe is not" },
+	{ "tap-name=t,vhost=on,queues=2", "vhost=on is for one pair" },
+	{ "tap-name=t,queues=0", "from 1 to 7" },
+	{ "tap-name=t,queues=8", "from 1 to 7" },
+	{ "tap-name=t,mtu=67", "from 68 to 65535" },
+	{ "tap-name=t,mtu=65536", "from 68 to 65535" },
+	{ "tap-name=t,forward=tcp::1-:1", "forward belongs to user" },
 	{ "user,tap-name=t", "user has no tap" },
 	{ "user,queues=2", "user has no tap" },
 	{ "user=1", "neither true nor false" },
+	{ "usr", "unknown word 'usr'" },
 	{ "user,forward=tcp:1-:1", "is not tcp:HOST" },
 	{ "user,forward=sctp::1-:1", "is not tcp:HOST" },
 	{ "user,forward=tcp::0-:1", "is not tcp:HOST" },
