@@ -2,7 +2,8 @@
 /*
  * The values of options: numbers, and lists as "path=disk.img,ro,queues=4". A
  * list has one row a word; a value without a name that comes first is the
- * first row's, unless that one needs its name. `option` is what messages name: "--block", "device block".
+ * first row's, unless that one needs its name. `option` is what messages name: "--block", "device
+ * block".
  */
 #pragma once
 
@@ -17,7 +18,8 @@ struct suboption {
 	/* Takes the value. 0, or -EINVAL after logging why. */
 	int (*apply)(void *target, const char *option, const char *value);
 	bool repeatable;
-	bool needs_name; /* also if it is the first row: a slip in another word might mean something */
+	bool needs_name; /* also if it is the first row: a slip in another word might mean something
+			  */
 	const char *with_commas; /* options that take its value with commas in it; NULL: none */
 };
 

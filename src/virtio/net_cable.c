@@ -138,7 +138,8 @@ static int run_ring(struct net_cable *cable, struct net_batch *out, struct net_b
 
 	submit(cable, out, true);
 	submit(cable, in, false);
-	for (bool first = true; left > 0; first = false) {
+	/* Nor is a cancel left that the kernel did not take. */
+	for (bool first = true; left > 0 || io_uring_sq_ready(cable->ring) != 0; first = false) {
 		/* What the kernel was too short of memory to take goes first. */
 		if (first || io_uring_sq_ready(cable->ring) == 0)
 			submit_cancel(cable);
@@ -251,7 +252,7 @@ bool net_cable_is_gone(const struct device_queue *queue, int error)
 	bool is_gone = error == EBADFD || error == EBADF || error == EPIPE || error == ECONNRESET ||
 		       error == EPROTO;
 
-	/* A queue of a tap that the driver does not use fails in the same way. */
+	/* Of a queue that the driver does not use it is no loss. */
 	if (is_gone && queue->index / NET_SIDES < device->pairs &&
 		!atomic_exchange(&device->gone, true))
 		log_warn("net: %s: %s; the guest has no network any more",

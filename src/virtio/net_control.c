@@ -36,14 +36,14 @@ static uint8_t set_pairs(struct device *device, const uint8_t *data, size_t size
 
 	if (pairs < 1 || pairs > device->options.pairs)
 		return VIRTIO_NET_ERR;
-	/* First, since a queue that the tap lets go of looks as if the tap were gone. */
+	/* First, so that no queue that the tap lets go of is told as lost. */
 	device->pairs = (unsigned)min_u64(before, pairs);
 	if (net_tap_set_pairs(&device->tap, before, pairs) < 0) {
 		device->pairs = before;
 		return VIRTIO_NET_ERR;
 	}
 	device->pairs = pairs;
-	/* Their threads have given their cables up. */
+	/* Their threads look again, should they have given up. */
 	for (unsigned i = before; i < pairs; i++)
 		net_pair_wake(&device->queue_pairs[i]);
 	return VIRTIO_NET_OK;
@@ -55,6 +55,41 @@ static uint8_t accept_mode(struct device *device, const uint8_t *data, size_t si
 	(void)device;
 	(void)data;
 	return size == 1 ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+}
+
+/* Bytes of what the driver sends, which may lie in any number of buffers. False: it is shorter. */
+static bool load(const struct virtqueue_chain *chain, uint64_t offset, void *ret_data, size_t size)
+{
+	uint8_t *to = ret_data;
+
+	for (unsigned i = 0; i < chain->readable && size > 0; i++) {
+		size_t length = chain->iov[i].iov_len;
+		size_t skip = min_u64(offset, length);
+		size_t part = min_u64(length - skip, size);
+
+		memcpy(to, (const uint8_t *)chain->iov[i].iov_base + skip, part);
+		offset -= skip;
+		to += part;
+		size -= part;
+	}
+	return size == 0;
+}
+
+/*
+ * Two tables, a count and as many addresses each. All frames come anyway, so that the addresses
+ * are not looked at.
+ */
+static uint8_t accept_tables(const struct virtqueue_chain *chain)
+{
+	uint64_t end = sizeof(struct virtio_net_ctrl_hdr);
+	uint32_t count;
+
+	for (unsigned table = 0; table < 2; table++) {
+		if (!load(chain, end, &count, sizeof(count)))
+			return VIRTIO_NET_ERR;
+		end += sizeof(count) + count * (uint64_t)NET_MAC_SIZE;
+	}
+	return end == chain->readable_bytes ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
 }
 
 static uint8_t run_command(struct device *device, const uint8_t *command, size_t size)
@@ -71,8 +106,6 @@ static uint8_t run_command(struct device *device, const uint8_t *command, size_t
 	};
 	const struct virtio_net_ctrl_hdr *header = (const void *)command;
 
-	if (size < sizeof(*header))
-		return VIRTIO_NET_ERR;
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (commands[i].class == header->class && header->cmd <= commands[i].command_max)
 			return commands[i].run(
@@ -82,20 +115,20 @@ static uint8_t run_command(struct device *device, const uint8_t *command, size_t
 
 static uint32_t handle_control(struct device *device, const struct virtqueue_chain *chain)
 {
-	uint8_t command[16]; /* the longest has 10 bytes */
-	size_t size = 0;
+	uint8_t command[16]; /* but for addresses, the longest has 10 bytes */
+	size_t size = chain->readable_bytes;
+	uint8_t ack = VIRTIO_NET_ERR;
 
 	if (chain->writable_bytes < 1)
 		return 0;
-	for (unsigned i = 0; i < chain->readable && size < sizeof(command); i++) {
-		size_t part = min_u64(chain->iov[i].iov_len, sizeof(command) - size);
+	bool has_header = size >= sizeof(struct virtio_net_ctrl_hdr) &&
+			  load(chain, 0, command, min_u64(size, sizeof(command)));
 
-		memcpy(command + size, chain->iov[i].iov_base, part);
-		size += part;
-	}
-	bool whole = size == chain->readable_bytes;
-	uint8_t ack = whole ? run_command(device, command, size) : VIRTIO_NET_ERR;
-
+	if (has_header && command[0] == VIRTIO_NET_CTRL_MAC &&
+		command[1] == VIRTIO_NET_CTRL_MAC_TABLE_SET)
+		ack = accept_tables(chain);
+	else if (has_header && size <= sizeof(command))
+		ack = run_command(device, command, size);
 	net_store(chain->iov + chain->readable, 0, &ack, 1);
 	return 1;
 }

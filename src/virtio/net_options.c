@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <net/if.h>
 #include <netinet/ether.h>
@@ -60,13 +61,22 @@ int net_parse_netmask(const char *option, const char *text, struct in_addr *ret_
 	return -EINVAL;
 }
 
+/* ether_aton() takes one digit for two, and what follows for nothing. */
+static bool has_form_of_mac(const char *text)
+{
+	bool is_good = strlen(text) == 3 * NET_MAC_SIZE - 1;
+
+	for (size_t i = 1; is_good && i < NET_MAC_SIZE; i++)
+		is_good = text[3 * i - 1] == ':';
+	return is_good;
+}
+
 int net_parse_mac(const char *option, const char *text, uint8_t *ret_mac)
 {
 	static const uint8_t no_mac[NET_MAC_SIZE];
 	struct ether_addr mac;
 
-	/* The length as well, because ether_aton() takes one digit for two. */
-	if (strlen(text) != 3 * NET_MAC_SIZE - 1 || ether_aton_r(text, &mac) == NULL) {
+	if (!has_form_of_mac(text) || ether_aton_r(text, &mac) == NULL) {
 		log_error("%s: '%s' is not a MAC address such as 02:00:00:00:00:01", option, text);
 		return -EINVAL;
 	}
@@ -85,8 +95,12 @@ int net_parse_mac(const char *option, const char *text, uint8_t *ret_mac)
 
 static int apply_tap_name(void *target, const char *option, const char *value)
 {
-	if (*value == '\0' || strlen(value) >= IFNAMSIZ || strpbrk(value, "/% \t") != NULL) {
-		log_error("%s: tap-name=%s is no name of a network interface: 1 to %d characters",
+	bool is_place = strcmp(value, ".") == 0 || strcmp(value, "..") == 0;
+
+	if (*value == '\0' || strlen(value) >= IFNAMSIZ || is_place ||
+		strpbrk(value, "/%: \t") != NULL) {
+		log_error("%s: tap-name=%s is no name of a network interface: 1 to %d characters, "
+			  "no blank, '/', ':' or '%%'",
 			option, value, IFNAMSIZ - 1);
 		return -EINVAL;
 	}
@@ -99,9 +113,12 @@ static int apply_tap_fd(void *target, const char *option, const char *value)
 	uint64_t fd;
 	int r = suboption_number(option, "tap-fd", value, 0, INT_MAX, &fd);
 
-	if (r == 0)
-		((struct net_options *)target)->tap_fd = (int)fd;
-	return r;
+	if (r < 0)
+		return r;
+	/* No program that we start shall have it; what else it is is looked at later. */
+	(void)fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+	((struct net_options *)target)->tap_fd = (int)fd;
+	return 0;
 }
 
 static int apply_host_ip(void *target, const char *option, const char *value)

@@ -10,7 +10,7 @@
 #include "base/option_values.h"
 #include "base/util.h"
 
-enum { NET_MAC_SIZE = 6, NET_PAIRS_MAX = 7, NET_MTU_MIN = 68, NET_MTU_MAX = 65535 };
+enum { NET_MAC_SIZE = 6, NET_PAIRS_MAX = 7, NET_MTU_MIN = 68, NET_MTU_MAX = 65521 };
 enum { NET_FORWARDS_MAX = 32, NET_FORWARD_SIZE = 64 };
 
 /* A port of the host that leads to one of the guest, as passt writes it: "127.0.0.1/8080:80". */

@@ -84,6 +84,8 @@ static _Noreturn void become_passt(const struct arguments *arguments, int socket
 
 	if (arguments->is_resolver_local)
 		show_resolver();
+	/* A closed terminal does not end a VM that ignores that, nor its network. */
+	(void)setsid();
 	for (int number = 1; number < NSIG; number++)
 		(void)signal(number, SIG_DFL);
 	sigemptyset(&none);

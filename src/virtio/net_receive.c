@@ -76,6 +76,7 @@ struct receiver {
 	/* Those that no frame was dealt, the first of them and its buffers. */
 	unsigned spare;
 	const struct iovec *spare_iov;
+	int failure; /* -errno of the ring, found while a frame was given; or 0 */
 };
 
 static uint32_t largest_frame(const struct device *device)
@@ -132,6 +133,13 @@ static int hold_chain(struct receiver *receiver)
 	return 1;
 }
 
+/* For one more chain. */
+static bool has_place(const struct receiver *receiver)
+{
+	return receiver->count < NET_QUEUE_SIZE &&
+	       receiver->iov_count + receiver->side.queue->size <= ARRAY_SIZE(receiver->iov);
+}
+
 /* How much of the room a frame is dealt. */
 static uint32_t dealt_room(const struct receiver *receiver)
 {
@@ -145,8 +153,7 @@ static bool wants_chains(const struct receiver *receiver, unsigned frames)
 	uint64_t room = receiver->wanted + (frames - 1) * (uint64_t)dealt_room(receiver);
 	bool full = receiver->mergeable ? receiver->capacity >= room : receiver->count >= frames;
 
-	return !full && receiver->count < NET_QUEUE_SIZE &&
-	       receiver->iov_count + receiver->side.queue->size <= ARRAY_SIZE(receiver->iov);
+	return !full && has_place(receiver);
 }
 
 /* Whether a driver that offers some room, but not enough, may offer more soon. */
@@ -289,13 +296,23 @@ static uint16_t give_filled(struct receiver *receiver, unsigned first, uint64_t 
 	return used;
 }
 
-/* Copies a frame's end into chains that no frame was dealt. False: they do not hold it. */
+/* For an end: those at hold have room for one, and several frames of a batch may have one. */
+static bool hold_another(struct receiver *receiver)
+{
+	int r = has_place(receiver) ? hold_chain(receiver) : 0;
+
+	if (r < 0)
+		receiver->failure = r;
+	return r == 1;
+}
+
+/* Copies a frame's end into chains that no frame was dealt. False: there are too few. */
 static bool store_end(struct receiver *receiver, unsigned index, uint64_t size)
 {
 	uint64_t room = 0;
 
 	for (unsigned i = receiver->spare; room < size; i++) {
-		if (i == receiver->count)
+		if (i == receiver->count && !hold_another(receiver))
 			return false;
 		room += receiver->chains[i].bytes;
 	}
@@ -339,11 +356,12 @@ static int take_frame(struct receiver *receiver, unsigned index)
 {
 	const struct net_frame *frame = &receiver->frames[index];
 
-	if (frame->result < 0)
-		return frame->result == -EMSGSIZE ? 0 : (int)frame->result;
-	bool fits = (uint64_t)frame->result <= receiver->deals[index].frame_max;
+	if (frame->result < 0 && frame->result != -EMSGSIZE)
+		return (int)frame->result;
+	bool fits =
+		frame->result >= 0 && (uint64_t)frame->result <= receiver->deals[index].frame_max;
 
-	if (frame->result >= NET_FRAME_MIN && fits && accepts_frame(receiver, frame))
+	if (fits && frame->result >= NET_FRAME_MIN && accepts_frame(receiver, frame))
 		fits = deliver(receiver, index);
 	/* The next one may have more room, if there is time. */
 	if (!fits)
@@ -385,7 +403,7 @@ static int collect(struct net_side *side)
 	struct receiver *receiver = from_side(side);
 
 	expect(receiver);
-	int r = hold_chains(receiver);
+	int r = receiver->failure < 0 ? receiver->failure : hold_chains(receiver);
 
 	side->work = 0;
 	side->batch.frames = receiver->frames;

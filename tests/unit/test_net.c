@@ -446,7 +446,39 @@ static const struct {
 	{ 0, "\0\6\0", 3, false },
 	{ 0, "\0\0\1\1", 4, false },
 	{ 0, "\1\1\2\0\0\0\0\1", 8, false }, /* an address that is not ours to change */
-	{ 0, "\4\0\1\0", 4, false },         /* queues, not negotiated */
+	/* Tables of addresses: 0, or 2 and 1; what is one too long or short, or counts too many. */
+	{ 0, "\1\0\0\0\0\0\0\0\0\0", 10, true },
+	{ 0,
+		"\1\0\2\0\0\0"
+		"aaaaaabbbbbb"
+		"\1\0\0\0"
+		"cccccc",
+		28, true },
+	{ 0,
+		"\1\0\2\0\0\0"
+		"aaaaaabbbbbb"
+		"\1\0\0\0"
+		"cccccc",
+		27, false },
+	{ 0,
+		"\1\0\2\0\0\0"
+		"aaaaaabbbbbb"
+		"\1\0\0\0"
+		"cccccc",
+		29, false },
+	{ 0,
+		"\1\0\2\0\0\0"
+		"aaaaaabbbbbb"
+		"\2\0\0\0"
+		"cccccc",
+		28, false },
+	{ 0,
+		"\1\0\2\0\0\0"
+		"aaaaaabbbbbb",
+		18, false },
+	{ 0, "\1\0\377\377\377\377\0\0\0\0", 10, false },
+	{ 0, "\1\0\0\0\0", 5, false },
+	{ 0, "\4\0\1\0", 4, false }, /* queues, not negotiated */
 	{ BIT(VIRTIO_NET_F_MQ), "\4\0\1\0", 4, true },
 	{ BIT(VIRTIO_NET_F_MQ), "\4\0\0\0", 4, false },
 	{ BIT(VIRTIO_NET_F_MQ), "\4\0\2\0", 4, false },
@@ -472,9 +504,14 @@ static void commands_are_checked(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
 		struct rig *rig = new_rig(CONTROL, commands[i].feature);
 
+		/* In two buffers, wherever they meet. */
+		uint32_t first = commands[i].size * (i % 11) / 11;
+
 		memcpy(data_at(rig, 0), commands[i].command, commands[i].size);
 		data_at(rig, 0)[100] = 0x5a;
-		driver_put(&rig->driver, 0, DRIVER_DATA, commands[i].size, VRING_DESC_F_NEXT, 1);
+		driver_put(&rig->driver, 0, DRIVER_DATA, first, VRING_DESC_F_NEXT, 2);
+		driver_put(&rig->driver, 2, DRIVER_DATA + first, commands[i].size - first,
+			VRING_DESC_F_NEXT, 1);
 		driver_put(&rig->driver, 1, DRIVER_DATA + 100, 1, VRING_DESC_F_WRITE, 0);
 		driver_offer(&rig->driver, 0);
 		kick(rig);

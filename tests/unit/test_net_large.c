@@ -3,12 +3,12 @@
  * Frames of all sizes to a driver that takes large ones in many buffers: after
  * a run of small ones, a large one was dealt too little, and yet comes whole.
  */
-#define NET_RIG_SIZE 32
+#define NET_RIG_SIZE 256
 #include "unit/unit.h"
 
 #include "unit/net_rig.h"
 
-enum { BUFFER = 16384, BUFFERS = SIZE, RUN = 150, BURST = 12, LARGE = 40000 };
+enum { BUFFER = 1536, BUFFERS = SIZE, RUN = 150, BURST = 12, LARGE = 40000 };
 
 static uint64_t gpa_of(unsigned id)
 {

@@ -55,10 +55,10 @@ def there_is_qemu():
 
 
 def test_disks(initrd, tmp_path):
-    """Two devices copy between them; and each serves the next front end as it served the first."""
+    """Two devices copy between them, in requests as large as they may be; and each serves the next front end as the first."""
     source = disks.noise(tmp_path / "source", 8 * MIB, 1)
     target = disks.sparse(tmp_path / "target", 8 * MIB)
-    script = ("dd if=/dev/vda of=/dev/vdb bs=64k oflag=direct && sync && cmp /dev/vda /dev/vdb && echo same; "
+    script = ("dd if=/dev/vda of=/dev/vdb bs=1M iflag=direct oflag=direct && sync && cmp /dev/vda /dev/vdb && echo same; "
               "cat /sys/block/vda/ro /sys/block/vdb/ro; ls /sys/block/vdb/mq")
     with served("block", tmp_path / "a", f"path={source},ro"), \
          served("block", tmp_path / "b", f"path={target},queues=2"):
