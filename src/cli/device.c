@@ -75,10 +75,6 @@ static const struct option options[] = {
 };
 
 #define DEVICE(name, ...) " " #name
-static const char device_names[] =
-#include "virtio/devices.def"
-	;
-
 const struct option_set device_options = {
 	.command = "crosvm device",
 	.positional = "NAME [SPEC]",
@@ -104,7 +100,8 @@ static int run(const struct device_request *request)
 		return STATUS_USAGE;
 	}
 	if (class == NULL) {
-		log_error("device '%s' is not known; these are:%s", request->name, device_names);
+		log_error(
+			"device '%s' is not known; 'crosvm help device' lists them", request->name);
 		return STATUS_USAGE;
 	}
 	if (request->spec != NULL && class->suboption_count == 0) {
