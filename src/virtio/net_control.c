@@ -115,7 +115,7 @@ static uint8_t run_command(struct device *device, const uint8_t *command, size_t
 
 static uint32_t handle_control(struct device *device, const struct virtqueue_chain *chain)
 {
-	uint8_t command[16]; /* but for addresses, the longest has 10 bytes */
+	uint8_t command[16] = { 0 }; /* but for addresses, the longest has 10 bytes */
 	size_t size = chain->readable_bytes;
 	uint8_t ack = VIRTIO_NET_ERR;
 
