@@ -138,7 +138,7 @@ static int run_ring(struct net_cable *cable, struct net_batch *out, struct net_b
 
 	submit(cable, out, true);
 	submit(cable, in, false);
-	/* Nor is a cancel left that the kernel did not take. */
+	/* Until all frames are done, and no cancel is left that the kernel did not take. */
 	for (bool first = true; left > 0 || io_uring_sq_ready(cable->ring) != 0; first = false) {
 		/* What the kernel was too short of memory to take goes first. */
 		if (first || io_uring_sq_ready(cable->ring) == 0)
