@@ -64,6 +64,18 @@ def run_case(name, test, *options, params="", **kwargs):
     return done.stdout
 
 
+def read_first(process, text):
+    """If the text does not come, what crosvm said is told as well."""
+    try:
+        read_until(process.stdout, text)
+    except AssertionError as error:
+        said = b""
+        if process.stderr is not None:
+            os.set_blocking(process.stderr.fileno(), False)
+            said = process.stderr.read()
+        raise AssertionError(f"{error} {said!r}") from None
+
+
 @contextlib.contextmanager
 def started(argv, until=None, **kwargs):
     """A running crosvm; killed at the end if it still runs. Waits for a text on its stdout."""
@@ -73,7 +85,7 @@ def started(argv, until=None, **kwargs):
     process = subprocess.Popen(argv, **kwargs)
     try:
         if until is not None:
-            read_until(process.stdout, until)
+            read_first(process, until)
         yield process
     finally:
         process.kill()
