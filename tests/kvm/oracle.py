@@ -79,15 +79,6 @@ class Oracle:
         self.check_rest()
 
 
-def read_until(process, log, text, timeout):
-    """What vmm's does of the guest's console; if the text does not come, what crosvm said is told as well."""
-    try:
-        return vmm.read_until(process.stdout, text, timeout)
-    except AssertionError as error:
-        log.seek(0)
-        raise AssertionError(f"{error} {process.poll()} {log.read()[-3000:]!r}") from None
-
-
 class Case:
     """A hostile guest at a case of its own: it waits to begin, ends, and waits again for us to look."""
 
@@ -102,7 +93,7 @@ class Case:
     def check(self, said=b"", timeout=120):
         """Waits for the end of the case, unless the test has read as far, and looks at what is held."""
         if b"end\n" not in said:
-            said = read_until(self.process, self.log, b"end\n", timeout)
+            said = vmm.read_or_tell(self.process, b"end\n", timeout, self.log)
         assert b"FAIL" not in said, said
         self.oracle.check()
 
@@ -119,7 +110,7 @@ class Case:
 def hostile(directory, argv, name, most_lines=50):
     """The Case of that name, of which the test calls begin() and check(); afterwards, it has ended well."""
     with open(directory / "log", "w+b") as log, vmm.started(argv, stdin=-1, stderr=log, bufsize=0) as process:
-        read_until(process, log, b"begin\n", 20)
+        vmm.read_or_tell(process, b"begin\n", log=log)
         case = Case(process, log)
         yield case
         case.finish(name)

@@ -64,18 +64,6 @@ def run_case(name, test, *options, params="", **kwargs):
     return done.stdout
 
 
-def read_first(process, text):
-    """If the text does not come, what crosvm said is told as well."""
-    try:
-        read_until(process.stdout, text)
-    except AssertionError as error:
-        said = b""
-        if process.stderr is not None:
-            os.set_blocking(process.stderr.fileno(), False)
-            said = process.stderr.read()
-        raise AssertionError(f"{error} {said!r}") from None
-
-
 @contextlib.contextmanager
 def started(argv, until=None, **kwargs):
     """A running crosvm; killed at the end if it still runs. Waits for a text on its stdout."""
@@ -85,7 +73,7 @@ def started(argv, until=None, **kwargs):
     process = subprocess.Popen(argv, **kwargs)
     try:
         if until is not None:
-            read_first(process, until)
+            read_or_tell(process, until)
         yield process
     finally:
         process.kill()
@@ -112,6 +100,21 @@ def read_until(stream, text, timeout=20):
         seen += piece
     os.set_blocking(stream.fileno(), True)
     return seen
+
+
+def read_or_tell(process, text, timeout=20, log=None):
+    """The same of a crosvm's stdout; if the text does not come, what crosvm said, in a log of the test's or by a pipe, is told."""
+    try:
+        return read_until(process.stdout, text, timeout)
+    except AssertionError as error:
+        said = b""
+        if log is not None:
+            log.seek(0)
+            said = log.read()
+        elif process.stderr is not None:
+            os.set_blocking(process.stderr.fileno(), False)
+            said = process.stderr.read() or b""
+        raise AssertionError(f"{error} {process.poll()} {said[-3000:]!r}") from None
 
 
 def comes_true(condition, seconds):
