@@ -8,7 +8,6 @@
  * other ways and is not read here.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -140,13 +139,10 @@ static pid_t clone_with_namespaces(bool best_effort, struct jail_birth *birth, i
 
 static int write_map(pid_t pid, const char *name, unsigned id)
 {
-	char path[64], line[64];
+	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	snprintf(line, sizeof(line), "%u %u 1\n", id, id);
-	CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd_write_full(fd, line, strlen(line));
+	return jail_write_map(path, id);
 }
 
 /* A container may have no nobody; its root, which is no root of the host's, must do then. */

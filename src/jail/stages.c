@@ -113,7 +113,7 @@ static int enter_namespaces(struct entry *entry)
 	return 0;
 }
 
-static int write_map(const char *path, unsigned id)
+int jail_write_map(const char *path, unsigned id)
 {
 	char line[2 * DECIMAL_SIZE + sizeof("1\n")];
 	char *at = decimal_put(line, id);
@@ -130,11 +130,11 @@ static int map_own_ids(struct entry *entry)
 
 	entry->doing = "write /proc/self/setgroups";
 	if (r == 0) {
-		r = write_map("/proc/self/gid_map", entry->gid);
+		r = jail_write_map("/proc/self/gid_map", entry->gid);
 		entry->doing = "write /proc/self/gid_map";
 	}
 	if (r == 0) {
-		r = write_map("/proc/self/uid_map", entry->uid);
+		r = jail_write_map("/proc/self/uid_map", entry->uid);
 		entry->doing = "write /proc/self/uid_map";
 	}
 	return r;

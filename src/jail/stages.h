@@ -24,6 +24,9 @@ struct jail_report {
 	uint32_t missing;
 };
 
+/* Maps one id to itself, in a user namespace's uid_map or gid_map at `path`. 0 or -errno. */
+MUST_CHECK int jail_write_map(const char *path, unsigned id);
+
 /*
  * Returns inside of the jail. On any failure that best_effort does not cover the
  * process ends with JAIL_EXIT_STATUS and one line on stderr that names the
