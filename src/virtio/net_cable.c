@@ -174,7 +174,7 @@ static ssize_t send_guarded(struct net_stream *stream, const struct net_frame *f
 	struct iovec iov[NET_QUEUE_SIZE + 2];
 	unsigned count = 2;
 
-	net_load(frame->iov + 1, start, size);
+	net_load(frame->iov + 1, 0, start, size);
 	if (net_guard_is_loopback(start, size))
 		return 0;
 	iov[1] = (struct iovec){ start, size };

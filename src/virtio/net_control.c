@@ -57,24 +57,6 @@ static uint8_t accept_mode(struct device *device, const uint8_t *data, size_t si
 	return size == 1 ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
 }
 
-/* Bytes of what the driver sends, which may lie in any number of buffers. False: it is shorter. */
-static bool load(const struct virtqueue_chain *chain, uint64_t offset, void *ret_data, size_t size)
-{
-	uint8_t *to = ret_data;
-
-	for (unsigned i = 0; i < chain->readable && size > 0; i++) {
-		size_t length = chain->iov[i].iov_len;
-		size_t skip = min_u64(offset, length);
-		size_t part = min_u64(length - skip, size);
-
-		memcpy(to, (const uint8_t *)chain->iov[i].iov_base + skip, part);
-		offset -= skip;
-		to += part;
-		size -= part;
-	}
-	return size == 0;
-}
-
 /*
  * Two tables, a count and as many addresses each. All frames come anyway, so that the addresses
  * are not looked at.
@@ -85,8 +67,9 @@ static uint8_t accept_tables(const struct virtqueue_chain *chain)
 	uint32_t count;
 
 	for (unsigned table = 0; table < 2; table++) {
-		if (!load(chain, end, &count, sizeof(count)))
+		if (!is_within(end, sizeof(count), chain->readable_bytes))
 			return VIRTIO_NET_ERR;
+		net_load(chain->iov, end, &count, sizeof(count));
 		end += sizeof(count) + count * (uint64_t)NET_MAC_SIZE;
 	}
 	return end == chain->readable_bytes ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
@@ -121,9 +104,9 @@ static uint32_t handle_control(struct device *device, const struct virtqueue_cha
 
 	if (chain->writable_bytes < 1)
 		return 0;
-	bool has_header = size >= sizeof(struct virtio_net_ctrl_hdr) &&
-			  load(chain, 0, command, min_u64(size, sizeof(command)));
+	bool has_header = size >= sizeof(struct virtio_net_ctrl_hdr);
 
+	net_load(chain->iov, 0, command, min_u64(size, sizeof(command)));
 	if (has_header && command[0] == VIRTIO_NET_CTRL_MAC &&
 		command[1] == VIRTIO_NET_CTRL_MAC_TABLE_SET)
 		ack = accept_tables(chain);

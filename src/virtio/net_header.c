@@ -81,17 +81,18 @@ void net_store(const struct iovec *iov, size_t offset, const void *data, size_t 
 	}
 }
 
-void net_load(const struct iovec *iov, void *data, size_t size)
+void net_load(const struct iovec *iov, size_t offset, void *data, size_t size)
 {
 	uint8_t *bytes = data;
-	size_t offset = 0;
 
-	for (size_t i = 0; i < size; i++, offset++) {
-		while (offset >= iov->iov_len) {
-			offset -= iov->iov_len;
-			iov++;
-		}
-		bytes[i] = ((const uint8_t *)iov->iov_base)[offset];
+	for (; size > 0; iov++) {
+		size_t skip = min_u64(offset, iov->iov_len);
+		size_t part = min_u64(size, iov->iov_len - skip);
+
+		memcpy(bytes, (const uint8_t *)iov->iov_base + skip, part);
+		offset -= skip;
+		bytes += part;
+		size -= part;
 	}
 }
 

@@ -63,9 +63,9 @@ bool net_header_is_good(uint64_t features, const struct virtio_net_hdr *header);
 /* Whether it knows what this header of a tap means, perhaps after a change of it. */
 bool net_header_fits_guest(uint64_t features, struct virtio_net_hdr *header);
 
-/* Copy into buffers that hold as much, and what such buffers begin with. */
+/* Copy into buffers that hold as much, and out of them, from `offset` on. */
 void net_store(const struct iovec *iov, size_t offset, const void *data, size_t size);
-void net_load(const struct iovec *iov, void *data, size_t size);
+void net_load(const struct iovec *iov, size_t offset, void *data, size_t size);
 /* Copies the header out of the first buffers and leaves them without it. */
 void net_take_header(struct iovec *iov, struct virtio_net_hdr_mrg_rxbuf *ret_header);
 

@@ -270,7 +270,7 @@ static bool accepts_frame(const struct receiver *receiver, const struct net_fram
 {
 	struct virtio_net_hdr header;
 
-	net_load(frame->iov, &header, sizeof(header));
+	net_load(frame->iov, 0, &header, sizeof(header));
 	uint8_t flags = header.flags;
 
 	if (!net_header_fits_guest(receiver->side.queue->device->features, &header))
